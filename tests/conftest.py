@@ -1,0 +1,95 @@
+"""A random tiny model, its tokenizer and a dataset, all built here: no test needs a hub or a GPU."""
+
+import os
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from trl import GRPOConfig, GRPOTrainer
+
+from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer
+
+
+torch.set_num_threads(1)
+
+CHARACTERS = "0123456789+-= abcdef"
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory) -> str:
+    """A folder with a random two-layer Qwen2 of 16 dimensions over 22 tokens."""
+    folder = tmp_path_factory.mktemp("tiny")
+    vocabulary = {"<pad>": 0, "<eos>": 1, **{character: i + 2 for i, character in enumerate(CHARACTERS)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        initializer_range=0.3,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """Sixteen prompts with a number as solution."""
+    return Dataset.from_dict({"prompt": [f"{n}=" for n in range(16)], "solution": [str(n) for n in range(16)]})
+
+
+def even_length(completions, **kwargs) -> list[float]:
+    """A reward that a random policy gets about half of the time."""
+    return [float(len(completion) % 2 == 0) for completion in completions]
+
+
+@pytest.fixture
+def run(model_dir, dataset, tmp_path):
+    """Train for a few steps and return the trainer: `run(**arguments)`, or `run(plain=True, ...)` for TRL's own."""
+
+    def train(plain: bool = False, trainer_class=None, resume=None, callbacks=None, **arguments):
+        settings = {
+            "output_dir": str(tmp_path),
+            "use_cpu": True,
+            "bf16": False,
+            "max_steps": 3,
+            "per_device_train_batch_size": 8,
+            "num_generations": 4,
+            "max_completion_length": 6,
+            "learning_rate": 1e-2,
+            "lr_scheduler_type": "constant",
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "gradient_checkpointing": False,
+            "seed": 3,
+            **arguments,
+        }
+        config_class, default_class = (GRPOConfig, GRPOTrainer) if plain else (EntropyGRPOConfig, EntropyGRPOTrainer)
+        trainer = (trainer_class or default_class)(
+            model=model_dir,
+            reward_funcs=even_length,
+            args=config_class(**settings),
+            train_dataset=dataset,
+            callbacks=callbacks,
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    return train

@@ -1,0 +1,7 @@
+"""`python -m trl_entropy`, and what `accelerate launch -m trl_entropy` starts."""
+
+from .cli import main
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""
+Floor 3: the seam into TRL, and the only file that names a private attribute of TRL or transformers.
+
+`GRPOTrainer._compute_loss` runs the policy first and reads `inputs["advantages"]` after it. The seam lends it a batch
+whose advantages are decided at the moment they are read, from the log-probs and entropies of that very forward.
+`docs/architecture.md` lists what it relies on.
+"""
+
+import json
+import os
+from collections.abc import Callable
+
+from torch import Tensor
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .tokens import Tokens
+
+
+STATE_FILE = "entropy_control.json"
+
+
+class SeamError(RuntimeError):
+    """TRL no longer computes its loss in the order the seam relies on, so that the rules could not act."""
+
+
+class LateAdvantages(dict):
+    """TRL's batch, except that `advantages` is decided when it is first read."""
+
+    def __init__(self, inputs: dict, decide: Callable[[Tensor], Tensor]):
+        super().__init__(inputs)
+        self._decide = decide
+        self._decided: Tensor | None = None
+
+    def __getitem__(self, key):
+        if key != "advantages":
+            return super().__getitem__(key)
+        if self._decided is None:
+            self._decided = self._decide(super().__getitem__(key))
+        return self._decided
+
+
+class LossSeam:
+    """Mixed in before a TRL trainer that computes its loss as `GRPOTrainer` does."""
+
+    # None while no loss is being computed; then what the forward has given
+    _facts: dict[str, Tensor] | None = None
+
+    def effective_advantages(self, raw: Tensor, tokens: Tokens) -> Tensor:
+        """What TRL's loss gets instead of `raw`: `(B, T)`, or `raw` itself."""
+        raise NotImplementedError
+
+    def extra_loss(self, tokens: Tokens) -> Tensor | None:
+        """Sum over tokens to be added to the loss, or `None`."""
+        raise NotImplementedError
+
+    def observe(self, tokens: Tokens) -> None:
+        """See the raw tokens of a training micro-batch."""
+        raise NotImplementedError
+
+    def control_state(self) -> dict:
+        """What has to stand beside a checkpoint."""
+        raise NotImplementedError
+
+    def load_control_state(self, state: dict, source: str) -> None:
+        """Continue from `control_state()`, read from the file `source`."""
+        raise NotImplementedError
+
+    def _compute_loss(self, model, inputs):
+        tokens = None
+
+        def decide(raw: Tensor) -> Tensor:
+            nonlocal tokens
+            tokens = self._tokens(inputs, raw)
+            return self.effective_advantages(raw, tokens.detach())
+
+        self._facts = {}
+        try:
+            loss = super()._compute_loss(model, LateAdvantages(inputs, decide))
+        finally:
+            self._facts = None
+        if tokens is None:
+            raise SeamError(
+                "TRL computed a loss without reading `advantages`, so no weight could act. This TRL version is not "
+                "supported; see docs/architecture.md for what is relied on"
+            )
+        if self.model.training:
+            self.observe(tokens.detach())
+        extra = self.extra_loss(tokens)
+        return loss if extra is None else loss + extra / self._tokens_per_update(inputs)
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        # Also called, outside of a loss, for the old and the reference policy. TRL < 1.7 returns two values.
+        outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self._facts is not None:
+            self._facts = {"logps": outputs[0], "entropies": outputs[1]}
+        return outputs
+
+    def _tokens(self, inputs: dict, raw_advantages: Tensor) -> Tokens:
+        logps, entropies = self._facts.get("logps"), self._facts.get("entropies")
+        if logps is None or entropies is None:
+            raise SeamError(
+                "TRL read `advantages` before the forward had given log-probs and entropies. This TRL version is not "
+                "supported; see docs/architecture.md for what is relied on"
+            )
+        old_logps = inputs.get("old_per_token_logps")
+        mask = inputs["completion_mask"]
+        if "tool_mask" in inputs:
+            mask = mask * inputs["tool_mask"]
+        if raw_advantages.dim() == 1:
+            raw_advantages = raw_advantages.unsqueeze(1)
+        return Tokens(
+            logps=logps,
+            old_logps=logps.detach() if old_logps is None else old_logps,
+            entropies=entropies,
+            advantages=raw_advantages.expand_as(logps),
+            mask=mask.bool(),
+            step=self.state.global_step,
+            pool=self._pool,
+        )
+
+    def _pool(self, values: Tensor) -> Tensor:
+        padded = self.accelerator.pad_across_processes(values, dim=0, pad_index=float("nan"))
+        gathered = self.accelerator.gather(padded)
+        return gathered[~gathered.isnan()]
+
+    def _tokens_per_update(self, inputs: dict) -> Tensor:
+        # Tokens of one optimizer step, divided by the ranks because DDP averages gradients: what TRL's dapo loss
+        # divides by, so that a term does not depend on how the batch is split
+        total = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
+        if not self.model.training:  # an evaluation batch is neither split nor accumulated
+            return total
+        return total * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+
+    def log_means(self, means: dict[str, float]) -> None:
+        """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""
+        for name, value in means.items():
+            self._metrics["train"][name].append(value)
+
+    def set_entropy_coef(self, value: float) -> None:
+        """Set TRL's entropy bonus, also in a run that began without one."""
+        self.entropy_coef = value
+        self._entropy_bonus_enabled = True
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = os.path.join(
+                self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            )
+            with open(os.path.join(folder, STATE_FILE), "w") as file:
+                json.dump(self.control_state(), file, indent=2)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        path = os.path.join(checkpoint, STATE_FILE)
+        state = {"controllers": {}}
+        if os.path.exists(path):
+            with open(path) as file:
+                state = json.load(file)
+        self.load_control_state(state, path)

@@ -1,0 +1,126 @@
+"""Floor 2: from names to rules, and the algebra that joins their values."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from .tokens import Rule, Tokens
+
+
+def unknown(what: str, name: str, allowed: Iterable[str]) -> ValueError:
+    """The error for a name that does not exist: what was given, the nearest name, what there is."""
+    allowed = sorted(allowed)
+    near = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {what} {name!r}.{hint} Available: {', '.join(allowed) or 'none'}")
+
+
+def bind(what: str, factory: Callable, parameters: Mapping) -> object:
+    """`factory(**parameters)`, with an error that names the parameter and the nearest one."""
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"{what} must be a mapping of its parameters, got {parameters!r}")
+    allowed = inspect.signature(factory).parameters
+    for name in parameters:
+        if name not in allowed:
+            raise unknown(f"parameter of {what}", name, allowed)
+    try:
+        return factory(**parameters)
+    except ValueError as error:
+        raise ValueError(f"{error} (in {what})") from error
+
+
+@dataclass(frozen=True)
+class PlainFunction(Rule):
+    """A rule given as a plain function of tokens."""
+
+    function: Callable[[Tokens], Tensor]
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        return self.function(tokens)
+
+
+def imported(what: str, path: str) -> Callable:
+    """The class or function that stands at a dotted path."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} {path!r} cannot be imported: {error}") from error
+
+
+def build(section: str, catalogue: Mapping[str, type[Rule]], spec: Mapping[str, Mapping]) -> dict[str, Rule]:
+    """
+    Rules from a mapping of names to parameters.
+
+    Args:
+        section (`str`):
+            `token_weights` or `loss_terms`; stands in error messages.
+        catalogue (`Mapping[str, type[Rule]]`):
+            The bundled rules by name.
+        spec (`Mapping[str, Mapping]`):
+            `{"confident_sign": {"alpha": -0.5}}`, or the dotted path of a rule class or plain function of your own.
+
+    Raises `ValueError` for an unknown name or parameter, or a value out of range.
+    """
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"{section} must be a mapping of names to parameters, got {spec!r}")
+    rules = {}
+    for name, parameters in spec.items():
+        what = f"{section}.{name}"
+        if name in catalogue:
+            factory = catalogue[name]
+        elif "." in name:
+            factory = imported(section, name)
+        else:
+            raise unknown(f"name in {section}", name, catalogue)
+        if inspect.isclass(factory) and issubclass(factory, Rule):
+            rules[name] = bind(what, factory, parameters or {})
+        elif callable(factory) and not parameters:
+            rules[name] = PlainFunction(factory)
+        else:
+            raise ValueError(
+                f"{what} must be a subclass of trl_entropy.tokens.Rule, or a function of tokens without parameters"
+            )
+    return rules
+
+
+def active(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """The rules that change anything."""
+    return {name: rule for name, rule in rules.items() if not rule.neutral}
+
+
+def evaluate(section: str, rules: Mapping[str, Rule], tokens: Tokens) -> dict[str, Tensor]:
+    """Each rule's `(B, T)` values of the same raw tokens. Raises `ValueError` for another shape."""
+    values = {name: rule(tokens) for name, rule in rules.items()}
+    for name, value in values.items():
+        if value.shape != tokens.mask.shape:
+            raise ValueError(
+                f"{section}.{name} must return a value per token, {tuple(tokens.mask.shape)}, got {tuple(value.shape)}"
+            )
+    return values
+
+
+def effective_advantages(tokens: Tokens, weights: Mapping[str, Tensor]) -> Tensor:
+    r"""\\( A'_t = (\prod_i w_{i,t}) \, \hat A_t \\), `(B, T)`; `0` outside the mask."""
+    advantages = tokens.advantages
+    for weight in weights.values():
+        advantages = torch.where(tokens.mask, weight.detach() * advantages, 0.0)
+    return advantages
+
+
+def term_sum(tokens: Tokens, terms: Mapping[str, Tensor]) -> Tensor:
+    r"""\\( \sum_k \sum_t t_{k,t} \\) over the trained tokens."""
+    return sum(torch.where(tokens.mask, term, 0.0).sum() for term in terms.values())
+
+
+def faults(tokens: Tokens, weights: Mapping[str, Tensor]) -> Tensor:
+    """Number of trained tokens whose weight is negative or not finite; no host sync."""
+    bad = torch.zeros((), device=tokens.mask.device)
+    for weight in weights.values():
+        bad = bad + (tokens.mask & ~((weight >= 0) & weight.isfinite())).sum()
+    return bad

@@ -1,0 +1,243 @@
+"""Floor 3: the flags."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+import yaml
+from trl import GRPOConfig
+
+from .compose import build, unknown
+from .controller import Controller, build_controllers
+from .knobs import TRL_KNOBS, rule_knobs
+from .terms import TERMS
+from .tokens import Rule
+from .weights import WEIGHTS
+
+
+logger = logging.getLogger(__name__)
+
+
+def presets() -> dict[str, dict]:
+    """The bundled YAML fragments that `entropy_control` names."""
+    found = (file for file in files("trl_entropy").joinpath("presets").iterdir() if file.name.endswith(".yaml"))
+    return {file.name.removesuffix(".yaml"): yaml.safe_load(file.read_text()) for file in found}
+
+
+def _merged(base: Mapping, top: Mapping) -> dict:
+    """`base` with the entries of `top` put over it, mapping by mapping."""
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _mapping(name: str, value: Mapping | str | None) -> dict:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name} must be a YAML mapping or a JSON object, got {value!r} ({error})") from error
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be a mapping, got {value!r}")
+    return dict(value)
+
+
+@dataclass
+class EntropyGRPOConfig(GRPOConfig):
+    r"""
+    TRL's [`~trl.GRPOConfig`] with entropy control. With the defaults it trains exactly as TRL does.
+
+    The asymmetric clip bounds (`epsilon`, `epsilon_high`), `num_iterations`, `entropy_coef` and
+    `top_entropy_quantile` are TRL's own.
+
+    Parameters:
+        positive_advantage_coef (`float`, *optional*, defaults to `1.0`):
+            Loss weight λ+ >= 0 of tokens with positive advantage. Below 1.0 it raises entropy.
+        negative_advantage_coef (`float`, *optional*, defaults to `1.0`):
+            Loss weight λ- >= 0 of tokens with negative advantage. Below 1.0 it lowers entropy.
+        off_policy_updates (`int`, *optional*):
+            Number N >= 1 of optimizer updates that each rollout batch gets, num_iterations included. Sets
+            steps_per_generation = N * gradient_accumulation_steps / num_iterations.
+        entropy_control (`str`, *optional*, defaults to `"none"`):
+            Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic (EntroPIC), or
+            none.
+        entropy_target_ratio (`float`, *optional*):
+            Target of the controllers as a share > 0 of the entropy measured at the first optimizer step. Without it
+            they hold entropy_target, which is in nats per token.
+        token_weights (`dict` or `str`, *optional*):
+            Loss weights per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
+            command line.
+        loss_terms (`dict` or `str`, *optional*):
+            Loss terms per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
+            command line.
+        controllers (`dict` or `str`, *optional*):
+            Controllers: a mapping of names of your choice to law, knob and settings, as JSON on the command line.
+
+    Raises `ValueError` for an unknown name, a value out of range, or settings that exclude each other.
+    """
+
+    positive_advantage_coef: float = field(
+        default=1.0,
+        metadata={"help": "Loss weight λ+ >= 0 of tokens with positive advantage. Below 1.0 it raises entropy."},
+    )
+    negative_advantage_coef: float = field(
+        default=1.0,
+        metadata={"help": "Loss weight λ- >= 0 of tokens with negative advantage. Below 1.0 it lowers entropy."},
+    )
+    off_policy_updates: int | None = field(
+        default=None,
+        metadata={
+            "help": "Number N >= 1 of optimizer updates that each rollout batch gets, num_iterations included. Sets "
+            "steps_per_generation = N * gradient_accumulation_steps / num_iterations."
+        },
+    )
+    entropy_control: str = field(
+        default="none",
+        metadata={
+            "help": "Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic "
+            "(EntroPIC), or none."
+        },
+    )
+    entropy_target_ratio: float | None = field(
+        default=None,
+        metadata={
+            "help": "Target of the controllers as a share > 0 of the entropy measured at the first optimizer step. "
+            "Without it they hold entropy_target, which is in nats per token."
+        },
+    )
+    token_weights: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Loss weights per token: a mapping of names (or dotted paths of your own) to parameters, as JSON "
+            "on the command line."
+        },
+    )
+    loss_terms: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Loss terms per token: a mapping of names (or dotted paths of your own) to parameters, as JSON "
+            "on the command line."
+        },
+    )
+    controllers: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Controllers: a mapping of names of your choice to law, knob and settings, as JSON on the "
+            "command line."
+        },
+    )
+
+    def __post_init__(self):
+        self._merge_preset()
+        self._set_off_policy_updates()
+        super().__post_init__()
+        # Built once here so that a wrong value ends the run before a model loads
+        rules = {**self.build_token_weights(), **self.build_loss_terms()}
+        controllers = self.build_controllers()
+        self._refuse_two_controls(controllers)
+        if self.importance_sampling_level == "sequence":
+            selective = [name for name, rule in rules.items() if rule.token_selective]
+            if selective:
+                raise ValueError(
+                    f"{', '.join(selective)} select tokens, but with importance_sampling_level='sequence' only the "
+                    "mean weight of a sequence acts: set importance_sampling_level='token' or drop them"
+                )
+
+    def _merge_preset(self) -> None:
+        available = {"none": {}, **presets()}
+        if self.entropy_control not in available:
+            raise unknown("entropy_control", self.entropy_control, available)
+        preset = available[self.entropy_control]
+        for name in ("token_weights", "loss_terms", "controllers"):
+            setattr(self, name, _merged(preset.get(name, {}), _mapping(name, getattr(self, name))))
+
+    def _set_off_policy_updates(self) -> None:
+        updates = self.off_policy_updates
+        if updates is None:
+            return
+        if isinstance(updates, bool) or not isinstance(updates, int) or updates < 1:
+            raise ValueError(f"off_policy_updates must be a whole number >= 1, got {updates!r}")
+        if updates % self.num_iterations:
+            raise ValueError(
+                f"off_policy_updates={updates} cannot hold with num_iterations={self.num_iterations}: it counts all "
+                "updates of a rollout batch, so it must be a multiple of num_iterations"
+            )
+        steps = updates * self.gradient_accumulation_steps // self.num_iterations
+        if self.generation_batch_size is not None:
+            raise ValueError(
+                f"off_policy_updates={updates} and generation_batch_size={self.generation_batch_size} both set the "
+                "size of the rollout batch: drop one of them"
+            )
+        if self.steps_per_generation not in (None, steps):
+            raise ValueError(
+                f"off_policy_updates={updates} needs steps_per_generation={steps} (with gradient_accumulation_steps="
+                f"{self.gradient_accumulation_steps} and num_iterations={self.num_iterations}), but "
+                f"steps_per_generation={self.steps_per_generation} is set: drop one of them"
+            )
+        self.steps_per_generation = steps
+        logger.info(
+            "off_policy_updates=%d: steps_per_generation=%d, so each rollout batch is split into %d optimizer "
+            "batches and passed over num_iterations=%d times",
+            *(updates, steps, updates // self.num_iterations, self.num_iterations),
+        )
+
+    def _refuse_two_controls(self, controllers: list[Controller]) -> None:
+        if self.use_adaptive_entropy and controllers:
+            names = ", ".join(f"controllers.{controller.name}" for controller in controllers)
+            raise ValueError(
+                f"use_adaptive_entropy (TRL's controller of entropy_coef) and {names} would both steer entropy: keep "
+                "one of them"
+            )
+        if self.entropy_target_ratio is not None and self.entropy_target != GRPOConfig.entropy_target:
+            raise ValueError(
+                f"entropy_target={self.entropy_target:g} (nats) and entropy_target_ratio="
+                f"{self.entropy_target_ratio:g} (share of the starting entropy) are both set: keep one of them"
+            )
+        if self.entropy_target_ratio is not None and not any(c.law.uses_target for c in controllers):
+            raise ValueError(
+                f"entropy_target_ratio={self.entropy_target_ratio:g} has nothing to act on: set entropy_control to "
+                "entropy_guided or entropic, or give controllers"
+            )
+
+    def build_token_weights(self) -> dict[str, Rule]:
+        """The rules of `token_weights`, with those that have a flag of their own."""
+        return build("token_weights", WEIGHTS, self._with_flags("token_weights", WEIGHTS))
+
+    def build_loss_terms(self) -> dict[str, Rule]:
+        """The rules of `loss_terms`."""
+        return build("loss_terms", TERMS, self._with_flags("loss_terms", TERMS))
+
+    def _with_flags(self, section: str, catalogue: Mapping[str, type[Rule]]) -> dict:
+        spec = dict(getattr(self, section))
+        for name, rule in catalogue.items():
+            flags = [key for key, parameter in rule.__dataclass_fields__.items() if parameter.metadata.get("flag")]
+            if not flags:
+                continue
+            for key in spec.get(name) or {}:
+                if key in flags:
+                    raise ValueError(f"{section}.{name}.{key} is the flag {key}: set it there")
+            spec[name] = {**(spec.get(name) or {}), **{key: getattr(self, key) for key in flags}}
+        return spec
+
+    def build_controllers(self) -> list[Controller]:
+        """The controllers, at the start of the run."""
+        knobs = {knob.name: knob for knob in TRL_KNOBS}
+        values = {
+            "epsilon_low": self.epsilon,
+            "epsilon_high": self.epsilon if self.epsilon_high is None else self.epsilon_high,
+            "entropy_coef": self.entropy_coef,
+        }
+        sections = {"token_weights": self.build_token_weights(), "loss_terms": self.build_loss_terms()}
+        for section, rules in sections.items():
+            for name, (knob, rule_name, field_name) in rule_knobs(section, rules).items():
+                knobs[name] = knob
+                values[name] = getattr(rules[rule_name], field_name)
+        return build_controllers(
+            self.controllers, knobs, values, target=self.entropy_target, target_ratio=self.entropy_target_ratio
+        )

@@ -1,0 +1,38 @@
+"""What a control law is: numbers in, a number out."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+
+class Reading(NamedTuple):
+    """
+    What a law sees after an optimizer step.
+
+    Args:
+        error (`float`):
+            Nats. Positive asks for a larger value of the knob: target - H if the knob raises entropy, else H - target.
+        progress (`float`):
+            Share of the run's optimizer steps that are done, in `[0, 1]`.
+        epoch (`float`):
+            Epochs done; the run is in epoch `floor(epoch) + 1`.
+        num_epochs (`int`):
+            Epochs of the whole run.
+    """
+
+    error: float
+    progress: float
+    epoch: float
+    num_epochs: int
+
+
+@dataclass(frozen=True)
+class Law(ABC):
+    """A pure control law. It knows no trainer and keeps no state: `memory` is handed in and out."""
+
+    # Whether the law steers towards a target entropy; if not, it is a schedule
+    uses_target: ClassVar[bool]
+
+    @abstractmethod
+    def __call__(self, value: float, memory: float, reading: Reading) -> tuple[float, float]:
+        """The knob's next value (the controller clips it to the knob's range) and the law's next memory."""

@@ -1,0 +1,145 @@
+"""Floor 4: TRL's GRPO trainer with entropy control."""
+
+import logging
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+
+from ._seam import LossSeam
+from .callbacks import EntropyController
+from .compose import active, effective_advantages, evaluate, faults, term_sum
+from .config import EntropyGRPOConfig
+from .knobs import TRL_KNOBS, Knobs
+from .measures import Means, entropy_by_sign
+from .tokens import Tokens
+
+
+logger = logging.getLogger(__name__)
+
+
+class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
+    r"""
+    TRL's [`~trl.GRPOTrainer`] with entropy control; the arguments are TRL's, `args` an [`EntropyGRPOConfig`].
+
+    $$
+    A' = \Big(\prod_i w_i\Big) \hat A, \qquad
+    \mathcal{L}' = \mathcal{L}_{\text{TRL}}(A') + \sum_k \mathrm{mean}(t_k)
+    $$
+
+    The weights \\( w_i \\) are `token_weights`, the terms \\( t_k \\) are `loss_terms`. With none of them set the loss
+    and its gradient are TRL's, bit for bit.
+
+    Attributes:
+        knobs ([`~knobs.Knobs`]): every scalar that a controller may turn, by name; set one and it acts at the next
+            loss.
+
+    Raises `TypeError` if `args` is TRL's config, and [`SeamError`] if TRL's loss can no longer be reached.
+    """
+
+    def __init__(self, model, reward_funcs=None, args: EntropyGRPOConfig | None = None, train_dataset=None, **kwargs):
+        args = EntropyGRPOConfig() if args is None else args
+        if not isinstance(args, EntropyGRPOConfig):
+            raise TypeError(f"args must be an EntropyGRPOConfig, which takes the same arguments; got {type(args)}")
+        if train_dataset is not None and hasattr(train_dataset, "__len__"):
+            check_rollout_fits(args, len(train_dataset))
+        super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **kwargs)
+        self.token_weights = args.build_token_weights()
+        self.loss_terms = args.build_loss_terms()
+        self.knobs = self._build_knobs()
+        self._means = Means()
+        self._entropy: float | None = None
+        self.controllers = args.build_controllers()
+        for controller in self.controllers:
+            self.add_callback(EntropyController(controller, self.knobs, lambda: self._entropy, self.log_means))
+
+    def _build_knobs(self) -> Knobs:
+        writers = {"entropy_coef": self.set_entropy_coef}
+        knobs = Knobs()
+        for knob in TRL_KNOBS:
+            name = knob.name
+            write = writers.get(name, lambda value, name=name: setattr(self, name, value))
+            knobs.add(knob, lambda name=name: getattr(self, name), write)
+        knobs.add_rules("token_weights", self.token_weights)
+        knobs.add_rules("loss_terms", self.loss_terms)
+        return knobs
+
+    def effective_advantages(self, raw: Tensor, tokens: Tokens) -> Tensor:
+        """`A'`, `(B, T)`; `raw` itself if no weight is active."""
+        rules = active(self.token_weights)
+        if not rules:
+            return raw
+        weights = evaluate("token_weights", rules, tokens)
+        if self.model.training:
+            one = torch.ones((), device=raw.device)
+            self._means.add({"token_weights/faults": (faults(tokens, weights), one)})
+            self._means.add(_token_means("token_weights", weights, tokens))
+        return effective_advantages(tokens, weights)
+
+    def extra_loss(self, tokens: Tokens) -> Tensor | None:
+        """The sum of the loss terms over the trained tokens; `None` if no term is active."""
+        rules = active(self.loss_terms)
+        if not rules:
+            return None
+        terms = evaluate("loss_terms", rules, tokens)
+        if self.model.training:
+            self._means.add(_token_means("loss_terms", terms, tokens))
+        return term_sum(tokens, terms)
+
+    def observe(self, tokens: Tokens) -> None:
+        """Measure a training micro-batch."""
+        self._means.add(entropy_by_sign(tokens))
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        if self.accelerator.sync_gradients:
+            self._end_optimizer_step()
+        return loss
+
+    def _end_optimizer_step(self) -> None:
+        means = self._means.reduce(lambda values: self.accelerator.reduce(values, reduction="sum"))
+        if means.pop("token_weights/faults", 0.0):
+            raise ValueError(
+                f"a weight was negative or not finite at step {self.state.global_step}: one of "
+                f"{', '.join(self.token_weights)} must return finite values >= 0"
+            )
+        self._entropy = means.pop("entropy/all", None)
+        self.log_means(means)
+        # The values that were in force in this step; the controllers decide those of the next after it
+        self.log_means({f"knobs/{name}": value for name, value in self.knobs.items()})
+
+    def control_state(self) -> dict:
+        """The state of every controller, by name."""
+        return {"controllers": {controller.name: controller.state_dict() for controller in self.controllers}}
+
+    def load_control_state(self, state: dict, source: str) -> None:
+        """Continue every controller. Raises `ValueError` if one has no state in `source`."""
+        saved = state["controllers"]
+        for controller in self.controllers:
+            if controller.name not in saved:
+                raise ValueError(
+                    f"{source} has no state of controller {controller.name!r} (it has: {', '.join(saved) or 'none'}): "
+                    "resume with the controllers that the checkpoint was written with"
+                )
+            controller.load_state_dict(saved[controller.name])
+        for name in saved.keys() - {controller.name for controller in self.controllers}:
+            logger.warning("controller %r was on when %s was written, and is off now", name, source)
+
+
+def check_rollout_fits(args: EntropyGRPOConfig, num_prompts: int) -> None:
+    """Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has."""
+    needed = args.generation_batch_size // args.num_generations
+    if num_prompts < needed:
+        raise ValueError(
+            f"a rollout batch needs {needed} prompts (generation_batch_size={args.generation_batch_size}, "
+            f"num_generations={args.num_generations}), but the dataset has {num_prompts}: lower off_policy_updates, "
+            "steps_per_generation, gradient_accumulation_steps or per_device_train_batch_size, or raise "
+            "num_generations"
+        )
+
+
+def _token_means(section: str, values: dict[str, Tensor], tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
+    return {
+        f"{section}/{name}/mean": (torch.where(tokens.mask, value, 0.0).sum(), tokens.mask.sum())
+        for name, value in values.items()
+    }
