@@ -46,11 +46,11 @@ def write_chain_sum(
     lengths = {"min_terms": num_terms, "max_terms": num_terms, "min_digits": num_digits, "max_digits": num_digits}
     # Made one by one when read: the size costs nothing, and ends a search that cannot succeed. Problem i depends on
     # seed + i alone: without the factor neighbouring seeds would share all problems but one.
-    size, stride = 20 * (train_size + test_size), 1_000_003
-    stream = reasoning_gym.create_dataset("chain_sum", size=size, seed=seed * stride, **lengths)
+    size = 20 * (train_size + test_size)
+    sums = reasoning_gym.create_dataset("chain_sum", size=size, seed=seed * 1_000_003, **lengths)
     train: list[dict[str, str]] = []
     test: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-    for item in stream:
+    for item in sums:
         signs_and_terms = ["+", *item["metadata"]["expression"].split()]
         problem = tuple(sorted(zip(signs_and_terms[::2], signs_and_terms[1::2], strict=True)))
         row = {"prompt": item["question"], "solution": item["answer"]}
@@ -65,8 +65,7 @@ def write_chain_sum(
             f"num_terms={num_terms} and num_digits={num_digits} make too few different problems to keep "
             f"test_size={test_size} of them out of train: lower test_size, or raise num_terms or num_digits."
         )
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder := Path(output_dir)).mkdir(parents=True, exist_ok=True)
     for file_name, rows in {"train.jsonl": train, "test.jsonl": test.values()}.items():
         (folder / file_name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return f"{train_size} train rows and {test_size} held-out test rows in {folder}"
