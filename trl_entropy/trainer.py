@@ -3,6 +3,7 @@
 import logging
 
 import torch
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from trl import GRPOTrainer
 
@@ -41,8 +42,7 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
         args = EntropyGRPOConfig() if args is None else args
         if not isinstance(args, EntropyGRPOConfig):
             raise TypeError(f"args must be an EntropyGRPOConfig, which takes the same arguments; got {type(args)}")
-        if train_dataset is not None and hasattr(train_dataset, "__len__"):
-            check_rollout_fits(args, len(train_dataset))
+        check_rollout_fits(args, train_dataset)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **kwargs)
         self.token_weights = args.build_token_weights()
         self.loss_terms = args.build_loss_terms()
@@ -126,9 +126,11 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
             logger.warning("controller %r was on when %s was written, and is off now", name, source)
 
 
-def check_rollout_fits(args: EntropyGRPOConfig, num_prompts: int) -> None:
+def check_rollout_fits(args: EntropyGRPOConfig, dataset: Dataset | IterableDataset | None) -> None:
     """Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has."""
-    needed = args.generation_batch_size // args.num_generations
+    if not isinstance(dataset, Dataset):  # the length of a stream is not known
+        return
+    needed, num_prompts = args.generation_batch_size // args.num_generations, len(dataset)
     if num_prompts < needed:
         raise ValueError(
             f"a rollout batch needs {needed} prompts (generation_batch_size={args.generation_batch_size}, "

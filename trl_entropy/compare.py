@@ -1,0 +1,198 @@
+"""Floor 5: run recipes side by side and show what became of entropy and reward."""
+
+import json
+import multiprocessing
+import os
+import queue
+import sys
+import traceback
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+SERIES = ("reward", "entropy")
+NUM_SAMPLES = 8
+WINDOW = 10  # optimizer steps that the table's first and last values are means of
+
+
+def compare(recipes: list[str], output_dir: str, flags: list[str], jobs: int) -> Path:
+    """
+    Train every recipe, `jobs` at a time, and write `compare.json` and `compare.png` into `output_dir`.
+
+    Args:
+        recipes (`list[str]`):
+            YAML files for `trl-entropy grpo`; an arm is called by the file's name.
+        output_dir (`str`):
+            Each arm writes into a folder of its own name below it.
+        flags (`list[str]`):
+            Further flags for every arm.
+        jobs (`int`):
+            Arms to run at once, each with one thread.
+
+    Returns the path of the picture. Raises `RuntimeError` if an arm fails, after the others have ended.
+    """
+    from .grpo import prepare
+
+    arms = {Path(recipe).stem: recipe for recipe in recipes}
+    if len(arms) < len(recipes):
+        raise ValueError(f"the recipes must have different file names, got {', '.join(recipes)}")
+    arguments = {
+        name: ["--config", recipe, *flags, "--output_dir", os.path.join(output_dir, name)]
+        for name, recipe in arms.items()
+    }
+    for given in arguments.values():
+        prepare(given)  # a wrong flag ends here, before any arm starts
+    results = _run(arguments, jobs)
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "compare.json").write_text(json.dumps(results, indent=1))
+    Console().print(_table(results))
+    picture = folder / "compare.png"
+    draw(results, picture)
+    return picture
+
+
+def _run(arguments: dict[str, list[str]], jobs: int) -> dict[str, dict]:
+    context = multiprocessing.get_context("spawn")
+    messages = context.Queue()
+    processes = {name: context.Process(target=_arm, args=(name, args, messages)) for name, args in arguments.items()}
+    waiting, running, results, failures = list(processes), set(), {}, {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("step {task.completed:.0f}/{task.total:.0f}  reward {task.fields[reward]:.2f}"),
+        TextColumn("entropy {task.fields[entropy]:.2f}"),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+            bars = {
+                name: progress.add_task(name, total=1, reward=float("nan"), entropy=float("nan")) for name in processes
+            }
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.add(waiting[0])
+                    processes[waiting.pop(0)].start()
+                try:
+                    name, kind, content = messages.get(timeout=1.0)
+                except queue.Empty:
+                    for name in [name for name in running if processes[name].exitcode not in (None, 0)]:
+                        failures[name] = f"ended with exit code {processes[name].exitcode}"
+                        running.discard(name)
+                    continue
+                if kind == "step":
+                    progress.update(bars[name], **content)
+                else:
+                    running.discard(name)
+                    (results if kind == "result" else failures)[name] = content
+    finally:
+        for process in processes.values():
+            if process.is_alive():
+                process.join(timeout=30)
+                process.kill()
+    if failures:
+        raise RuntimeError("\n".join(f"{name}: {reason}" for name, reason in failures.items()))
+    return {name: results[name] for name in arguments}
+
+
+def _arm(name: str, arguments: list[str], messages) -> None:
+    """One arm, in a process of its own."""
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        messages.put((name, "result", _train_and_score(name, arguments, messages)))
+    except BaseException:
+        messages.put((name, "failure", traceback.format_exc()))
+        raise
+
+
+def _train_and_score(name: str, arguments: list[str], messages) -> dict:
+    from transformers import PrinterCallback, TrainerCallback
+
+    from .evaluate import held_out_scores
+    from .grpo import build_trainer, prepare
+
+    class Report(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if "reward" in logs:
+                content = {"completed": state.global_step, "total": state.max_steps}
+                messages.put((name, "step", content | {key: float(logs[key]) for key in SERIES}))
+
+    def score() -> dict[str, float]:
+        return held_out_scores(
+            trainer.model,
+            trainer.processing_class,
+            job.eval_dataset,
+            job.reward_funcs[0],
+            num_samples=NUM_SAMPLES,
+            max_new_tokens=job.training.max_completion_length,
+            temperature=job.training.temperature,
+        )
+
+    job = prepare([*arguments, "--disable_tqdm", "true"])
+    trainer = build_trainer(job, callbacks=[Report()])
+    trainer.remove_callback(PrinterCallback)
+    before = score() if job.eval_dataset is not None else {}
+    trainer.train()
+    trainer.save_model(job.training.output_dir)
+    trainer.save_state()
+    history = [row for row in trainer.state.log_history if "reward" in row]
+    target = next((row[key] for row in history for key in row if key.endswith("/target")), None)
+    return {
+        "steps": [row["step"] for row in history],
+        **{key: [row[key] for row in history] for key in SERIES},
+        "target": target,
+        "before": before,
+        "after": score() if job.eval_dataset is not None else {},
+    }
+
+
+def _ends(values: list[float]) -> tuple[float, float]:
+    window = min(WINDOW, len(values))
+    return sum(values[:window]) / window, sum(values[-window:]) / window
+
+
+def _table(results: dict[str, dict]) -> Table:
+    scores = list(next(iter(results.values()))["before"])
+    table = Table(caption=f"first -> last {WINDOW} logged steps; held-out problems before -> after training")
+    for column in ("", *SERIES, "target", *(f"held-out {score}" for score in scores)):
+        table.add_column(column, justify="left" if column == "" else "right")
+    for name, result in results.items():
+        first_to_last = ["{:.2f} -> {:.2f}".format(*_ends(result[key])) for key in SERIES]
+        target = "-" if result["target"] is None else f"{result['target']:.2f}"
+        held_out = [f"{result['before'][score]:.2f} -> {result['after'][score]:.2f}" for score in scores]
+        table.add_row(name, *first_to_last, target, *held_out)
+    return table
+
+
+def draw(results: dict[str, dict], path: Path) -> None:
+    """Entropy and reward over steps, all arms in one picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    labels = {"entropy": "entropy (nats per token)", "reward": "reward"}
+    for axis, key in zip(axes, ("entropy", "reward"), strict=True):
+        for index, (name, result) in enumerate(results.items()):
+            color = f"C{index}"
+            axis.plot(result["steps"], result[key], color=color, alpha=0.25, linewidth=1)
+            axis.plot(result["steps"], _smooth(result[key]), color=color, linewidth=2, label=name)
+            if key == "entropy" and result["target"] is not None:
+                axis.axhline(result["target"], color=color, linestyle="--", linewidth=1, label=f"target of {name}")
+        axis.set(xlabel="optimizer step", title=labels[key], ylim=(0, None))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.2)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """Mean of the last values up to each step, `WINDOW` of them."""
+    return [sum(values[max(0, i + 1 - WINDOW) : i + 1]) / min(i + 1, WINDOW) for i in range(len(values))]

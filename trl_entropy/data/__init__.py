@@ -1,0 +1,1 @@
+"""The embedded problems and the policy that ships with the package."""

@@ -1,0 +1,242 @@
+"""Floor 5: one GRPO run from flags: read them, load the problems, build the trainer, train."""
+
+import importlib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from datasets import Dataset, load_dataset
+from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser, get_dataset, get_peft_config, rewards
+from trl import get_quantization_config as quantization_config
+
+from . import data
+from .compose import unknown
+from .config import EntropyGRPOConfig
+from .rewards import REWARDS
+from .trainer import EntropyGRPOTrainer, check_rollout_fits
+
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+LOCAL_FILES = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+TRL_REWARDS = {
+    name: getattr(rewards, name) for name in ("accuracy_reward", "reasoning_accuracy_reward", "think_format_reward")
+}
+
+
+@dataclass
+class GRPOArguments(ScriptArguments):
+    """
+    Where problems and rewards come from; TRL's [`~trl.ScriptArguments`] with a few more.
+
+    Args:
+        dataset_name (`str`, *optional*):
+            A dataset of the hub, a local .jsonl, .json or .parquet file, or "embedded" (the default with the embedded
+            policy).
+        eval_dataset_name (`str`, *optional*):
+            The same for the held-out problems; by default the split dataset_test_split of dataset_name.
+        prompt_column (`str`, *optional*, defaults to `"prompt"`):
+            Column that holds the problem.
+        solution_column (`str`, *optional*, defaults to `"solution"`):
+            Column that holds the solution.
+        chat (`bool`, *optional*, defaults to `False`):
+            Whether to hand the problem to the chat template as a user message.
+        system_prompt (`str`, *optional*):
+            System message before the problem; implies chat.
+        reward_funcs (`list[str]`, *optional*):
+            math_verify_reward (the default), last_number_reward, TRL's accuracy_reward, reasoning_accuracy_reward and
+            think_format_reward, or dotted paths of your own.
+    """
+
+    eval_dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "The same as dataset_name for the held-out problems; by default the split dataset_test_split of "
+            "dataset_name."
+        },
+    )
+    prompt_column: str = field(default="prompt", metadata={"help": "Column that holds the problem."})
+    solution_column: str = field(default="solution", metadata={"help": "Column that holds the solution."})
+    chat: bool = field(
+        default=False, metadata={"help": "Whether to hand the problem to the chat template as a user message."}
+    )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "System message before the problem; implies chat."}
+    )
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["math_verify_reward"],
+        metadata={
+            "help": "math_verify_reward (the default), last_number_reward, TRL's accuracy_reward, "
+            "reasoning_accuracy_reward and think_format_reward, or dotted paths of your own."
+        },
+    )
+
+
+class Job(NamedTuple):
+    """All that a run needs, checked, before a model is loaded."""
+
+    script: GRPOArguments
+    training: EntropyGRPOConfig
+    model: ModelConfig
+    train_dataset: Dataset
+    eval_dataset: Dataset | None
+    reward_funcs: list[Callable]
+
+
+class _Parser(TrlParser):
+    def error(self, message: str):
+        raise ValueError(message)
+
+
+def prepare(arguments: list[str]) -> Job:
+    """
+    Read flags and `--config` and load the problems.
+
+    Raises `ValueError` with one line that says what was given, what is allowed and the nearest name.
+    """
+    parser = _Parser(
+        (GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig),
+        prog="trl-entropy grpo",
+        allow_abbrev=False,
+    )
+    if not torch.accelerator.is_available():  # TRL's defaults are for a GPU
+        parser.set_defaults_with_config(use_cpu=True, bf16=False)
+    if "--config" in arguments:
+        path = (arguments + [""])[arguments.index("--config") + 1]
+        if not os.path.isfile(path):
+            raise ValueError(f"--config must be a YAML file, and there is none at {path!r}")
+    script, training, model, mixture, rest = parser.parse_args_and_config(arguments, return_remaining_strings=True)
+    if rest:
+        raise unknown("flag", rest[0].lstrip("-"), vars(parser.parse_args([])))
+    _fill_in_embedded(script, model, mixture)
+    reward_funcs = [_reward(name) for name in script.reward_funcs]
+    train_dataset = _problems(script, _load_train(script, mixture), reward_funcs)
+    check_rollout_fits(training, train_dataset)
+    eval_dataset = None
+    if training.eval_strategy != "no" or script.eval_dataset_name or script.dataset_name == EMBEDDED:
+        eval_dataset = _problems(script, _load_eval(script, mixture), reward_funcs)
+    return Job(script, training, model, train_dataset, eval_dataset, reward_funcs)
+
+
+def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
+    """The trainer of a job; loads the model."""
+    training, model = job.training, job.model
+    training.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(training.model_init_kwargs or {}),
+    }
+    return EntropyGRPOTrainer(
+        model=model.model_name_or_path,
+        reward_funcs=job.reward_funcs,
+        args=training,
+        train_dataset=job.train_dataset,
+        eval_dataset=job.eval_dataset if training.eval_strategy != "no" else None,
+        quantization_config=quantization_config(model),
+        peft_config=get_peft_config(model),
+        callbacks=callbacks,
+    )
+
+
+def train(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
+    """Train, save model and state to `output_dir`, and return the trainer."""
+    trainer = build_trainer(job, callbacks)
+    resume = job.training.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    trainer.save_model(job.training.output_dir)
+    trainer.save_state()
+    if job.training.push_to_hub:
+        trainer.push_to_hub(dataset_name=job.script.dataset_name)
+    return trainer
+
+
+def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: DatasetMixtureConfig) -> None:
+    no_data = script.dataset_name is None and not mixture.datasets
+    if model.model_name_or_path is None and no_data:
+        model.model_name_or_path = script.dataset_name = EMBEDDED
+        logger.warning("no model and no dataset given: training the embedded policy on its own problems")
+    if no_data and script.dataset_name is None and model.model_name_or_path == EMBEDDED:
+        script.dataset_name = EMBEDDED
+    if model.model_name_or_path is None or (script.dataset_name is None and not mixture.datasets):
+        raise ValueError(
+            f"model_name_or_path={model.model_name_or_path!r} and dataset_name={script.dataset_name!r}: give both, or "
+            "neither to train the embedded policy"
+        )
+    if model.model_name_or_path == EMBEDDED:
+        model.model_name_or_path = data.policy_dir()
+    looks_local = model.model_name_or_path.startswith((".", "/", "~"))
+    if looks_local and not os.path.isdir(model.model_name_or_path):
+        raise ValueError(f"model_name_or_path is no folder: {model.model_name_or_path!r}")
+
+
+def _load_train(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset:
+    if mixture.datasets:
+        return get_dataset(mixture)[script.dataset_train_split]
+    if script.dataset_name == EMBEDDED:
+        return data.train_problems()
+    return _load(script, script.dataset_name, script.dataset_train_split)
+
+
+def _load_eval(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset:
+    name = script.eval_dataset_name or script.dataset_name
+    if name == EMBEDDED:
+        return data.held_out_problems()
+    if script.eval_dataset_name is None and mixture.datasets:
+        return get_dataset(mixture)[script.dataset_test_split]
+    if script.eval_dataset_name is None and Path(name).suffix in LOCAL_FILES:
+        raise ValueError(f"eval_strategy is on, but {name} is one file: give the held-out one as eval_dataset_name")
+    return _load(script, name, script.dataset_test_split)
+
+
+def _load(script: GRPOArguments, name: str, split: str) -> Dataset:
+    kind = LOCAL_FILES.get(Path(name).suffix)
+    if kind is None:
+        return load_dataset(name, name=script.dataset_config, split=split, streaming=script.dataset_streaming)
+    if not os.path.isfile(name):
+        raise ValueError(f"there is no file {name!r}")
+    return load_dataset(kind, data_files=name, split="train", streaming=script.dataset_streaming)
+
+
+def _problems(script: GRPOArguments, dataset: Dataset, reward_funcs: Iterable[Callable]) -> Dataset:
+    needed = {"prompt": script.prompt_column}
+    if any("solution" in inspect.signature(reward).parameters for reward in reward_funcs):
+        needed["solution"] = script.solution_column
+    first = next(iter(dataset), None)
+    if first is None:
+        raise ValueError("the dataset is empty")
+    for column, given in needed.items():
+        if given not in first:
+            raise ValueError(f"{unknown('dataset column', given, first)}; set {column}_column")
+    for column, given in needed.items():
+        if given != column:
+            if column in first:
+                dataset = dataset.remove_columns(column)
+            dataset = dataset.rename_column(given, column)
+    if not (script.chat or script.system_prompt):
+        return dataset
+    system = [{"role": "system", "content": script.system_prompt}] if script.system_prompt else []
+    if not isinstance(first[script.prompt_column], str):
+        raise ValueError("chat and system_prompt need prompts that are text, and these are conversations already")
+    return dataset.map(lambda row: {"prompt": [*system, {"role": "user", "content": row["prompt"]}]})
+
+
+def _reward(name: str) -> Callable:
+    known = {**REWARDS, **TRL_REWARDS}
+    if name in known:
+        return known[name]
+    if "." not in name:
+        raise unknown("reward", name, known)
+    module, _, attribute = name.rpartition(".")
+    sys.path.insert(0, os.getcwd())  # a reward of the user's own stands where they work
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"reward {name!r} cannot be imported: {error}") from error
