@@ -10,9 +10,8 @@ import pytest
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from toy import build_trainer, sums
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-from toy import build_trainer
 
 
 torch.set_num_threads(1)
@@ -49,7 +48,7 @@ def model_dir(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
     """Sixteen prompts with a number as solution."""
-    return Dataset.from_dict({"prompt": [f"{n}=" for n in range(16)], "solution": [str(n) for n in range(16)]})
+    return sums()
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_converted_tokenizer_splits_off_digits(tiny_gguf, tmp_path):
 
 def test_write_chain_sum_says_how_to_get_the_missing_package(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(ImportError, match=r'run `pip install "trl-entropy\[reasoning-gym\]"`'):
+    with pytest.raises(ImportError, match=r'run `pip install "trl-entropy\[smollm2\]"`'):
         fetch.write_chain_sum(str(tmp_path))
 
 

@@ -44,6 +44,8 @@ class LossSeam:
 
     # None while no loss is being computed; then what the forward has given
     _facts: dict[str, Tensor] | None = None
+    # Whether the loss of this training step came through the seam
+    _reached = False
 
     def effective_advantages(self, raw: Tensor, tokens: Tokens) -> Tensor:
         """What TRL's loss gets instead of `raw`: `(B, T)`, or `raw` itself."""
@@ -65,6 +67,16 @@ class LossSeam:
         """Continue from `control_state()`, read from the file `source`."""
         raise NotImplementedError
 
+    def training_step(self, *args, **kwargs):
+        """TRL's, and a `SeamError` if it took its loss from elsewhere."""
+        self._reached = False
+        loss = super().training_step(*args, **kwargs)
+        if not self._reached:
+            raise SeamError(
+                "TRL trained without calling `_compute_loss`, so no rule could act: set use_liger_kernel=False"
+            )
+        return loss
+
     def _compute_loss(self, model, inputs):
         tokens = None
 
@@ -83,6 +95,7 @@ class LossSeam:
                 "TRL computed a loss without reading `advantages`, so no weight could act. This TRL version is not "
                 "supported; see docs/architecture.md for what is relied on"
             )
+        self._reached = True
         if self.model.training:
             self.observe(tokens.detach())
         extra = self.extra_loss(tokens)

@@ -61,7 +61,7 @@ class Controller:
         self._apply(Reading(self.error or 0.0, progress, epoch, num_epochs))
 
     def _apply(self, reading: Reading) -> None:
-        value, self.memory = self.law(self.value, self.memory, reading)
+        value, self.memory = self.law(self.value, self.memory, reading._replace(low=self.low, high=self.high))
         self.value = min(self.high, max(self.low, value))
 
     def state_dict(self) -> dict:

@@ -171,7 +171,7 @@ def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: Datase
             "neither to train the embedded policy"
         )
     if model.model_name_or_path == EMBEDDED:
-        model.model_name_or_path = data.policy_dir()
+        model.model_name_or_path = str(data.EMBEDDED_POLICY)
     looks_local = model.model_name_or_path.startswith((".", "/", "~"))
     if looks_local and not os.path.isdir(model.model_name_or_path):
         raise ValueError(f"model_name_or_path is no folder: {model.model_name_or_path!r}")

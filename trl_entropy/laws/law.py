@@ -1,5 +1,6 @@
 """What a control law is: numbers in, a number out."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -18,12 +19,16 @@ class Reading(NamedTuple):
             Epochs done; the run is in epoch `floor(epoch) + 1`.
         num_epochs (`int`):
             Epochs of the whole run.
+        low, high (`float`, *optional*):
+            Range to which the controller clips the knob's value.
     """
 
     error: float
     progress: float
     epoch: float
     num_epochs: int
+    low: float = -math.inf
+    high: float = math.inf
 
 
 @dataclass(frozen=True)
