@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: train test test-slow check
 
 train: .venv/installed
-	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/bang_bang.yaml --output_dir out/train
+	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/pi.yaml --output_dir out/train
 
 test: .venv/installed
 	$(BIN)/pytest -n 2

@@ -15,6 +15,7 @@ from rich.table import Table
 
 SERIES = ("reward", "entropy")
 NUM_SAMPLES = 8
+LINE_EVERY = 50  # optimizer steps, where there is no terminal for a progress bar
 WINDOW = 10  # optimizer steps that the table's first and last values are means of
 
 
@@ -68,7 +69,7 @@ def _run(arguments: dict[str, list[str]], jobs: int) -> dict[str, dict]:
         TimeRemainingColumn(),
     )
     try:
-        with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+        with Progress(*columns, console=(console := Console(file=sys.stderr))) as progress:
             bars = {
                 name: progress.add_task(name, total=1, reward=float("nan"), entropy=float("nan")) for name in processes
             }
@@ -85,6 +86,12 @@ def _run(arguments: dict[str, list[str]], jobs: int) -> dict[str, dict]:
                     continue
                 if kind == "step":
                     progress.update(bars[name], **content)
+                    if not console.is_terminal and content["completed"] % LINE_EVERY == 0:
+                        console.print(
+                            "{0} step {completed}/{total} reward {reward:.2f} entropy {entropy:.2f}".format(
+                                name, **content
+                            )
+                        )
                 else:
                     running.discard(name)
                     (results if kind == "result" else failures)[name] = content
@@ -101,8 +108,10 @@ def _run(arguments: dict[str, list[str]], jobs: int) -> dict[str, dict]:
 def _arm(name: str, arguments: list[str], messages) -> None:
     """One arm, in a process of its own."""
     import torch
+    from transformers.utils import logging
 
     torch.set_num_threads(1)
+    logging.disable_progress_bar()
     try:
         messages.put((name, "result", _train_and_score(name, arguments, messages)))
     except BaseException:
