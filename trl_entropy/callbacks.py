@@ -44,6 +44,11 @@ class EntropyController(TrainerCallback):
         entropy = self.entropy()
         if entropy is None and self.controller.law.uses_target:
             return
+        if entropy is not None and not math.isfinite(entropy):
+            raise ValueError(
+                f"the entropy was {entropy} at step {state.global_step}: the policy's logits are not finite, so there "
+                "is nothing to control; resume from an earlier checkpoint with a smaller learning_rate"
+            )
         controller = self.controller
         controller.update(entropy, state.global_step / state.max_steps, state.epoch, _num_epochs(state))
         self.knobs[controller.knob.name] = controller.value

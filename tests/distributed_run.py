@@ -1,0 +1,73 @@
+"""One rank of the runs that `test_distributed.py` starts: MODEL FOLDER, results as JSON in the folder."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from toy import EntropyGiven, build_trainer, parameters, sums
+from transformers import TrainerCallback
+
+
+COMMON = {
+    "max_steps": 4,
+    "loss_type": "dapo",
+    "optim": "sgd",
+    "max_grad_norm": 0.0,
+    "learning_rate": 0.3,
+    "save_strategy": "steps",
+    "save_steps": 4,
+    "entropy_control": "entropic",
+    "entropy_target_ratio": 0.98,
+    "loss_terms": {"confident_surrogate": {"threshold": 0.2}},
+    "controllers": {
+        "entropic": {"kp": 2.0, "ki": 0.5},
+        "surrogate": {"law": "pi", "knob": "loss_terms.confident_surrogate.alpha", "target_ratio": 0.95},
+        "guided": {
+            "law": "bang_bang",
+            "knob": "positive_advantage_coef",
+            **{"step": 0.1, "initial": 0.5, "high": 1.0, "target_ratio": 0.9},
+        },
+    },
+}
+# The quantile of high_entropy is over all ranks, but over one micro-batch: only without accumulation is it the same
+# however many ranks there are
+RUNS = {
+    "accumulated": {"gradient_accumulation_steps": 2, "token_weights": {"confident_sign": {"threshold": 0.2}}},
+    "pooled": {"token_weights": {"confident_sign": {"threshold": 0.2}, "high_entropy": {"fraction": 0.6}}},
+}
+
+
+class EveryStep(TrainerCallback):
+    """Keeps knobs, entropy and errors as this rank has them at the end of every step."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.rows = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        errors = {controller.name: controller.error for controller in trainer.controllers}
+        self.rows.append({"knobs": dict(trainer.knobs), "entropy": trainer._entropy, "errors": errors})
+
+
+def train(model: str, folder: Path, name: str, rows: int, **arguments) -> dict:
+    settings = {"per_device_train_batch_size": rows, **COMMON, **RUNS[name], **arguments}
+    trainer = build_trainer(model, sums(), folder / name, trainer_class=EntropyGiven, **settings)
+    steps = EveryStep(trainer)
+    trainer.add_callback(steps)  # after those of the controllers
+    trainer.train()
+    weights = torch.cat([value.flatten() for value in parameters(trainer).values()])
+    return {"ranks": trainer.accelerator.num_processes, "steps": steps.rows, "weights": weights.tolist()}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    model, folder = sys.argv[1], Path(sys.argv[2])
+    results = {name: train(model, folder, name, rows=8, ddp_backend="gloo") for name in RUNS}
+    (folder / f"rank_{torch.distributed.get_rank()}.json").write_text(json.dumps(results))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+import json
+import logging
+from dataclasses import fields
+
+import pytest
+import yaml
+from trl import GRPOConfig, TrlParser
+
+from trl_entropy import EntropyGRPOConfig
+from trl_entropy.config import presets
+from trl_entropy.laws import PI, BangBang, Epoch, Stage
+from trl_entropy.terms import ConfidentSurrogate
+from trl_entropy.weights import ConfidentSign, HighEntropy, Sign
+
+
+def config(**arguments) -> EntropyGRPOConfig:
+    settings = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
+    return EntropyGRPOConfig(**settings, **arguments)
+
+
+def parsed(*arguments: str) -> EntropyGRPOConfig:
+    (made,) = TrlParser([EntropyGRPOConfig]).parse_args_and_config(
+        ["--output_dir", "unused", "--use_cpu", "--bf16", "false", "--report_to", "none", *arguments]
+    )
+    return made
+
+
+def test_defaults_are_those_of_trl():
+    ours, trl = config(), GRPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none")
+    changed = {
+        field.name
+        for field in fields(GRPOConfig)
+        if field.name != "logging_dir" and getattr(ours, field.name) != getattr(trl, field.name)
+    }
+    assert changed <= {"run_name"}
+    assert (ours.build_token_weights(), ours.build_loss_terms(), ours.build_controllers()) == (
+        {"sign": Sign()},
+        {},
+        [],
+    )
+
+
+def test_rules_are_built_from_mappings_and_flags():
+    made = config(
+        positive_advantage_coef=0.5,
+        negative_advantage_coef=1.5,
+        token_weights={"confident_sign": {"alpha": -0.5}, "high_entropy": None},
+        loss_terms={"confident_surrogate": {"alpha": 0.25, "threshold": 0.5}},
+    )
+    assert made.build_token_weights() == {
+        "confident_sign": ConfidentSign(alpha=-0.5),
+        "high_entropy": HighEntropy(),
+        "sign": Sign(positive_advantage_coef=0.5, negative_advantage_coef=1.5),
+    }
+    assert made.build_loss_terms() == {"confident_surrogate": ConfidentSurrogate(alpha=0.25, threshold=0.5)}
+
+
+def test_json_is_read_where_a_mapping_is_asked_for():
+    made = config(token_weights='{"confident_sign": {"alpha": -0.5}}', controllers="{}")
+    assert made.build_token_weights()["confident_sign"] == ConfidentSign(alpha=-0.5)
+
+
+def test_command_line_reads_flags_and_json():
+    controllers = {"mine": {"law": "pi", "knob": "epsilon_high", "target": 0.3}}
+    made = parsed(
+        *("--positive_advantage_coef", "0.25", "--token_weights", '{"confident_sign": {"alpha": -0.5}}'),
+        *("--controllers", json.dumps(controllers), "--off_policy_updates", "4"),
+    )
+    assert made.positive_advantage_coef == 0.25
+    assert made.build_token_weights()["confident_sign"].alpha == -0.5
+    assert made.build_controllers()[0].knob.name == "epsilon_high"
+    assert made.steps_per_generation == 4
+
+
+def test_yaml_reads_mappings(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "entropy_control": "entropic",
+                "entropy_target": 0.4,
+                "controllers": {"entropic": {"ki": 0.5}},
+                "loss_terms": {"confident_surrogate": {"alpha": 0.25}},
+            }
+        )
+    )
+    made = parsed("--config", str(recipe))
+    (controller,) = made.build_controllers()
+    assert (controller.law, controller.target) == (PI(kp=1.0, ki=0.5), 0.4)
+    assert made.build_loss_terms() == {"confident_surrogate": ConfidentSurrogate(alpha=0.25)}
+
+
+# Presets
+
+
+def test_bundled_presets():
+    assert sorted(presets()) == ["entropic", "entropy_guided", "epoch", "stage"]
+
+
+@pytest.mark.parametrize(
+    ("name", "law", "knob", "low", "high", "value"),
+    [
+        ("entropy_guided", BangBang(0.05), "positive_advantage_coef", 0.0, 1.0, 0.0),
+        ("entropic", PI(1.0, 0.01), "token_weights.confident_sign.alpha", -1.0, 1.0, 0.0),
+    ],
+)
+def test_preset_that_steers_is_that_of_its_paper(name, law, knob, low, high, value):
+    (controller,) = config(entropy_control=name).build_controllers()
+    assert (controller.name, controller.law, controller.knob.name) == (name, law, knob)
+    assert (controller.low, controller.high, controller.value) == (low, high, value)
+    assert controller.raises_entropy is False
+    assert controller.target == 0.2  # TRL's default of entropy_target, in nats
+
+
+@pytest.mark.parametrize(("name", "law"), [("stage", Stage()), ("epoch", Epoch())])
+def test_preset_that_is_a_schedule(name, law):
+    (controller,) = config(entropy_control=name).build_controllers()
+    assert (controller.law, controller.knob.name, controller.target) == (law, "positive_advantage_coef", None)
+
+
+def test_preset_with_entries_put_over_it():
+    made = config(
+        entropy_control="entropic",
+        entropy_target_ratio=0.5,
+        token_weights={"confident_sign": {"threshold": 0.8}, "high_entropy": {"fraction": 0.4}},
+        controllers={"entropic": {"kp": 0.5}, "second": {"law": "stage", "knob": "positive_advantage_coef"}},
+    )
+    assert made.build_token_weights()["confident_sign"] == ConfidentSign(threshold=0.8)
+    first, second = made.build_controllers()
+    assert (first.law, first.target, first.target_ratio) == (PI(0.5, 0.01), None, 0.5)
+    assert second.law == Stage()
+
+
+def test_entries_put_over_a_preset_do_not_change_it():
+    before = presets()
+    config(entropy_control="entropic", controllers={"entropic": {"kp": 0.5}})
+    assert presets() == before
+
+
+def test_knobs_of_trl_start_at_its_flags():
+    def start(knob: str, **arguments) -> float:
+        spec = {"law": "pi", "knob": knob, "target": 0.3}
+        return config(controllers={"mine": spec}, **arguments).build_controllers()[0].value
+
+    assert start("epsilon_low", epsilon=0.1) == 0.1
+    assert start("epsilon_high", epsilon=0.1) == 0.1
+    assert start("epsilon_high", epsilon=0.1, epsilon_high=0.28) == 0.28
+    assert start("entropy_coef", entropy_coef=0.01) == 0.01
+    assert start("positive_advantage_coef", positive_advantage_coef=0.5) == 0.5
+
+
+# Off-policy updates
+
+
+@pytest.mark.parametrize(
+    ("updates", "accumulation", "iterations", "steps"),
+    # steps_per_generation = updates * accumulation / iterations
+    [(1, 1, 1, 1), (4, 1, 1, 4), (4, 2, 1, 8), (4, 1, 2, 2), (4, 3, 4, 3), (2, 8, 2, 8)],
+)
+def test_off_policy_updates_set_the_size_of_the_rollout(updates, accumulation, iterations, steps):
+    made = config(off_policy_updates=updates, gradient_accumulation_steps=accumulation, num_iterations=iterations)
+    assert made.steps_per_generation == steps
+    assert made.generation_batch_size == steps * made.per_device_train_batch_size
+    # optimizer updates per rollout: TRL generates every steps_per_generation * num_iterations micro-batches
+    assert made.steps_per_generation * made.num_iterations / made.gradient_accumulation_steps == updates
+
+
+def test_off_policy_updates_may_repeat_steps_per_generation():
+    assert config(off_policy_updates=4, steps_per_generation=4).steps_per_generation == 4
+
+
+def test_off_policy_updates_say_what_they_set(caplog):
+    with caplog.at_level(logging.INFO, logger="trl_entropy.config"):
+        config(off_policy_updates=4, num_iterations=2)
+    assert "off_policy_updates=4: steps_per_generation=2, so each rollout batch is split into 2" in caplog.text
+    assert "num_iterations=2" in caplog.text
+
+
+# Refusals
+
+
+SELECTIVE = {"importance_sampling_level": "sequence"}
+GUIDED = {"entropy_control": "entropy_guided"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"entropy_control": "entropyguided"},
+            r"unknown entropy_control .*Did you mean 'entropy_guided'\? Available: e",
+        ),
+        ({"token_weights": "{"}, r"token_weights must be a YAML mapping or a JSON object, got '\{' \("),
+        ({"token_weights": "[1]"}, r"token_weights must be a mapping, got \[1\]"),
+        ({"loss_terms": 3}, r"loss_terms must be a mapping, got 3"),
+        ({"controllers": "0.5"}, r"controllers must be a mapping, got 0\.5"),
+        ({"token_weights": {"confident_sgn": {}}}, r"unknown name in token_weights .*Did you mean 'confident_sign'\?"),
+        ({"loss_terms": {"confident_sign": {}}}, r"unknown name in loss_terms .*Did you mean 'confident_surrogate'\?"),
+        (
+            {"token_weights": {"high_entropy": {"fraction": 2}}},
+            r"fraction must be .* \(in token_weights\.high_entropy\)",
+        ),
+        ({"controllers": {"mine": {"law": "pi", "knob": "epsilon"}}}, r"unknown knob in controllers\.mine 'epsilon'"),
+        (
+            {"positive_advantage_coef": -1},
+            r"positive_advantage_coef must be a number >= 0, got -1 \(in token_weights\.si",
+        ),
+        (
+            {"token_weights": {"sign": {"positive_advantage_coef": 0.5}}},
+            r"token_weights\.sign\.positive_advantage_coef is the flag positive_advantage_coef: set it there",
+        ),
+        ({"token_weights": {"sign": {"coef": 0.5}}}, r"unknown parameter of token_weights\.sign 'coef'"),
+        ({"off_policy_updates": 0}, r"off_policy_updates must be a whole number >= 1, got 0"),
+        ({"off_policy_updates": 2.0}, r"off_policy_updates must be a whole number >= 1, got 2\.0"),
+        ({"off_policy_updates": True}, r"off_policy_updates must be a whole number >= 1, got True"),
+        ({"off_policy_updates": 3, "num_iterations": 2}, r"off_policy_updates=3 cannot hold with num_iterations=2"),
+        (
+            {"off_policy_updates": 2, "generation_batch_size": 16},
+            r"off_policy_updates=2 and generation_batch_size=16 both set the size of the rollout batch",
+        ),
+        (
+            {"off_policy_updates": 2, "steps_per_generation": 4},
+            r"off_policy_updates=2 needs steps_per_generation=2 .* but steps_per_generation=4 is set: drop one",
+        ),
+        (
+            {"use_adaptive_entropy": True, **GUIDED},
+            r"use_adaptive_entropy .* and controllers\.entropy_guided would both steer entropy: keep one of them",
+        ),
+        (
+            {"entropy_target": 0.3, "entropy_target_ratio": 0.5, **GUIDED},
+            r"entropy_target=0\.3 \(nats\) and entropy_target_ratio=0\.5 .* are both set: keep one of them",
+        ),
+        ({"entropy_target_ratio": 0.5}, r"entropy_target_ratio=0\.5 has nothing to act on: set entropy_control to"),
+        (
+            {"entropy_target_ratio": 0.5, "entropy_control": "stage"},
+            r"entropy_target_ratio=0\.5 has nothing to act on",
+        ),
+        ({"entropy_target_ratio": 0.0, **GUIDED}, r"entropy_target_ratio must be > 0, got 0"),
+        ({"entropy_target": -1.0, **GUIDED}, r"entropy_target must be > 0, got -1"),
+        (
+            {"positive_advantage_coef": 0.5, **GUIDED},
+            r"positive_advantage_coef is set to 0\.5, but controllers\.entropy_guided decides where it starts",
+        ),
+        (
+            {"positive_advantage_coef": 0.5, "entropy_control": "stage"},
+            r"positive_advantage_coef is set to 0\.5, but controllers\.stage decides where it starts",
+        ),
+        (
+            {"token_weights": {"confident_sign": {"alpha": 0.1}}, **SELECTIVE},
+            r"confident_sign select tokens, but with importance_sampling_level='sequence' only the mean weight",
+        ),
+        (
+            {"loss_terms": {"confident_surrogate": {}}, "token_weights": {"high_entropy": {}}, **SELECTIVE},
+            r"high_entropy, confident_surrogate select tokens",
+        ),
+        ({"entropy_control": "entropic", **SELECTIVE}, r"confident_sign select tokens"),
+    ],
+)
+def test_settings_that_are_wrong_or_exclude_each_other_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        config(**arguments)
+
+
+def test_weights_by_sign_stand_with_sequence_level_ratios():
+    made = config(positive_advantage_coef=0.5, **SELECTIVE)
+    assert made.build_token_weights() == {"sign": Sign(positive_advantage_coef=0.5)}
+    config(entropy_control="entropy_guided", **SELECTIVE)
+
+
+def test_schedules_stand_with_the_adaptive_bonus_of_trl_off():
+    config(entropy_control="stage", entropy_coef=0.01)

@@ -1,0 +1,303 @@
+import json
+import math
+
+import pytest
+
+from trl_entropy.controller import Controller, build_controllers
+from trl_entropy.knobs import Knob
+from trl_entropy.laws import LAWS, PI, BangBang, Epoch, Stage
+
+
+KNOBS = {
+    "up": Knob("up", low=-1.0, high=1.0, raises_entropy=True, default=0.0),
+    "down": Knob("down", low=-1.0, high=1.0, raises_entropy=False, default=0.0),
+    "unknown": Knob("unknown", low=0.0, high=math.inf, raises_entropy=None, default=0.5),
+}
+VALUES = {name: knob.default for name, knob in KNOBS.items()}
+
+
+def controller(law, raises_entropy=True, **changes) -> Controller:
+    knob = KNOBS["up" if raises_entropy else "down"]
+    settings = {"low": knob.low, "high": knob.high, "value": 0.0, "target": 1.0, **changes}
+    return Controller("mine", law, knob, raises_entropy, **settings)
+
+
+def build(spec: dict, values: dict | None = None, **targets) -> Controller:
+    (built,) = build_controllers({"mine": spec}, KNOBS, VALUES | (values or {}), **({"target": 1.0} | targets))
+    return built
+
+
+def follow(c: Controller, entropies: list[float]) -> list[float]:
+    values = []
+    for entropy in entropies:
+        c.update(entropy, progress=0.0, epoch=0.0, num_epochs=1)
+        values.append(c.value)
+    return values
+
+
+# One law on one knob
+
+
+def test_knob_that_raises_entropy_goes_up_below_the_target():
+    # step 0.25, target 1: below, above, at the target (goes up)
+    assert follow(controller(BangBang(0.25)), [0.5, 2.0, 1.0]) == [0.25, 0.0, 0.25]
+
+
+def test_knob_that_lowers_entropy_goes_up_above_the_target():
+    assert follow(controller(BangBang(0.25), raises_entropy=False), [2.0, 0.5, 1.0]) == [0.25, 0.0, 0.25]
+
+
+def test_error_is_positive_where_a_larger_value_is_asked_for():
+    up, down = controller(PI()), controller(PI(), raises_entropy=False)
+    follow(up, [0.75])
+    follow(down, [0.75])
+    assert (up.error, down.error) == (0.25, -0.25)
+
+
+def test_pi_on_entropy_is_the_formula_of_the_paper():
+    # alpha = kp (H - H*) + ki sum of the earlier (H - H*), clipped to [-1, 1], on a knob that lowers entropy:
+    # errors 0.5, -1, 3 with kp = 0.5 and ki = 0.1: 0.25; -0.5 + 0.05 = -0.45; 1.5 + 0.1 * -0.5 = 1.45 -> 1
+    values = follow(controller(PI(kp=0.5, ki=0.1), raises_entropy=False), [1.5, 0.0, 4.0])
+    assert values == pytest.approx([0.25, -0.45, 1.0], abs=1e-12)
+
+
+def test_value_is_clipped_and_comes_back_by_whole_steps():
+    c = controller(BangBang(0.75), low=-0.5, high=0.5)
+    assert follow(c, [0.0, 0.0, 2.0, 2.0, 0.0]) == [0.5, 0.5, -0.25, -0.5, 0.25]
+
+
+def test_target_ratio_is_resolved_at_the_first_step():
+    c = controller(BangBang(0.25), target=None, target_ratio=0.5)
+    # the first step measures 3, so the target is 1.5: 3 and 1.6 are above it, 1.4 is below
+    assert follow(c, [3.0, 1.6, 1.4]) == [-0.25, -0.5, -0.25]
+    assert c.target == 1.5
+
+
+def test_anti_windup_lets_a_knob_leave_its_bound_at_once():
+    # 50 steps at entropy 3, errors of -2 on [-1, 1] with kp = ki = 0.2: the sum stops at -4, where -0.4 - 0.8 = -1.2
+    # is below; then errors of 0.5 give 0.1 - 0.8 and 0.1 - 0.7. Without it the sum is -100 and holds the knob at -1.
+    entropies = [3.0] * 50 + [0.5] * 2
+    kept = follow(controller(PI(kp=0.2, ki=0.2)), entropies)
+    clamped = follow(controller(PI(kp=0.2, ki=0.2, anti_windup=True)), entropies)
+    assert kept[-3:] == [-1.0, -1.0, -1.0]
+    assert clamped[-3:] == pytest.approx([-1.0, -0.7, -0.6], abs=1e-12)
+
+
+@pytest.mark.parametrize("raises_entropy", [True, False])
+@pytest.mark.parametrize(("law", "tolerance"), [(BangBang(0.05), 0.06), (PI(kp=0.5, ki=0.1), 1e-3)])
+def test_toy_plant_reaches_its_target(law, tolerance, raises_entropy):
+    # entropy follows the knob with a lag and a leak to 0.4: without control it settles at 0.4, the target is 1
+    c = controller(law, raises_entropy=raises_entropy)
+    sign = 1.0 if raises_entropy else -1.0
+    entropy, seen = 2.0, []
+    for _ in range(600):
+        entropy += 0.3 * (0.4 + sign * c.value - entropy)
+        c.update(entropy, 0.0, 0.0, 1)
+        assert c.low <= c.value <= c.high
+        seen.append(entropy)
+    assert sum(seen[-100:]) / 100 == pytest.approx(1.0, abs=tolerance)
+
+
+def test_toy_plant_with_the_wrong_direction_does_not_reach_its_target():
+    c, entropy = controller(BangBang(0.05)), 2.0
+    for _ in range(600):
+        entropy += 0.3 * (0.4 - c.value - entropy)
+        c.update(entropy, 0.0, 0.0, 1)
+    assert abs(entropy - 1.0) > 0.5
+
+
+def test_schedules_have_their_first_value_from_the_start():
+    for law in (Stage(), Epoch()):
+        c = controller(law, value=1.0, target=None)
+        c.start(num_epochs=4)
+        assert c.value == 0.0
+
+
+def test_laws_with_a_target_start_where_they_are_set():
+    c = controller(BangBang(0.25), value=0.5)
+    c.start(num_epochs=4)
+    assert (c.value, c.error) == (0.5, None)
+
+
+def test_a_second_start_changes_nothing():
+    c = controller(Stage(), value=1.0, target=None)
+    c.start(1)
+    c.update(None, progress=0.75, epoch=0.0, num_epochs=1)
+    c.start(1)
+    assert c.value == 0.5
+
+
+def test_schedule_needs_no_entropy():
+    c = controller(Epoch(), value=1.0, target=None)
+    c.update(None, progress=0.1, epoch=1.0, num_epochs=3)
+    assert (c.value, c.error) == (0.5, None)
+
+
+def test_epoch_schedule_of_one_epoch_is_refused_at_the_start():
+    with pytest.raises(ValueError, match="needs a run of 2 epochs or more, got 1"):
+        controller(Epoch(), target=None).start(num_epochs=1)
+
+
+# State
+
+
+@pytest.mark.parametrize("law", [BangBang(0.1), PI(kp=0.3, ki=0.2)])
+@pytest.mark.parametrize("target", [{"target": 1.0}, {"target": None, "target_ratio": 0.3}])
+def test_state_through_json_continues_identically(law, target):
+    entropies = [2.0, 0.3, 1.7, 0.1, 0.9, 1.1, 0.2, 3.0]
+    whole = follow(controller(law, **target), entropies)
+    first = controller(law, **target)
+    values = follow(first, entropies[:3])
+    second = controller(law, **target)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    second.start(1)
+    assert values + follow(second, entropies[3:]) == whole
+
+
+def test_state_of_a_schedule_through_json_keeps_its_value():
+    first = controller(Stage(), value=1.0, target=None)
+    first.start(1)
+    first.update(None, progress=0.75, epoch=0.0, num_epochs=1)
+    second = controller(Stage(), value=1.0, target=None)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    second.start(1)
+    assert second.value == 0.5
+
+
+def test_target_in_nats_is_that_of_the_new_run():
+    state = controller(BangBang(), target=1.0).state_dict()
+    c = controller(BangBang(), target=2.0)
+    c.load_state_dict(state)
+    assert c.target == 2.0
+
+
+def test_state_of_another_knob_is_refused():
+    state = controller(BangBang(), raises_entropy=False).state_dict()
+    with pytest.raises(
+        ValueError, match="'mine' turns up, but in the checkpoint it turned down: resume with the same"
+    ):
+        controller(BangBang()).load_state_dict(state)
+
+
+# From the config's mapping
+
+
+def test_controller_by_hand():
+    c = build({"law": "pi", "knob": "down", "kp": 2.0, "low": -0.5, "initial": 0.25, "target": 0.3})
+    assert (c.name, c.law, c.knob, c.raises_entropy) == ("mine", PI(kp=2.0, ki=0.01), KNOBS["down"], False)
+    assert (c.low, c.high, c.value, c.target, c.target_ratio) == (-0.5, 1.0, 0.25, 0.3, None)
+
+
+def test_direction_of_the_knob_can_be_given():
+    assert build({"law": "pi", "knob": "unknown", "raises_entropy": False}).raises_entropy is False
+    assert build({"law": "pi", "knob": "down", "raises_entropy": True}).raises_entropy is True
+
+
+def test_schedule_needs_no_direction_and_no_target():
+    c = build({"law": "stage", "knob": "unknown"}, target=None)
+    assert (c.target, c.target_ratio) == (None, None)
+
+
+def test_target_of_the_config_is_taken_where_none_is_given():
+    assert build({"law": "pi", "knob": "up"}, target=0.7).target == 0.7
+    c = build({"law": "pi", "knob": "up"}, target=0.7, target_ratio=0.4)
+    assert (c.target, c.target_ratio) == (None, 0.4)
+    c = build({"law": "pi", "knob": "up", "target": 0.1}, target=0.7, target_ratio=0.4)
+    assert (c.target, c.target_ratio) == (0.1, None)
+    c = build({"law": "pi", "knob": "up", "target_ratio": 0.9}, target=0.7)
+    assert (c.target, c.target_ratio) == (None, 0.9)
+
+
+def test_value_of_the_config_is_where_the_law_starts():
+    assert build({"law": "bang_bang", "knob": "up"}, values={"up": 0.5}).value == 0.5
+    assert build({"law": "bang_bang", "knob": "up", "initial": 0.5}, values={"up": 0.5}).value == 0.5
+
+
+def test_no_specification_gives_no_controller():
+    assert build_controllers({}, KNOBS, VALUES) == []
+
+
+def test_every_law_of_the_catalogue_can_be_named():
+    for name, law in LAWS.items():
+        assert type(build({"law": name, "knob": "up"}).law) is law
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("pi", r"controllers\.mine must be a mapping with law and knob, got 'pi'"),
+        ({"knob": "up"}, r"controllers\.mine has no law; available: bang_bang, epoch, pi, stage"),
+        ({"law": "pi"}, r"controllers\.mine has no knob; available: up, down, unknown"),
+        (
+            {"law": "bangbang", "knob": "up"},
+            r"unknown law in controllers\.mine 'bangbang'\. Did you mean 'bang_bang'\?",
+        ),
+        ({"law": "pi", "knob": "dwn"}, r"unknown knob in controllers\.mine 'dwn'\. Did you mean 'down'\?"),
+        ({"law": "pi", "knob": "up", "kq": 1}, r"unknown setting of controllers\.mine 'kq'\. Did you mean"),
+        ({"law": "bang_bang", "knob": "up", "kp": 1}, r"unknown setting of controllers\.mine 'kp'"),
+        ({"law": "pi", "knob": "up", "kp": -1}, r"kp must be a number >= 0, got -1 \(in controllers\.mine\)"),
+        ({"law": "pi", "knob": "up", "low": -2}, r"controllers\.mine\.low must be a number >= -1 and <= 1, got -2"),
+        ({"law": "pi", "knob": "up", "high": 2}, r"controllers\.mine\.high must be a number >= -1 and <= 1, got 2"),
+        ({"law": "pi", "knob": "up", "low": 0.5, "high": 0.5}, r"low must be below high, got low=0\.5, high=0\.5"),
+        ({"law": "pi", "knob": "unknown"}, r"whether a larger unknown raises or lowers entropy; set raises_entropy"),
+        ({"law": "pi", "knob": "up", "raises_entropy": "yes"}, r"set raises_entropy to true or false, got 'yes'"),
+        ({"law": "stage", "knob": "up", "initial": 0.5}, r"the stage law is a schedule and takes no initial"),
+        ({"law": "stage", "knob": "up", "target": 0.5}, r"the stage law is a schedule and takes no target"),
+        (
+            {"law": "stage", "knob": "up", "target": 0.5, "target_ratio": 0.5},
+            r"the stage law is a schedule and takes no target or target_ratio",
+        ),
+        (
+            {"law": "pi", "knob": "up", "initial": 0.5, "high": 0.4},
+            r"the starting value of up must be a number >= -1 and",
+        ),
+        (
+            {"law": "pi", "knob": "up", "target": 0.5, "target_ratio": 0.5},
+            r"give target \(nats\) or target_ratio \(share of the starting entropy\), not both",
+        ),
+        ({"law": "pi", "knob": "up", "target": 0}, r"controllers\.mine\.target must be > 0, got 0"),
+        ({"law": "pi", "knob": "up", "target_ratio": -0.5}, r"controllers\.mine\.target_ratio must be > 0, got -0\.5"),
+        ({"law": "pi", "knob": "up", "target": "0.5"}, r"controllers\.mine\.target must be a number, got '0\.5'"),
+    ],
+)
+def test_wrong_controller_is_refused(spec, message):
+    with pytest.raises(ValueError, match=message):
+        build(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "configured"),
+    [
+        ({"law": "pi", "knob": "up", "initial": 0.25}, 0.5),  # two places say where it starts
+        ({"law": "stage", "knob": "up"}, 0.5),  # a schedule decides that alone
+    ],
+)
+def test_two_starting_values_are_refused(spec, configured):
+    with pytest.raises(
+        ValueError, match=r"up is set to 0\.5, but controllers\.mine decides where it starts: leave up"
+    ):
+        build(spec, values={"up": configured})
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ({"target": None}, r"entropy_target must be a number, got None"),
+        ({"target": -0.1}, r"entropy_target must be > 0, got -0\.1"),
+        ({"target_ratio": 0}, r"entropy_target_ratio must be > 0, got 0"),
+    ],
+)
+def test_wrong_target_of_the_config_is_refused(targets, message):
+    with pytest.raises(ValueError, match=message):
+        build({"law": "pi", "knob": "up"}, **targets)
+
+
+def test_controllers_that_are_no_mapping_are_refused():
+    with pytest.raises(ValueError, match=r"controllers must be a mapping of names to settings, got \['pi'\]"):
+        build_controllers(["pi"], KNOBS, VALUES)
+
+
+def test_two_controllers_on_one_knob_are_refused():
+    specs = {"one": {"law": "pi", "knob": "up"}, "two": {"law": "stage", "knob": "up"}}
+    with pytest.raises(ValueError, match="controllers 'one' and 'two' both turn up: keep one of them"):
+        build_controllers(specs, KNOBS, VALUES, target=1.0)

@@ -1,0 +1,90 @@
+"""Two processes decide what one process decides on the same global batch."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_run import RUNS, train
+from toy import distance
+
+
+TESTS = Path(__file__).parent
+every_run = pytest.mark.parametrize("name", RUNS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def two(model_dir, tmp_path_factory) -> list[dict]:
+    """What each of two ranks has seen, with 8 rows each."""
+    folder = tmp_path_factory.mktemp("two")
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(free_port()),
+    ]
+    paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    done = subprocess.run(
+        [*launch, str(TESTS / "distributed_run.py"), model_dir, str(folder)],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all((folder / name / "checkpoint-4" / "entropy_control.json").exists() for name in RUNS)
+    return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def one(model_dir, tmp_path_factory) -> dict:
+    """What one process with 16 rows has seen."""
+    folder = tmp_path_factory.mktemp("one")
+    return {name: train(model_dir, folder, name, rows=16) for name in RUNS}
+
+
+@every_run
+def test_ranks_agree_on_every_knob_at_every_step(two, name):
+    first, second = (results[name] for results in two)
+    assert first["ranks"] == second["ranks"] == 2
+    assert len(first["steps"]) == 4
+    assert first == second  # exact
+
+
+@every_run
+def test_two_ranks_measure_and_decide_what_one_process_does(two, one, name):
+    for actual, expected in zip(two[0][name]["steps"], one[name]["steps"], strict=True):
+        # float32 sums of another order
+        assert actual["entropy"] == pytest.approx(expected["entropy"], rel=1e-6)
+        assert actual["knobs"] == pytest.approx(expected["knobs"], abs=1e-5)
+        assert actual["errors"] == pytest.approx(expected["errors"], abs=1e-5)
+
+
+@every_run
+def test_two_ranks_train_what_one_process_does(two, one, name):
+    weights = [torch.tensor(results[name]["weights"], dtype=torch.float64) for results in (two[0], one)]
+    assert distance(*weights) < 1e-6
+
+
+@every_run
+def test_knobs_of_these_runs_move(one, name):
+    knobs = [step["knobs"] for step in one[name]["steps"]]
+    turned = {knob for knob in knobs[0] if len({step[knob] for step in knobs}) > 2}
+    assert turned == {
+        "token_weights.confident_sign.alpha",
+        "loss_terms.confident_surrogate.alpha",
+        "positive_advantage_coef",
+    }

@@ -1,0 +1,349 @@
+"""What holds for the package as a whole: which file may import what, and what a method consists of."""
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from trl import DatasetMixtureConfig, GRPOConfig, ModelConfig, TrlParser
+
+import trl_entropy
+from trl_entropy import EntropyGRPOConfig
+from trl_entropy.grpo import GRPOArguments
+from trl_entropy.laws import LAWS
+from trl_entropy.terms import TERMS
+from trl_entropy.weights import WEIGHTS
+
+
+REPOSITORY = Path(__file__).parent.parent
+PACKAGE = REPOSITORY / "trl_entropy"
+
+# Files and folders of the package from the lowest floor to the highest. An import goes down; within a floor it goes to
+# the left, and anywhere within a folder.
+FLOORS = (
+    ("tokens",),
+    ("weights", "terms", "laws", "measures", "rewards", "data"),
+    ("compose", "knobs", "controller"),
+    ("config", "_seam"),
+    ("callbacks", "trainer"),
+    ("fetch", "pretrain", "evaluate", "catalogue", "grpo", "compare"),
+    ("cli", "__main__"),
+)
+FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
+HEAVY = ("trl", "transformers")
+
+
+def part_of(path: Path) -> str:
+    """The entry of the table of floors that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def sources() -> dict[Path, ast.Module]:
+    found = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+    assert len(found) > 25
+    return found
+
+
+def own_imports(path: Path, tree: ast.Module) -> set[str]:
+    """The entries of the table that a file imports, in functions too; the root itself (`from . import x`) is none."""
+    package = ("trl_entropy", *path.relative_to(PACKAGE).parent.parts)
+    modules = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            start = ".".join((*base, *([node.module] if node.module else [])))
+            modules |= {f"{start}.{alias.name}" for alias in node.names}
+    parts = {module.split(".")[1] for module in modules if module.startswith("trl_entropy.")}
+    return {part for part in parts if part in FLOOR or (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").exists()}
+
+
+def upward_imports(path: Path, tree: ast.Module) -> set[str]:
+    part = part_of(path)
+    return {other for other in own_imports(path, tree) if other != part and FLOOR[other] > FLOOR[part]}
+
+
+def private_names_of_others(tree: ast.Module, own: set[str]) -> set[str]:
+    """Attributes with one leading underscore that the package does not define; those of named tuples are public."""
+    own = own | {"_replace", "_asdict", "_fields"}
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr) and node.attr not in own
+    }
+
+
+def defined_names(tree: ast.Module) -> set[str]:
+    """Names of functions and classes, and attributes that are assigned."""
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            if isinstance(target, ast.Attribute):
+                names.add(target.attr)
+            elif isinstance(target, ast.Name):
+                names.add(target.id)
+    return names
+
+
+def loaded(code: str) -> set[str]:
+    """The top-level modules that are loaded once a fresh interpreter has run `code`."""
+    script = f"import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    return set(done.stdout.split())
+
+
+# Floors
+
+
+def test_every_file_has_a_floor():
+    assert {part_of(path) for path in sources()} - {"__init__"} == set(FLOOR)
+
+
+def test_imports_go_down():
+    files = {path: tree for path, tree in sources().items() if part_of(path) != "__init__"}
+    assert {path.name: found for path, tree in files.items() if (found := upward_imports(path, tree))} == {}
+
+
+def test_module_docstrings_name_their_floor():
+    for path, tree in sources().items():
+        named = re.search(r"Floor (\d)", ast.get_docstring(tree) or "")
+        assert named is None or int(named[1]) == FLOOR[part_of(path)][0], path
+
+
+def test_root_imports_nothing_of_the_package_on_its_own():
+    path = PACKAGE / "__init__.py"
+    assert own_imports(path, ast.parse(path.read_text())) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "found"),
+    [
+        ("tokens.py", "from .weights import Sign", {"weights"}),
+        ("weights/sign.py", "from ..compose import build", {"compose"}),
+        ("weights/sign.py", "from ..terms import TERMS", {"terms"}),  # to the right within a floor
+        ("weights/sign.py", "def f():\n    from ..trainer import EntropyGRPOTrainer", {"trainer"}),
+        ("weights/sign.py", "from .. import config", {"config"}),
+        ("compose.py", "import trl_entropy.trainer", {"trainer"}),
+        ("compose.py", "from trl_entropy.knobs import Knob", {"knobs"}),
+        ("weights/__init__.py", "from .sign import Sign\nfrom ..tokens import Rule", set()),
+        ("controller.py", "from .knobs import Knob\nfrom .compose import bind\nimport trl", set()),
+    ],
+)
+def test_a_wrong_import_is_found(file, code, found):
+    assert upward_imports(PACKAGE / file, ast.parse(code)) == found
+
+
+def test_lower_floors_load_neither_trl_nor_transformers():
+    modules = [
+        ".".join(("trl_entropy", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in sources()
+        if part_of(path) != "__init__" and FLOOR[part_of(path)][0] <= 2
+    ]
+    assert len(modules) > 15
+    assert not loaded("\n".join(f"import {module}" for module in modules)) & set(HEAVY)
+
+
+def test_loading_trl_would_be_seen():
+    assert set(HEAVY) <= loaded("import trl_entropy.config")
+
+
+def test_package_itself_loads_nothing():
+    assert not loaded("import trl_entropy") & {"torch", *HEAVY}
+
+
+def test_only_the_seam_names_private_attributes_of_trl():
+    trees = sources()
+    own = set().union(*(defined_names(tree) for tree in trees.values()))
+    # what the seam overrides belongs to TRL: nobody else may name it
+    seam = trees[PACKAGE / "_seam.py"]
+    theirs = {node.name for node in ast.walk(seam) if isinstance(node, ast.FunctionDef)}
+    theirs &= {name for base in importlib.import_module("trl").GRPOTrainer.__mro__ for name in vars(base)}
+    assert "_compute_loss" in theirs
+    found = {
+        path.name: names
+        for path, tree in trees.items()
+        if path.name != "_seam.py" and (names := private_names_of_others(tree, own - theirs))
+    }
+    assert found == {}
+    assert "_metrics" in private_names_of_others(seam, own - theirs)
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("self._metrics['train']", {"_metrics"}),
+        ("trainer._buffered_inputs = None", {"_buffered_inputs"}),
+        ("super()._compute_loss(model, inputs)", {"_compute_loss"}),
+        ("self._mine + self.__dict__ + self.public", set()),
+    ],
+)
+def test_a_private_name_of_others_is_found(code, found):
+    assert private_names_of_others(ast.parse(code), own={"_mine"}) == found
+
+
+# One method, one name
+
+
+CATALOGUE = {("weights", name): entry for name, entry in WEIGHTS.items()}
+CATALOGUE |= {("terms", name): entry for name, entry in TERMS.items()}
+CATALOGUE |= {("laws", name): entry for name, entry in LAWS.items()}
+every_method = pytest.mark.parametrize(("kind", "name"), sorted(CATALOGUE))
+
+
+def snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def missing_artefacts(kind: str, name: str, entry: type, root: Path) -> list[str]:
+    """What a method lacks of: source, class of that name, test, recipe, page."""
+    files = [
+        f"trl_entropy/{kind}/{name}.py",
+        f"tests/{kind}/test_{name}.py",
+        f"recipes/{name}.yaml",
+        f"docs/methods/{name}.md",
+    ]
+    missing = [file for file in files if not (root / file).is_file()]
+    if snake_case(entry.__name__) != name or entry.__module__ != f"trl_entropy.{kind}.{name}":
+        missing.append(f"class {entry.__module__}.{entry.__name__}")
+    return missing
+
+
+@every_method
+def test_method_has_its_five_artefacts(kind, name):
+    assert missing_artefacts(kind, name, CATALOGUE[kind, name], REPOSITORY) == []
+
+
+def test_missing_artefacts_are_found(tmp_path):
+    assert missing_artefacts("weights", "gentle", WEIGHTS["sign"], tmp_path) == [
+        "trl_entropy/weights/gentle.py",
+        "tests/weights/test_gentle.py",
+        "recipes/gentle.yaml",
+        "docs/methods/gentle.md",
+        "class trl_entropy.weights.sign.Sign",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("camel", "snake"), [("BangBang", "bang_bang"), ("PI", "pi"), ("ConfidentSign", "confident_sign")]
+)
+def test_snake_case(camel, snake):
+    assert snake_case(camel) == snake
+
+
+@pytest.mark.parametrize("kind", ["weights", "terms", "laws"])
+def test_every_method_file_is_in_the_catalogue(kind):
+    files = {path.stem for path in (PACKAGE / kind).glob("*.py")} - {"__init__", "law"}
+    assert files == {name for other, name in CATALOGUE if other == kind}
+
+
+@pytest.mark.parametrize("catalogue", [WEIGHTS, TERMS, LAWS], ids=["weights", "terms", "laws"])
+def test_catalogue_is_sorted(catalogue):
+    assert list(catalogue) == sorted(catalogue)
+
+
+@every_method
+def test_method_is_a_frozen_dataclass_with_its_paper(kind, name):
+    entry = CATALOGUE[kind, name]
+    assert entry.__dataclass_params__.frozen
+    assert re.search(r"Reference: .*\]\(https://huggingface\.co/papers/\d{4}\.\d{5}\)", inspect.getdoc(entry), re.S)
+    module = importlib.import_module(entry.__module__)
+    assert inspect.getdoc(entry).splitlines()[0] == module.__doc__.strip().splitlines()[0]
+
+
+# Exports, version, flags
+
+
+def test_exported_names_are_sorted_and_can_be_imported():
+    assert trl_entropy.__all__ == sorted(trl_entropy.__all__)
+    assert set(trl_entropy.__all__) <= set(dir(trl_entropy))
+    for name in trl_entropy.__all__:
+        assert getattr(trl_entropy, name).__name__ == name
+
+
+def test_unknown_export_is_refused():
+    with pytest.raises(AttributeError, match="module 'trl_entropy' has no attribute 'nothing'"):
+        trl_entropy.nothing  # noqa: B018
+
+
+def test_version_is_that_of_the_change_log():
+    newest = re.search(r"^## \[?(\d+\.\d+\.\d+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.M)
+    assert newest[1] == trl_entropy.__version__
+
+
+def documented_flags(docstring: str) -> dict[str, str]:
+    """The text of every parameter of a docstring, as one line."""
+    entries = re.split(r"^    (\w+) \(.*\):\n", inspect.cleandoc(docstring), flags=re.M)[1:]
+    texts = (re.split(r"\n\n", text)[0] for text in entries[1::2])
+    return dict(zip(entries[::2], (" ".join(text.split()) for text in texts), strict=True))
+
+
+def test_help_of_every_flag_is_its_text_in_the_docstring():
+    inherited = {field.name for field in fields(GRPOConfig)}
+    own = {field.name: field for field in fields(EntropyGRPOConfig) if field.name not in inherited}
+    assert len(own) == 8
+    assert {name: field.metadata["help"] for name, field in own.items()} == documented_flags(EntropyGRPOConfig.__doc__)
+
+
+def test_default_of_every_flag_is_the_one_in_the_docstring():
+    inherited = {field.name for field in fields(GRPOConfig)}
+    documented = dict(re.findall(r"^\s+(\w+) \(.*defaults to `(.*)`\):$", EntropyGRPOConfig.__doc__, re.M))
+    for field in fields(EntropyGRPOConfig):
+        if field.name not in inherited:
+            assert documented.get(field.name, "None").strip('"') == str(field.default), field.name
+
+
+def test_documented_flags_are_read():
+    docstring = """
+    A config.
+
+    Parameters:
+        one (`int`):
+            First
+            line.
+        two (`str`, *optional*, defaults to `"x"`):
+            Second.
+
+    Raises nothing.
+    """
+    assert documented_flags(docstring) == {"one": "First line.", "two": "Second."}
+
+
+def test_trainer_stays_small():
+    assert len((PACKAGE / "trainer.py").read_text().splitlines()) < 150
+
+
+# Recipes
+
+
+def recipes(root: Path = REPOSITORY / "recipes") -> list[Path]:
+    return sorted(root.rglob("*.yaml"))
+
+
+def parse_recipe(path: Path) -> EntropyGRPOConfig:
+    parser = TrlParser((GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig))
+    return parser.parse_args_and_config(["--config", str(path), "--bf16", "false", "--use_cpu"])[1]
+
+
+def test_there_are_recipes():
+    assert len(recipes()) > 0
+
+
+@pytest.mark.parametrize("path", recipes(), ids=lambda path: path.stem)
+def test_recipe_is_read_by_the_parser_of_trl(path):
+    assert parse_recipe(path).output_dir
+
+
+def test_recipe_with_an_unknown_flag_is_refused(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("output_dir: out\nno_such_flag: 1\n")
+    with pytest.raises(ValueError, match="no_such_flag"):
+        parse_recipe(path)

@@ -1,0 +1,369 @@
+"""Tokens, and what every rule of the catalogue must hold to."""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import pytest
+import torch
+from toy import random_tokens
+
+from trl_entropy import Rule, Tokens
+from trl_entropy.compose import effective_advantages, term_sum
+from trl_entropy.measures import entropy_by_sign
+from trl_entropy.terms import TERMS
+from trl_entropy.tokens import check_number, knob
+from trl_entropy.weights import WEIGHTS
+
+
+CATALOGUE = WEIGHTS | TERMS
+# For every rule: parameters at which it acts on `random_tokens`, and those at which it is the identity
+ACTING = {
+    "confident_sign": {"alpha": -0.5},
+    "confident_surrogate": {"alpha": -0.5},
+    "high_entropy": {"fraction": 0.3},
+    "sign": {"positive_advantage_coef": 0.3, "negative_advantage_coef": 1.2},
+}
+NEUTRAL = {
+    "confident_sign": {"alpha": 0.0},
+    "confident_surrogate": {"alpha": 0.0},
+    "high_entropy": {"fraction": 1.0},
+    "sign": {"positive_advantage_coef": 1.0, "negative_advantage_coef": 1.0},
+}
+every_rule = pytest.mark.parametrize("name", sorted(CATALOGUE))
+every_weight = pytest.mark.parametrize("name", sorted(WEIGHTS))
+every_seed = pytest.mark.parametrize("seed", range(3))
+
+
+def acting(name: str) -> Rule:
+    return CATALOGUE[name](**ACTING[name])
+
+
+def rows(tokens: Tokens, index) -> Tokens:
+    names = ("logps", "old_logps", "entropies", "advantages", "mask")
+    return replace(tokens, **{name: getattr(tokens, name)[index] for name in names})
+
+
+def trained(tokens: Tokens, values: torch.Tensor) -> torch.Tensor:
+    return torch.where(tokens.mask, values, 0.0)
+
+
+def in_one_pool(rule: Rule, parts: list[Tokens]) -> list[torch.Tensor]:
+    """The values of a rule on the parts of a batch, as ranks have them: a pool gives the values of all of them."""
+    asked: list[list[torch.Tensor]] = []
+    for part in parts:
+        asked.append([])
+        rule(replace(part, pool=lambda values, calls=asked[-1]: calls.append(values) or values))
+    answers = [torch.cat(values) for values in zip(*asked, strict=True)]
+
+    def answer(part: Tokens) -> torch.Tensor:
+        remaining = iter(answers)
+        return rule(replace(part, pool=lambda values: next(remaining)))
+
+    return [answer(part) for part in parts]
+
+
+def test_tables_of_these_tests_name_the_whole_catalogue():
+    assert set(ACTING) == set(NEUTRAL) == set(CATALOGUE)
+    assert not set(WEIGHTS) & set(TERMS)
+
+
+# Tokens
+
+
+def test_pool_of_these_tests_is_that_of_all_parts():
+    @dataclass(frozen=True)
+    class Mean(Rule):
+        def __call__(self, tokens):
+            return tokens.pool(tokens.entropies[tokens.mask]).mean().expand_as(tokens.mask)
+
+    tokens = random_tokens()
+    parts = [rows(tokens, slice(0, 1)), rows(tokens, slice(1, 4))]
+    torch.testing.assert_close(torch.cat(in_one_pool(Mean(), parts)), Mean()(tokens), rtol=1e-6, atol=0)
+    assert not torch.allclose(Mean()(parts[0])[0, 0], Mean()(tokens)[0, 0])
+
+
+def test_padding_is_zero_whatever_it_held():
+    mask = torch.tensor([[True, False]])
+    nan = torch.full((1, 2), math.nan)
+    tokens = Tokens(nan.clone().fill_(-1.0), nan, nan, nan, mask)
+    for name in ("old_logps", "entropies", "advantages"):
+        assert math.isnan(getattr(tokens, name)[0, 0])  # a trained token is shown as it is
+        assert getattr(tokens, name)[0, 1] == 0
+    assert tokens.logps.tolist() == [[-1.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["logps", "old_logps", "entropies", "advantages"])
+def test_another_shape_than_that_of_the_mask_is_refused(name):
+    with pytest.raises(ValueError, match=rf"{name} must have mask's shape \(4, 5\), got \(4, 6\)"):
+        random_tokens(**{name: torch.zeros(4, 6)})
+
+
+@pytest.mark.parametrize("mask", [torch.ones(4, 5), torch.ones(4, 5, dtype=torch.int), torch.ones(5).bool()])
+def test_mask_of_another_kind_is_refused(mask):
+    with pytest.raises(ValueError, match=r"mask must be a bool tensor \(B, T\), got torch\."):
+        random_tokens(mask=mask)
+
+
+def test_detached_tokens_are_equal_and_carry_no_gradient():
+    ones = torch.ones(4, 5, requires_grad=True)
+    tokens = random_tokens(logps=-ones, entropies=2 * ones, step=4, pool=torch.neg)
+    assert tokens.logps.requires_grad
+    detached = tokens.detach()
+    assert not detached.logps.requires_grad
+    assert not detached.entropies.requires_grad
+    assert torch.equal(detached.logps, tokens.logps)
+    assert (detached.step, detached.pool) == (4, torch.neg)
+
+
+def test_gradient_of_padding_is_zero():
+    logps = torch.full((1, 2), -1.0, requires_grad=True)
+    zeros = torch.zeros(1, 2)
+    Tokens(logps, zeros, zeros, zeros, torch.tensor([[True, False]])).logps.sum().backward()
+    assert logps.grad.tolist() == [[1.0, 0.0]]
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({}, "x must be a number, got nan"),
+        ({"low": 0.0}, "x must be a number >= 0, got nan"),
+        ({"high": 2.5}, "x must be a number <= 2.5, got nan"),
+        ({"low": -1.0, "high": 1.0}, "x must be a number >= -1 and <= 1, got nan"),
+    ],
+)
+def test_error_of_a_number_names_its_range(bounds, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_number("x", math.nan, **bounds)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, "0.5", None, True, [0.5]])
+def test_what_is_no_finite_number_is_refused(value):
+    with pytest.raises(ValueError, match="x must be a number, got"):
+        check_number("x", value)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1, 0.5])
+def test_bounds_belong_to_the_range(value):
+    check_number("x", value, low=0.0, high=1.0)
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1.0000001])
+def test_number_beyond_the_bounds_is_refused(value):
+    with pytest.raises(ValueError, match="x must be a number >= 0 and <= 1"):
+        check_number("x", value, low=0.0, high=1.0)
+
+
+def test_rule_checks_its_knobs():
+    @dataclass(frozen=True)
+    class Mine(Rule):
+        strength: float = knob(0.5, low=0.0, high=1.0)
+        label: str = "no knob"
+
+        def __call__(self, tokens):
+            return tokens.logps
+
+    assert not Mine().neutral  # unless a rule says so, it acts
+    with pytest.raises(ValueError, match="strength must be a number >= 0 and <= 1, got 2"):
+        Mine(strength=2)
+
+
+def test_rule_without_a_formula_is_refused():
+    class Empty(Rule):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Empty()
+
+
+# What every rule of the catalogue holds to
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_seed
+@every_rule
+def test_values_are_finite_and_one_per_token(name, seed, dtype):
+    tokens = random_tokens(seed, dtype=dtype)
+    values = acting(name)(tokens)
+    assert values.shape == tokens.mask.shape
+    assert values.dtype == dtype
+    assert values.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_seed
+@every_weight
+def test_weights_are_not_negative(name, seed, dtype):
+    tokens = random_tokens(seed, dtype=dtype)
+    rules = [acting(name)]
+    for parameter in fields(CATALOGUE[name]):  # and at both ends of every range
+        for end in ("low", "high"):
+            if math.isfinite(parameter.metadata[end]):
+                rules.append(CATALOGUE[name](**{**ACTING[name], parameter.name: parameter.metadata[end]}))
+    assert all((rule(tokens) >= 0).all() for rule in rules)
+
+
+@every_seed
+@every_rule
+def test_rule_at_its_acting_parameters_acts(name, seed):
+    tokens = random_tokens(seed)
+    identity = torch.full_like(tokens.logps, 1.0 if name in WEIGHTS else 0.0)
+    assert not torch.equal(trained(tokens, acting(name)(tokens)), trained(tokens, identity))
+    assert not acting(name).neutral
+
+
+@every_seed
+@every_rule
+def test_neutral_rule_is_the_identity(name, seed):
+    tokens = random_tokens(seed)
+    rule = CATALOGUE[name](**NEUTRAL[name])
+    assert rule.neutral
+    assert (rule(tokens)[tokens.mask] == (1.0 if name in WEIGHTS else 0.0)).all()
+
+
+@every_rule
+def test_rule_is_neutral_there_alone(name):
+    for parameter, value in NEUTRAL[name].items():
+        others = {parameter: value * 0.5 if value else 0.01}
+        assert not CATALOGUE[name](**{**NEUTRAL[name], **others}).neutral
+
+
+@every_seed
+@every_rule
+def test_rule_is_pure(name, seed):
+    tokens = random_tokens(seed)
+    before = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
+    copies = {key: value.clone() for key, value in before.items() if isinstance(value, torch.Tensor)}
+    rule = acting(name)
+    assert torch.equal(rule(tokens), rule(tokens))
+    assert all(torch.equal(copies[key], getattr(tokens, key)) for key in copies)
+    with pytest.raises(AttributeError, match="cannot assign"):
+        rule.anything = 1
+
+
+@every_seed
+@every_rule
+def test_order_of_the_batch_does_not_matter(name, seed):
+    tokens = random_tokens(seed)
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled = rows(tokens, order)
+    assert torch.equal(trained(shuffled, acting(name)(shuffled)), trained(tokens, acting(name)(tokens))[order])
+
+
+@every_seed
+@every_rule
+def test_split_of_the_batch_does_not_matter_in_the_same_pool(name, seed):
+    tokens = random_tokens(seed)
+    parts = [rows(tokens, slice(0, 1)), rows(tokens, slice(1, 4))]
+    values = torch.cat(in_one_pool(acting(name), parts))
+    assert torch.equal(trained(tokens, values), trained(tokens, acting(name)(tokens)))
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf, 1e30])
+@every_seed
+@every_rule
+def test_padding_does_not_matter(name, seed, garbage):
+    tokens = random_tokens(seed)
+    names = ("logps", "old_logps", "entropies", "advantages")
+    dirty = replace(tokens, **{key: torch.where(tokens.mask, getattr(tokens, key), garbage) for key in names})
+    value, dirty_value = acting(name)(tokens), acting(name)(dirty)
+    assert not tokens.mask.all()
+    assert torch.equal(trained(dirty, dirty_value), trained(tokens, value))
+    # what a rule gives outside of the mask must not matter either
+    dirty_value = torch.where(tokens.mask, dirty_value, garbage)
+    if name in WEIGHTS:
+        expected, actual = (effective_advantages(t, {name: v}) for t, v in ((tokens, value), (dirty, dirty_value)))
+    else:
+        expected, actual = (term_sum(t, {name: v}) for t, v in ((tokens, value), (dirty, dirty_value)))
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, 1e30])
+@every_seed
+def test_padding_does_not_matter_to_the_measure(seed, garbage):
+    tokens = random_tokens(seed)
+    names = ("logps", "old_logps", "entropies", "advantages")
+    dirty = replace(tokens, **{key: torch.where(tokens.mask, getattr(tokens, key), garbage) for key in names})
+    expected, actual = entropy_by_sign(tokens), entropy_by_sign(dirty)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(a, b) for name in expected for a, b in zip(expected[name], actual[name], strict=True))
+
+
+@every_rule
+def test_gradient_of_padding_is_zero_for_every_rule(name):
+    logps = random_tokens().logps.clone().requires_grad_()
+    tokens = random_tokens(logps=logps)
+    values = trained(tokens, acting(name)(tokens))
+    if name in TERMS:
+        (gradient,) = torch.autograd.grad(values.sum(), logps)
+        assert gradient.isfinite().all()
+        assert (gradient[~tokens.mask] == 0).all()
+        assert (gradient[tokens.mask] != 0).any()
+    else:
+        assert not acting(name)(tokens.detach()).requires_grad
+
+
+@every_rule
+def test_rule_that_is_the_same_for_a_whole_completion_says_so(name):
+    tokens = random_tokens(rows=16)
+    values = acting(name)(tokens)
+    constant = all(row[mask].unique().numel() <= 1 for row, mask in zip(values, tokens.mask, strict=True))
+    assert constant is not CATALOGUE[name].token_selective
+
+
+# Direction: what a larger value does to the entropy of a softmax bandit in one exact gradient step
+
+
+def bandit_entropy_change(rule: Rule, rewards: torch.Tensor, probabilities: torch.Tensor) -> float:
+    """Change of the entropy after one small step along the expected gradient, one token a sample, in float64."""
+    logps = probabilities.log()
+    entropy = -(probabilities * logps).sum()
+    actions = torch.arange(len(rewards)).unsqueeze(1)  # every action is one row, weighted by its probability
+    advantages = (rewards - (probabilities * rewards).sum()).unsqueeze(1)
+    chosen = logps[actions].clone().requires_grad_()
+    tokens = Tokens(chosen, chosen.detach(), entropy.expand(actions.shape), advantages, torch.ones_like(chosen).bool())
+    if isinstance(rule, tuple(WEIGHTS.values())):
+        objective = rule(tokens.detach()) * advantages * chosen  # its gradient is that of r A on-policy
+    else:
+        objective = advantages * chosen - rule(tokens)  # a term is added to the loss
+    (slope,) = torch.autograd.grad((probabilities.unsqueeze(1) * objective).sum(), chosen)
+    # d log pi(y) / dz = onehot(y) - pi
+    slope = slope.squeeze(1)
+    moved = (logps + 1e-3 * (slope - slope.sum() * probabilities)).softmax(-1)
+    return (-(moved * moved.log()).sum() - entropy).item()
+
+
+# The rewarded action decides which advantages the likely action 0 gets: positive if it is 0, else negative. A weight
+# by sign is declared by what it does to likely actions; a confident rule acts on those alone.
+DIRECTIONS = [
+    ("confident_sign", "alpha", 0),
+    ("confident_sign", "alpha", 1),
+    ("confident_surrogate", "alpha", 0),
+    ("confident_surrogate", "alpha", 1),
+    ("sign", "negative_advantage_coef", 1),
+    ("sign", "positive_advantage_coef", 0),
+]
+
+
+def test_every_direction_that_the_catalogue_declares_is_tested():
+    declared = {
+        (name, parameter.name)
+        for name, rule in CATALOGUE.items()
+        for parameter in fields(rule)
+        if parameter.metadata["raises_entropy"] is not None
+    }
+    assert declared == {(name, parameter) for name, parameter, _ in DIRECTIONS}
+
+
+@pytest.mark.parametrize(("name", "parameter", "rewarded"), DIRECTIONS)
+def test_declared_direction_is_that_of_one_exact_gradient_step(name, parameter, rewarded):
+    probabilities = torch.tensor([0.97, 0.02, 0.01], dtype=torch.float64)
+    rewards = torch.zeros(3, dtype=torch.float64)
+    rewards[rewarded] = 1.0
+    low, high = (CATALOGUE[name](**{parameter: value}) for value in (0.4, 0.9))
+    change = bandit_entropy_change(high, rewards, probabilities) - bandit_entropy_change(low, rewards, probabilities)
+    declared = next(field for field in fields(CATALOGUE[name]) if field.name == parameter).metadata["raises_entropy"]
+    assert abs(change) > 1e-9  # rounding is 1e-15
+    assert (change > 0) is declared
