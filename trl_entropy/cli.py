@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import logging
 import os
 import sys
 
@@ -34,6 +35,9 @@ def grpo(arguments: list[str]) -> None:
     """Train a model with GRPO: --config recipe.yaml and any flag; under accelerate launch or alone."""
     from .grpo import prepare, train
 
+    logging.basicConfig(format="%(name)s: %(message)s")
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger(__package__).setLevel(logging.INFO)
     try:
         job = prepare(arguments)
     except ValueError as error:

@@ -166,16 +166,21 @@ def _ends(values: list[float]) -> tuple[float, float]:
 
 
 def _table(results: dict[str, dict]) -> Table:
-    scores = list(next(iter(results.values()))["before"])
-    table = Table(caption=f"first -> last {WINDOW} logged steps; held-out problems before -> after training")
+    first = next(iter(results.values()))
+    scores = list(first["before"])
+    table = Table(caption=f"reward and entropy: means of the first and the last {WINDOW} logged steps")
     for column in ("", *SERIES, "target", *(f"held-out {score}" for score in scores)):
-        table.add_column(column, justify="left" if column == "" else "right")
+        table.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
+    start = [_ends(first[key])[0] for key in SERIES]
+    table.add_row("at the start", *_cells([*start, None, *first["before"].values()]), end_section=True)
     for name, result in results.items():
-        first_to_last = ["{:.2f} -> {:.2f}".format(*_ends(result[key])) for key in SERIES]
-        target = "-" if result["target"] is None else f"{result['target']:.2f}"
-        held_out = [f"{result['before'][score]:.2f} -> {result['after'][score]:.2f}" for score in scores]
-        table.add_row(name, *first_to_last, target, *held_out)
+        last = [_ends(result[key])[1] for key in SERIES]
+        table.add_row(name, *_cells([*last, result["target"], *result["after"].values()]))
     return table
+
+
+def _cells(values: list[float | None]) -> list[str]:
+    return ["-" if value is None else f"{value:.2f}" for value in values]
 
 
 def draw(results: dict[str, dict], path: Path) -> None:
