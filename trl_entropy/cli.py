@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _refuse(verb: str, error: Exception) -> None:
-    sys.exit(f"trl-entropy {verb}: error: {error}")
+    print(f"trl-entropy {verb}: error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 def grpo(arguments: list[str]) -> None:

@@ -168,8 +168,9 @@ def _ends(values: list[float]) -> tuple[float, float]:
 def _table(results: dict[str, dict]) -> Table:
     first = next(iter(results.values()))
     scores = list(first["before"])
-    table = Table(caption=f"reward and entropy: means of the first and the last {WINDOW} logged steps")
-    for column in ("", *SERIES, "target", *(f"held-out {score}" for score in scores)):
+    caption = f"reward and entropy: means of the first and the last {WINDOW} logged steps"
+    table = Table(caption=f"{caption}\n{' and '.join(scores)}: held-out problems" if scores else caption)
+    for column in ("", *SERIES, "target", *scores):
         table.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
     start = [_ends(first[key])[0] for key in SERIES]
     table.add_row("at the start", *_cells([*start, None, *first["before"].values()]), end_section=True)
