@@ -11,7 +11,7 @@ from datasets import Dataset
 
 NUMBERS = range(10, 200)
 HELD_OUT = 90  # numbers that neither the supervised nor the reinforcement learning ever sees
-TRAIN = 32  # few enough that a policy which gives up its variety fits them and fails on other numbers
+TRAIN = 16  # few enough that a policy which gives up its variety fits them and fails on other numbers
 
 
 def train_problems() -> Dataset:
