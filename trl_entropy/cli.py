@@ -57,7 +57,7 @@ def compare(arguments: list[str]) -> None:
 
     try:
         picture = run(given.recipes, given.output_dir, flags, given.jobs)
-    except ValueError as error:
+    except (RuntimeError, ValueError) as error:
         _refuse("compare", error)
     print(f"picture: {picture}")
 

@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import yaml
 from datasets import Dataset, load_dataset
-from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser, get_dataset, get_peft_config, rewards
-from trl import get_quantization_config as quantization_config
+from trl import (
+    DatasetMixtureConfig,
+    ModelConfig,
+    ScriptArguments,
+    TrlParser,
+    get_dataset,
+    get_peft_config,
+    get_quantization_config,
+    rewards,
+)
 
 from . import data
 from .compose import unknown
@@ -112,7 +121,10 @@ def prepare(arguments: list[str]) -> Job:
         path = (arguments + [""])[arguments.index("--config") + 1]
         if not os.path.isfile(path):
             raise ValueError(f"--config must be a YAML file, and there is none at {path!r}")
-    script, training, model, mixture, rest = parser.parse_args_and_config(arguments, return_remaining_strings=True)
+    try:
+        script, training, model, mixture, rest = parser.parse_args_and_config(arguments, return_remaining_strings=True)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if rest:
         raise unknown("flag", rest[0].lstrip("-"), vars(parser.parse_args([])))
     _fill_in_embedded(script, model, mixture)
@@ -140,7 +152,7 @@ def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer
         args=training,
         train_dataset=job.train_dataset,
         eval_dataset=job.eval_dataset if training.eval_strategy != "no" else None,
-        quantization_config=quantization_config(model),
+        quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
         callbacks=callbacks,
     )
