@@ -15,7 +15,7 @@ from rich.table import Table
 
 SERIES = ("reward", "entropy")
 NUM_SAMPLES = 8
-LINE_EVERY = 50  # optimizer steps, where there is no terminal for a progress bar
+LINES = 10  # of progress for each arm, where there is no terminal for a bar
 WINDOW = 10  # optimizer steps that the table's first and last values are means of
 
 
@@ -86,7 +86,7 @@ def _run(arguments: dict[str, list[str]], jobs: int) -> dict[str, dict]:
                     continue
                 if kind == "step":
                     progress.update(bars[name], **content)
-                    if not console.is_terminal and content["completed"] % LINE_EVERY == 0:
+                    if not console.is_terminal and content["completed"] % max(1, content["total"] // LINES) == 0:
                         console.print(
                             "{0} step {completed}/{total} reward {reward:.2f} entropy {entropy:.2f}".format(
                                 name, **content
