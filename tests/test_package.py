@@ -32,7 +32,7 @@ FLOORS = (
     ("compose", "knobs", "controller"),
     ("config", "_seam"),
     ("callbacks", "trainer"),
-    ("fetch", "pretrain", "evaluate", "catalogue", "grpo", "compare"),
+    ("fetch", "pretrain", "evaluate", "grpo", "catalogue", "compare"),
     ("cli", "__main__"),
 )
 FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

@@ -3,6 +3,7 @@
 from importlib.resources import files
 
 from .config import presets
+from .grpo import TRL_REWARDS
 from .knobs import TRL_KNOBS, Knob, rule_knobs
 from .laws import LAWS
 from .rewards import REWARDS
@@ -27,7 +28,10 @@ def catalogue() -> dict[str, dict[str, str]]:
         "loss_terms": {name: first_line(term) for name, term in TERMS.items()},
         "laws of controllers": {name: first_line(law) for name, law in LAWS.items()},
         "knobs of controllers": {name: _knob_line(knob) for name, knob in knobs.items()},
-        "reward_funcs": {name: first_line(reward) for name, reward in REWARDS.items()},
+        "reward_funcs": {
+            **{name: first_line(reward) for name, reward in REWARDS.items()},
+            **{name: f"TRL's: {first_line(reward)}" for name, reward in TRL_REWARDS.items()},
+        },
     }
 
 

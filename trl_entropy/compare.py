@@ -37,11 +37,13 @@ def compare(recipes: list[str], output_dir: str, flags: list[str], jobs: int) ->
     """
     from .grpo import prepare
 
+    if jobs < 1:
+        raise ValueError(f"jobs must be >= 1, got {jobs}")
     arms = {Path(recipe).stem: recipe for recipe in recipes}
     if len(arms) < len(recipes):
         raise ValueError(f"the recipes must have different file names, got {', '.join(recipes)}")
     arguments = {
-        name: ["--config", recipe, *flags, "--output_dir", os.path.join(output_dir, name)]
+        name: ["--config", recipe, "--logging_steps", "1", *flags, "--output_dir", os.path.join(output_dir, name)]
         for name, recipe in arms.items()
     }
     for given in arguments.values():
@@ -150,6 +152,8 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
     trainer.save_model(job.training.output_dir)
     trainer.save_state()
     history = [row for row in trainer.state.log_history if "reward" in row]
+    if not history:
+        raise ValueError(f"no step was logged: logging_steps={job.training.logging_steps:g} is larger than max_steps")
     target = next((row[key] for row in history for key in row if key.endswith("/target")), None)
     return {
         "steps": [row["step"] for row in history],

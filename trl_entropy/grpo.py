@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import yaml
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -114,9 +115,11 @@ def prepare(arguments: list[str]) -> Job:
         (GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig),
         prog="trl-entropy grpo",
         allow_abbrev=False,
+        epilog="--config FILE.yaml sets the defaults of all of these.",
     )
     if not torch.accelerator.is_available():  # TRL's defaults are for a GPU
         parser.set_defaults_with_config(use_cpu=True, bf16=False)
+    arguments = [part for given in arguments for part in _config_in_two(given)]
     if "--config" in arguments:
         path = (arguments + [""])[arguments.index("--config") + 1]
         if not os.path.isfile(path):
@@ -127,6 +130,7 @@ def prepare(arguments: list[str]) -> Job:
         raise ValueError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if rest:
         raise unknown("flag", rest[0].lstrip("-"), vars(parser.parse_args([])))
+    given_model = model.model_name_or_path
     _fill_in_embedded(script, model, mixture)
     reward_funcs = [_reward(name) for name in script.reward_funcs]
     train_dataset = _problems(script, _load_train(script, mixture), reward_funcs)
@@ -134,7 +138,13 @@ def prepare(arguments: list[str]) -> Job:
     eval_dataset = None
     if training.eval_strategy != "no" or script.eval_dataset_name or script.dataset_name == EMBEDDED:
         eval_dataset = _problems(script, _load_eval(script, mixture), reward_funcs)
+    if given_model is None:
+        logger.warning("no model and no dataset given: training the embedded policy on its own problems")
     return Job(script, training, model, train_dataset, eval_dataset, reward_funcs)
+
+
+def _config_in_two(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--config=") else [argument]
 
 
 def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
@@ -174,7 +184,6 @@ def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: Datase
     no_data = script.dataset_name is None and not mixture.datasets
     if model.model_name_or_path is None and no_data:
         model.model_name_or_path = script.dataset_name = EMBEDDED
-        logger.warning("no model and no dataset given: training the embedded policy on its own problems")
     if no_data and script.dataset_name is None and model.model_name_or_path == EMBEDDED:
         script.dataset_name = EMBEDDED
     if model.model_name_or_path is None or (script.dataset_name is None and not mixture.datasets):
@@ -184,7 +193,8 @@ def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: Datase
         )
     if model.model_name_or_path == EMBEDDED:
         model.model_name_or_path = str(data.EMBEDDED_POLICY)
-    looks_local = model.model_name_or_path.startswith((".", "/", "~"))
+    folder = os.path.dirname(model.model_name_or_path)
+    looks_local = model.model_name_or_path.startswith((".", "/", "~")) or (folder and os.path.isdir(folder))
     if looks_local and not os.path.isdir(model.model_name_or_path):
         raise ValueError(f"model_name_or_path is no folder: {model.model_name_or_path!r}")
 
@@ -210,11 +220,18 @@ def _load_eval(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset:
 
 def _load(script: GRPOArguments, name: str, split: str) -> Dataset:
     kind = LOCAL_FILES.get(Path(name).suffix)
-    if kind is None:
-        return load_dataset(name, name=script.dataset_config, split=split, streaming=script.dataset_streaming)
-    if not os.path.isfile(name):
-        raise ValueError(f"there is no file {name!r}")
-    return load_dataset(kind, data_files=name, split="train", streaming=script.dataset_streaming)
+    where = {"path": name, "name": script.dataset_config, "split": split}
+    if kind is not None:
+        if not os.path.isfile(name):
+            raise ValueError(f"there is no file {name!r}")
+        if os.path.getsize(name) == 0:
+            raise ValueError(f"the file {name!r} is empty")
+        where = {"path": kind, "data_files": name, "split": "train"}
+    try:
+        return load_dataset(**where, streaming=script.dataset_streaming)
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()
+        raise ValueError(f"the dataset {name!r} cannot be loaded: {reason[0] if reason else repr(error)}") from error
 
 
 def _problems(script: GRPOArguments, dataset: Dataset, reward_funcs: Iterable[Callable]) -> Dataset:

@@ -12,6 +12,8 @@ from math_verify import parse, verify
 logger = logging.getLogger(__name__)
 
 TIMEOUT = 5  # seconds for each parse and comparison; math-verify can only keep it in the main thread
+# What an answer may set equal to its value: `x`, `x_1`, `f(2)`
+NAME = re.compile(r"\s*\\?[A-Za-z]+(_\{?\w+\}?)?\s*(\([^()]*\))?\s*")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 
 
@@ -58,7 +60,7 @@ def _rewards(
 ) -> list[float | None]:
     contents = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
     answers = [extract(content) for content in contents]
-    rewards = [_grade(gold, answer) for gold, answer in zip(solution, answers, strict=True)]
+    rewards = [_grade(gold, answer) for gold, answer in zip(map(str, solution), answers, strict=True)]
     if log_extra is not None:
         log_extra("answer", ["" if answer is None else answer for answer in answers])
     return rewards
@@ -90,7 +92,9 @@ def _grade(gold: str, answer: str | None) -> float | None:
     if answer is None or not answer.strip():
         return 0.0
     # math-verify looks at the last side of an equation only, so `1=24` would pass for 24
-    sides = [answer] if "=" in gold else [side for side in answer.split("=") if re.search(r"\d", side)]
+    sides = (
+        [answer] if "=" in gold else [side for side in answer.split("=") if side.strip() and not NAME.fullmatch(side)]
+    )
     return float(all(_equal(parsed_gold, side) for side in sides or [answer]))
 
 
@@ -101,8 +105,9 @@ def _equal(parsed_gold: list, answer: str) -> bool:
 @lru_cache(maxsize=2**16)
 def _parsed_gold(gold: str) -> list | None:
     text = gold.rsplit("####", 1)[-1].strip()
+    in_dollars = re.findall(r"(?<!\\)\$([^$]+)(?<!\\)\$", text)
     # A bare LaTeX solution is read as plain text, and then only its last number counts
-    boxed = text if r"\boxed{" in text else rf"\boxed{{{text.strip('$')}}}"
+    boxed = text if r"\boxed{" in text else rf"\boxed{{{in_dollars[-1] if in_dollars else text}}}"
     parsed = parse(boxed, **_limit("parsing_timeout")) if text else []
     if not parsed:
         logger.warning("the solution %r cannot be parsed; completions for it get no reward", gold)

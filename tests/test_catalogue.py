@@ -1,0 +1,131 @@
+import re
+from importlib.resources import files
+
+import pytest
+import yaml
+
+from trl_entropy import EntropyGRPOConfig, cli
+from trl_entropy.catalogue import catalogue, first_line
+from trl_entropy.config import presets
+from trl_entropy.grpo import prepare
+from trl_entropy.laws import LAWS
+from trl_entropy.rewards import REWARDS
+from trl_entropy.terms import TERMS
+from trl_entropy.weights import WEIGHTS
+
+
+SETTINGS = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
+PRESET_FILES = {
+    file.name.removesuffix(".yaml"): file.read_text() for file in files("trl_entropy").joinpath("presets").iterdir()
+}
+
+
+def section(start: str) -> dict[str, str]:
+    (found,) = (entries for title, entries in catalogue().items() if title.startswith(start))
+    return found
+
+
+def offered(message: str) -> set[str]:
+    """The names that the error for a wrong name lists."""
+    return set(re.search(r"Available: (.*)$", message)[1].split(", "))
+
+
+def refusal(**flags) -> str:
+    with pytest.raises(ValueError, match="Available: ") as caught:
+        EntropyGRPOConfig(**SETTINGS, **flags)
+    return str(caught.value)
+
+
+def test_sections_are_those_of_the_flags():
+    assert [title.split()[0] for title in catalogue()] == [
+        "entropy_control",
+        "token_weights",
+        "loss_terms",
+        "laws",
+        "knobs",
+        "reward_funcs",
+    ]
+
+
+def test_names_that_the_errors_offer_are_listed():
+    assert offered(refusal(entropy_control="?")) - {"none"} == section("entropy_control").keys()
+    assert offered(refusal(token_weights={"?": {}})) == section("token_weights").keys()
+    assert offered(refusal(loss_terms={"?": {}})) == section("loss_terms").keys()
+    assert offered(refusal(controllers={"c": {"law": "?", "knob": "entropy_coef"}})) == section("laws").keys()
+    every_rule = {"token_weights": dict.fromkeys(WEIGHTS), "loss_terms": dict.fromkeys(TERMS)}
+    refused = refusal(**every_rule, controllers={"c": {"law": "pi", "knob": "?"}})
+    assert offered(refused) == section("knobs").keys()
+
+
+def test_rewards_that_the_error_offers_are_listed():
+    with pytest.raises(ValueError, match="unknown reward") as caught:
+        prepare(["--output_dir", "unused", "--report_to", "none", "--use_cpu", "--bf16=false", "--reward_funcs", "?"])
+    assert offered(str(caught.value)) == section("reward_funcs").keys()
+
+
+def test_listed_names_are_those_of_the_package():
+    assert section("entropy_control").keys() == PRESET_FILES.keys() == presets().keys()
+    assert section("token_weights").keys() == WEIGHTS.keys()
+    assert section("loss_terms").keys() == TERMS.keys()
+    assert section("laws").keys() == LAWS.keys()
+    assert section("reward_funcs").keys() >= REWARDS.keys()
+    assert {"epsilon_low", "epsilon_high", "entropy_coef", "positive_advantage_coef"} <= section("knobs").keys()
+
+
+@pytest.mark.parametrize("name", sorted(section("knobs")))
+def test_listed_knob_can_be_turned(name):
+    kind, _, rule = name.rpartition(".")[0].partition(".")
+    rules = {kind: {rule: None}} if kind else {}
+    spec = {"law": "bang_bang", "knob": name, "raises_entropy": True}
+    (controller,) = EntropyGRPOConfig(**SETTINGS, **rules, controllers={"c": spec}).build_controllers()
+    assert controller.knob.name == name
+
+
+@pytest.mark.parametrize("name", sorted(PRESET_FILES))
+def test_listed_method_can_be_named_and_is_described_by_its_head_line(name):
+    content = PRESET_FILES[name]
+    assert EntropyGRPOConfig(**SETTINGS, entropy_control=name, num_train_epochs=2).build_controllers()
+    assert section("entropy_control")[name] in content.splitlines()[0]
+    assert re.fullmatch(r"# .+ \(https://huggingface\.co/papers/\d{4}\.\d{5}\):.*", content.splitlines()[0])
+    assert section("entropy_control")[name].startswith(re.match(r"# ([\w-]+)", content)[1])
+    assert yaml.safe_load(content)["controllers"].keys() == {name}
+
+
+def test_knobs_say_range_default_and_effect():
+    knobs = section("knobs")
+    assert knobs["epsilon_high"] == "[0, inf], default 0.2; a larger value raises entropy"
+    assert knobs["epsilon_low"] == "[0, 1], default 0.2; a larger value lowers entropy"
+    assert knobs["positive_advantage_coef"] == "[0, inf], default 1; a larger value lowers entropy"
+    assert knobs["token_weights.confident_sign.threshold"].endswith("default 0.95; effect not known")
+
+
+def test_first_line_is_that_of_the_docstring():
+    class Documented:
+        """
+        What it is.
+
+        More about it.
+        """
+
+    assert first_line(Documented) == "What it is."
+
+
+def test_ls_prints_one_line_for_each_entry(capsys):
+    cli.main(["ls"])
+    printed = capsys.readouterr().out.splitlines()
+    expected = []
+    for title, entries in catalogue().items():
+        expected += [title, *(f"  {name} {line}" for name, line in entries.items()), ""]
+    assert [re.sub(r"(?<=\S) +", " ", line) for line in printed] == expected
+    for entries in catalogue().values():
+        for name, line in entries.items():
+            assert name
+            assert line
+            assert "\n" not in line
+
+
+def test_ls_takes_no_flags(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["ls", "--all"])
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --all" in capsys.readouterr().err

@@ -1,0 +1,346 @@
+import ast
+import builtins
+import contextlib
+import inspect
+import io
+import re
+import subprocess
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+import trl_entropy
+from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, cli
+from trl_entropy.config import presets
+from trl_entropy.grpo import prepare
+
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
+README = (REPOSITORY / "README.md").read_text()
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+def test_there_are_pages():
+    names = {page.relative_to(REPOSITORY).as_posix() for page in PAGES}
+    assert {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/metrics.md", "docs/methods/pi.md"} <= names
+
+
+# Python
+
+
+def unresolved_names(code: str, known: set[str]) -> set[str]:
+    """Names that a piece of code reads and that neither it nor anyone else defines."""
+    tree = ast.parse(code)
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    imported = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    return {node.id for node in names} - stored - imported - known - set(dir(builtins))
+
+
+def run_imports(tree: ast.Module) -> dict:
+    namespace = {}
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(compile(ast.Module([node], type_ignores=[]), "README", "exec"), namespace)
+    return namespace
+
+
+def call_of(tree: ast.Module, name: str) -> ast.Call:
+    (call,) = (n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", None) == name)
+    return call
+
+
+def test_python_of_the_readme_runs_up_to_the_model(tmp_path):
+    (code,) = blocks(README, "python")
+    assert unresolved_names(code, known={"dataset"}) == set()
+    tree = ast.parse(code)
+    namespace = run_imports(tree)
+
+    call = call_of(tree, "EntropyGRPOConfig")
+    settings = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
+    call.keywords = [keyword for keyword in call.keywords if keyword.arg not in settings]
+    call.keywords += [ast.keyword(name, ast.Constant(value)) for name, value in settings.items()]
+    args = eval(compile(ast.fix_missing_locations(ast.Expression(call)), "README", "eval"), namespace)
+    assert isinstance(args, EntropyGRPOConfig)
+    assert [controller.target for controller in args.build_controllers()] == [0.2]
+
+    call = call_of(tree, "EntropyGRPOTrainer")
+    signature = inspect.signature(EntropyGRPOTrainer.__mro__[2].__init__)  # TRL's own
+    assert namespace["EntropyGRPOTrainer"] is EntropyGRPOTrainer
+    signature.bind(None, *call.args, **{keyword.arg: keyword.value for keyword in call.keywords})
+
+
+def test_wrong_python_would_be_seen():
+    assert unresolved_names("from a import b\nc = b(d)\nprint(c)", known=set()) == {"d"}
+    with pytest.raises(ImportError):
+        run_imports(ast.parse("from trl_entropy import EntropyGRPOTrainr"))
+
+
+# Links, recipes, files
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    """Links to a file that is not there, or to a heading that the file does not have."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, heading = link.partition("#")
+        if "://" in link:
+            continue
+        target = page.parent / name if name else page
+        if not target.exists():
+            broken.append(link)
+        elif heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in headings}
+            if heading not in slugs:
+                broken.append(link)
+    return broken
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    assert broken_links(page, page.read_text()) == []
+
+
+def test_broken_link_is_found(tmp_path):
+    (tmp_path / "there.md").write_text("# One `thing`, and more\n")
+    text = "[a](there.md) [b](gone.md) ![c](gone.png) [d](https://x.y/z) [e](there.md#one-thing-and-more)"
+    text += " [f](there.md#no)"
+    assert broken_links(tmp_path / "page.md", text) == ["gone.md", "gone.png", "there.md#no"]
+
+
+def missing_recipes(text: str) -> list[str]:
+    return [name for name in re.findall(r"\brecipes/[\w.-]+\.yaml", text) if not (REPOSITORY / name).is_file()]
+
+
+@pytest.mark.parametrize(
+    "file", [*PAGES, *sorted(REPOSITORY.glob("recipes/*.yaml")), REPOSITORY / "Makefile"], ids=lambda file: file.name
+)
+def test_recipes_that_are_named_exist(file):
+    assert missing_recipes(file.read_text()) == []
+
+
+def test_missing_recipe_is_found():
+    assert missing_recipes("--config recipes/pi.yaml and recipes/none.yaml") == ["recipes/none.yaml"]
+
+
+def test_files_that_the_readme_lists_exist():
+    listing = README.split("## Where things are")[1]
+    names = re.findall(r"(?<![\w./-])(\w+\.py|\w+/)(?=\s)", listing)
+    assert len(names) > 20
+    places = [REPOSITORY, REPOSITORY / "trl_entropy"]
+    assert [name for name in names if not any((place / name).exists() for place in places)] == []
+
+
+def test_targets_of_make_that_the_readme_names_exist():
+    targets = re.findall(r"^make (\S+)", "\n".join(blocks(README, "bash")), re.M)
+    assert targets
+    assert set(targets) <= set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
+
+
+# Flags
+
+
+@pytest.fixture(scope="module")
+def flags_of() -> dict[str, set[str]]:
+    """The flags of every verb of the command line, as its help prints them."""
+    found = {}
+    for verb in cli.VERBS:
+        with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
+            cli.main([verb, "--help"])
+        found[verb] = set(re.findall(r"^  (?:-\w, )?--(\w+)", printed.getvalue(), re.M))
+    found["grpo"].add("config")  # read by TRL's parser, which does not print it
+    found["compare"] |= found["grpo"]  # hands on what it does not know
+    return found
+
+
+def named_flags(line: str) -> list[tuple[str, str]]:
+    """The flags in a line, with the verb before them; those of other programs are left out."""
+    found = []
+    for part in re.split(r"[|;&]|\s#\s", line):
+        program = re.search(r"\b(accelerate|pip|pytest|git|torchrun)\b", part)
+        verb = re.search(r"(?:trl-entropy|-m trl_entropy) ([\w-]+)", part)
+        start = verb.end() if verb else len(part) if program else 0
+        flags = re.findall(r"(?<![\w-])--(\w+)", part[start:])
+        found += [(verb[1] if verb else "grpo", flag) for flag in flags]
+    return found
+
+
+def unknown_flags(text: str, flags_of: dict[str, set[str]]) -> list[tuple[str, str]]:
+    lines = text.replace("\\\n", " ").splitlines()
+    return [(verb, flag) for line in lines for verb, flag in named_flags(line) if flag not in flags_of[verb]]
+
+
+def test_flags_of_every_verb_are_read(flags_of):
+    assert {"entropy_control", "learning_rate", "system_prompt", "lora_r"} <= flags_of["grpo"]
+    assert {"jobs", "output_dir", "entropy_control"} <= flags_of["compare"]
+    assert {"num_terms", "seed"} <= flags_of["make-chain-sum"]
+    assert flags_of["ls"] == flags_of["fetch-smollm2"] == {"help"}
+
+
+@every_page
+def test_flags_that_are_named_exist(page, flags_of):
+    assert unknown_flags(page.read_text(), flags_of) == []
+
+
+def test_unknown_flag_is_found(flags_of):
+    text = (
+        "accelerate launch --num_processes 8 -m trl_entropy grpo --config a --entropy_contrl x  # --more\n"
+        "trl-entropy compare a b --jobs 2 \\\n  --no_flag\n"
+        "trl-entropy ls --jobs 2\n"
+        "pip install --quiet x\n"
+        "- `--entropy_target 0.2` and `--target 0.2`\n"
+    )
+    assert unknown_flags(text, flags_of) == [
+        ("grpo", "entropy_contrl"),
+        ("grpo", "more"),
+        ("compare", "no_flag"),
+        ("ls", "jobs"),
+        ("grpo", "target"),
+    ]
+
+
+def unknown_in_table(text: str, flags: set[str], values: set[str]) -> list[str]:
+    """What stands in backticks in the column `flag` of the table and is no flag, or no value of one."""
+    rows = [line[1:-1].split("|") for line in text.splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in rows[0]] == ["", "flag", "method"]
+    wrong = []
+    for _, cell, _ in rows[2:]:
+        for named in re.findall(r"`([^`]+)`", cell):
+            flag, _, value = named.partition(" ")
+            right = flag in flags and value in values if value else flag in flags | values
+            wrong += [] if right else [named]
+    return wrong
+
+
+def test_flags_in_the_table_of_the_readme_exist(flags_of):
+    values = {*presets(), "math_verify_reward"}
+    assert unknown_in_table(README.split("## Install")[0], flags_of["grpo"], values) == []
+    table = "||flag|method|\n|-|-|-|\n|a|`entropy_control stage` or `epoch`, `entropy_contrl`|`x`|\n|b|`seed r`||"
+    assert unknown_in_table(table, flags_of["grpo"], values) == ["entropy_contrl", "seed r"]
+
+
+def test_verbs_that_are_named_exist():
+    verbs = re.findall(r"(?:trl-entropy|-m trl_entropy) ([a-z][\w-]*)", "\n".join(blocks(README, "bash")))
+    assert set(verbs) == set(cli.VERBS)
+
+
+def test_error_that_the_readme_shows_is_the_real_one():
+    (shown,) = re.findall(r"^    trl-entropy grpo: error: (.*) \.\.\.$", README, re.M)
+    with pytest.raises(ValueError, match="unknown entropy_control") as caught:
+        prepare(["--output_dir", "out", "--report_to", "none", "--entropy_control", "entropyguided"])
+    assert str(caught.value).startswith(shown)
+
+
+# Metrics
+
+
+def pattern(name: str) -> str:
+    """A name of the docs as a pattern of `fnmatch`: `<name>` stands for anything."""
+    return re.sub(r"<[^>]*>", "*", name)
+
+
+def table_keys() -> list[str]:
+    keys = re.findall(r"^\| `([^`]+)` \|", (REPOSITORY / "docs" / "metrics.md").read_text(), re.M)
+    assert len(keys) > 5
+    return keys
+
+
+def logged_keys(trainer) -> set[str]:
+    return set().union(*trainer.state.log_history)
+
+
+def unlogged(names: list[str], logged: set[str]) -> list[str]:
+    return [name for name in names if not any(fnmatchcase(key, pattern(name)) for key in logged)]
+
+
+def undocumented(logged: set[str], names: list[str]) -> set[str]:
+    return {key for key in logged if not any(fnmatchcase(key, pattern(name)) for name in names)}
+
+
+@pytest.fixture
+def everything(run):
+    """A run in which everything that can be logged is."""
+    return run(
+        negative_advantage_coef=0.5,
+        token_weights={"high_entropy": {"fraction": 0.5}, "confident_sign": {"threshold": 0.05, "alpha": -0.5}},
+        loss_terms={"confident_surrogate": {"alpha": 0.5, "threshold": 0.05}},
+        controllers={"mine": {"law": "bang_bang", "knob": "positive_advantage_coef", "target": 2.0, "step": 0.1}},
+    )
+
+
+def test_metrics_of_the_docs_are_logged_and_all_that_is_logged_is_there(run, everything):
+    text = (REPOSITORY / "docs" / "metrics.md").read_text()
+    logged = logged_keys(everything)
+    in_prose = [name for name in re.findall(r"`([\w/<>*]+)`", text) if "/" in name]
+    assert unlogged([*table_keys(), *in_prose], logged) == []
+    own = logged - logged_keys(run(plain=True))
+    assert len(own) > 10
+    assert undocumented(own, table_keys()) == set()
+
+
+def test_metrics_that_a_page_of_a_method_names_are_logged(everything):
+    logged = logged_keys(everything)
+    pages = [page for page in PAGES if page.parent.name == "methods"]
+    for page in pages:
+        (sentence,) = re.findall(r"^Logged: (.*?)(?:\n\n|\Z)", page.read_text(), re.M | re.S)
+        names = [name for name in re.findall(r"`([^`]+)`", sentence) if "/" in name]
+        assert names, page
+        assert unlogged(names, logged) == [], page
+
+
+def test_wrong_metric_is_found():
+    logged = {"loss", "knobs/epsilon_low", "controllers/mine/error"}
+    assert unlogged(["knobs/<knob>", "controllers/<name>/target"], logged) == ["controllers/<name>/target"]
+    assert undocumented(logged - {"loss"}, ["knobs/<knob>"]) == {"controllers/mine/error"}
+
+
+# The tree
+
+
+MACHINE_PATH = re.compile(r"(?<![\w.~\-/:})])/(?:work|tmp|root|home)(?![\w-])")
+
+
+def machine_paths(text: str) -> list[str]:
+    return [line for line in text.splitlines() if MACHINE_PATH.search(line)]
+
+
+def test_no_file_names_a_path_of_a_machine():
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a checkout")
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    files = [REPOSITORY / name for name in listed.split("\0") if name]
+    texts = {file: file.read_bytes().decode("utf-8", errors="ignore") for file in files if file.is_file()}
+    assert len(texts) > 50
+    assert {file: lines for file, text in texts.items() if (lines := machine_paths(text))} == {}
+
+
+@pytest.mark.parametrize("folder", ["work", "tmp", "root", "home"])
+def test_path_of_a_machine_is_found(folder):
+    wrong = [f"cd /{folder}/main", f'open("/{folder}")', f"HOME=/{folder}/x", f"`/{folder}/`", f"(/{folder}/a)"]
+    right = [
+        f"out/{folder}/x",
+        f"https://a.b/{folder}",
+        f"./{folder}",
+        f"~/{folder}",
+        f"/{folder}s",
+        f"{{a}}/{folder}",
+    ]
+    assert machine_paths("\n".join([*wrong, *right])) == wrong
+
+
+def test_exports_are_named_in_the_readme():
+    assert {"EntropyGRPOConfig", "EntropyGRPOTrainer"} <= set(trl_entropy.__all__)
+    assert all(name in README for name in ("EntropyGRPOConfig", "EntropyGRPOTrainer"))

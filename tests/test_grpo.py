@@ -1,0 +1,477 @@
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from toy import logged, parameters, same
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from trl.rewards import accuracy_reward
+
+import trl_entropy.grpo
+from trl_entropy import cli
+from trl_entropy.data import EMBEDDED_POLICY, held_out_problems, train_problems
+from trl_entropy.grpo import prepare, train
+from trl_entropy.rewards import last_number_reward, math_verify_reward
+
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    """Work in a folder of the test's own, and leave the search path, the loggers and the caches as they were."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    level = logging.getLogger("trl_entropy").level
+    yield
+    logging.getLogger("trl_entropy").setLevel(level)
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fail as soon as a model would be loaded."""
+
+    def load(*args, **kwargs):
+        pytest.fail("a model is loaded")
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", load)
+    monkeypatch.setattr(trl_entropy.grpo, "EntropyGRPOTrainer", load)
+
+
+def write_rows(name: str, rows: list[dict]) -> str:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def rows(number: int = 8, **columns) -> list[dict]:
+    """Rows of a dataset; a text with `{}` becomes another one in every row."""
+    columns = {"prompt": "{}=", "solution": "{}", **columns}
+    return [
+        {name: value.format(n) if isinstance(value, str) else value for name, value in columns.items()}
+        for n in range(number)
+    ]
+
+
+def flags(*more: str, dataset: str | None = None) -> list[str]:
+    """A right command line on the CPU, and more."""
+    base = ["--output_dir", "out", "--report_to", "none", "--use_cpu", "true", "--bf16", "false"]
+    base += ["--gradient_checkpointing", "false", "--per_device_train_batch_size", "8", "--num_generations", "4"]
+    source = ["--model_name_or_path", "embedded", "--dataset_name", dataset] if dataset else []
+    return [*base, *source, *more]
+
+
+# What is refused: flags, and what the line must say
+
+
+WRONG_VALUES = [
+    (["--positive_advantage_coef", "-1"], "positive_advantage_coef must be a number >= 0, got -1"),
+    (["--negative_advantage_coef", "-0.5"], "negative_advantage_coef must be a number >= 0, got -0.5"),
+    (["--positive_advantage_coef", "nan"], "positive_advantage_coef must be a number >= 0, got nan"),
+    (["--positive_advantage_coef", "much"], "--positive-advantage-coef: invalid float value: 'much'"),
+    (["--entropy_control", "entropy_guided", "--entropy_target", "0"], "entropy_target must be > 0, got 0"),
+    (["--entropy_control", "entropic", "--entropy_target", "-0.2"], "entropy_target must be > 0, got -0.2"),
+    (["--entropy_control", "entropic", "--entropy_target_ratio", "0"], "entropy_target_ratio must be > 0, got 0"),
+    (["--entropy_target_ratio", "0.5"], "entropy_target_ratio=0.5 has nothing to act on: set entropy_control"),
+    (
+        ["--entropy_control", "stage", "--positive_advantage_coef", "0.5"],
+        "leave positive_advantage_coef at its default",
+    ),
+    (["--entropy_control", "entropic", "--use_adaptive_entropy", "true"], "would both steer entropy: keep one"),
+    (["--controllers", '{"m": {"law": "pi"'], "controllers must be a YAML mapping or a JSON object, got"),
+    (["--token_weights", "sign"], "token_weights must be a YAML mapping or a JSON object, got 'sign'"),
+    (["--loss_terms", "[1]"], "loss_terms must be a mapping, got [1]"),
+    (["--controllers", '{"m": {"knob": "entropy_coef"}}'], "controllers.m has no law; available: bang_bang"),
+    (["--off_policy_updates", "0"], "off_policy_updates must be a whole number >= 1, got 0"),
+    (["--off_policy_updates", "1.5"], "--off-policy-updates: invalid int value: '1.5'"),
+    (["--off_policy_updates", "3", "--num_iterations", "2"], "off_policy_updates=3 cannot hold with num_iterations=2"),
+    (
+        ["--off_policy_updates", "2", "--steps_per_generation", "3"],
+        "off_policy_updates=2 needs steps_per_generation=2",
+    ),
+    (["--off_policy_updates", "17"], "a rollout batch needs 34 prompts"),
+    (["--num_generations", "3"], "must be divisible by num_generations (3)"),
+    (
+        ["--model_name_or_path", "./missing", "--dataset_name", "embedded"],
+        "model_name_or_path is no folder: './missing'",
+    ),
+    (["--dataset_name", "embedded"], "model_name_or_path=None and dataset_name='embedded': give both, or neither"),
+    (["--model_name_or_path", "org/model"], "model_name_or_path='org/model' and dataset_name=None: give both"),
+    (["--reward_funcs", "nowhere.reward"], "reward 'nowhere.reward' cannot be imported: No module named 'nowhere'"),
+    (
+        ["--reward_funcs", "trl_entropy.rewards.no"],
+        "cannot be imported: module 'trl_entropy.rewards' has no attribute",
+    ),
+    (["--config"], "--config must be a YAML file, and there is none at ''"),
+    (["--config", "missing.yaml"], "--config must be a YAML file, and there is none at 'missing.yaml'"),
+    (["--learning_rate"], "--learning-rate: expected one argument"),
+]
+
+WRONG_NAMES = [
+    (["--entropy_contrl", "none"], "unknown flag 'entropy_contrl'. Did you mean 'entropy_control'?"),
+    (
+        ["--entropy_control", "entropyguided"],
+        "unknown entropy_control 'entropyguided'. Did you mean 'entropy_guided'?",
+    ),
+    (
+        ["--controllers", '{"m": {"law": "bangbang", "knob": "entropy_coef"}}'],
+        "unknown law in controllers.m 'bangbang'. Did you mean 'bang_bang'? Available: bang_bang, epoch, pi, stage",
+    ),
+    (
+        ["--controllers", '{"m": {"law": "pi", "knob": "epsilon_hi"}}'],
+        "unknown knob in controllers.m 'epsilon_hi'. Did you mean 'epsilon_high'? Available: entropy_coef,",
+    ),
+    (
+        ["--controllers", '{"m": {"law": "pi", "knob": "entropy_coef", "kpp": 1}}'],
+        "unknown setting of controllers.m 'kpp'. Did you mean 'kp'?",
+    ),
+    (
+        ["--token_weights", '{"confident_sin": {}}'],
+        "unknown name in token_weights 'confident_sin'. Did you mean 'confident_sign'?",
+    ),
+    (
+        ["--token_weights", '{"confident_sign": {"alpa": 1}}'],
+        "unknown parameter of token_weights.confident_sign 'alpa'. Did you mean 'alpha'?",
+    ),
+    (
+        ["--loss_terms", '{"confident_surogate": {}}'],
+        "unknown name in loss_terms 'confident_surogate'. Did you mean 'confident_surrogate'?",
+    ),
+    (
+        ["--reward_funcs", "math_verify"],
+        "unknown reward 'math_verify'. Did you mean 'math_verify_reward'? Available: accuracy_reward,",
+    ),
+]
+
+
+def refusal(arguments: list[str]) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  (what it says is checked by who calls)
+        prepare(arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def case_name(part: list[str] | str) -> str:
+    return " ".join(part) if isinstance(part, list) else ""
+
+
+@pytest.mark.parametrize(("wrong", "line"), [*WRONG_VALUES, *WRONG_NAMES], ids=case_name)
+def test_wrong_flag_is_refused_with_one_line(no_model, wrong, line):
+    assert line in refusal(flags(*wrong))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (
+            ["--prompt_column", "promt"],
+            "unknown dataset column 'promt'. Did you mean 'prompt'? Available: prompt, sol",
+        ),
+        (["--solution_column", "solutions"], "Did you mean 'solution'? Available: prompt, solution; set solution_col"),
+        (
+            ["--eval_strategy", "steps"],
+            "eval_strategy is on, but train.jsonl is one file: give the held-out one as ev",
+        ),
+        (["--eval_dataset_name", "test.jsonl"], "there is no file 'test.jsonl'"),
+        (["--off_policy_updates", "8"], "a rollout batch needs 16 prompts (generation_batch_size=64, num_generation"),
+    ],
+)
+def test_wrong_flag_on_a_local_dataset_is_refused_with_one_line(no_model, wrong, line):
+    write_rows("train.jsonl", rows())
+    assert line in refusal(flags(*wrong, dataset="train.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "missing.json", "folder/missing.parquet"])
+def test_missing_file_is_refused_with_one_line(no_model, name):
+    assert f"there is no file {name!r}" == refusal(flags(dataset=name))
+
+
+def test_column_that_the_reward_needs_is_missing(no_model):
+    write_rows("train.jsonl", [{"prompt": "1=", "answer": "1"}] * 8)
+    line = refusal(flags(dataset="train.jsonl"))
+    assert line == "unknown dataset column 'solution'. Available: answer, prompt; set solution_column"
+
+
+@pytest.mark.parametrize("chat", [["--chat"], ["--system_prompt", "Be brief."]])
+def test_chat_on_conversations_is_refused_with_one_line(no_model, chat):
+    write_rows("train.jsonl", rows(prompt=[{"role": "user", "content": "1="}]))
+    assert "need prompts that are text" in refusal(flags(*chat, dataset="train.jsonl"))
+    assert prepare(flags(dataset="train.jsonl")).train_dataset[0]["prompt"] == [{"role": "user", "content": "1="}]
+
+
+def test_empty_dataset_is_refused_with_one_line(no_model, monkeypatch):
+    monkeypatch.setattr(trl_entropy.grpo, "load_dataset", lambda *args, **kwargs: Dataset.from_list([]))
+    assert refusal(flags(dataset="org/empty")) == "the dataset is empty"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "entropy_contrl: none",
+        "positive_advantage_coef: -1",
+        "controllers: 3",
+        "a: [1\nb: 2",
+        "- a",
+        "",
+        "reward_funcs: [none]",
+    ],
+)
+def test_wrong_recipe_is_refused_with_one_line(no_model, content):
+    Path("recipe.yaml").write_text(content)
+    refusal(flags("--config", "recipe.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("empty.jsonl", ""), ("empty.json", "[]"), ("cut.jsonl", '{"prompt": ')],
+)
+def test_empty_or_broken_file_is_refused_with_a_line_that_names_it(no_model, name, content):
+    Path(name).write_text(content)
+    assert name in refusal(flags(dataset=name))
+
+
+@pytest.mark.parametrize("name", ["./missing", "org/missing"])
+def test_dataset_that_is_not_found_is_refused_with_a_line_that_names_it(no_model, name):
+    assert name in refusal(flags(dataset=name))
+
+
+def test_loading_a_model_would_be_seen(no_model):
+    job = prepare(flags())
+    with pytest.raises(pytest.fail.Exception, match="a model is loaded"):
+        train(job)
+
+
+@pytest.mark.parametrize(("wrong", "line"), WRONG_VALUES[:1] + WRONG_NAMES[:2] + WRONG_NAMES[-1:])
+def test_command_line_ends_with_the_line_alone_and_status_2(no_model, capsys, wrong, line):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["grpo", *flags(*wrong)])
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"trl-entropy grpo: error: {line}")
+    assert err.count("\n") == 1
+
+
+def test_command_in_a_process_of_its_own_ends_with_status_2():
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "trl_entropy", "grpo", "--positive_advantage_coef", "-1"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    line = done.stderr.splitlines()[-1]  # before it, there may be warnings of other packages
+    assert line.startswith("trl-entropy grpo: error: positive_advantage_coef must be a number >= 0, got -1")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("trl-entropy grpo:") == 1
+
+
+def test_unknown_verb_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train"])
+    assert caught.value.code == 2
+    assert "invalid choice: 'train'" in capsys.readouterr().err
+
+
+def test_help_names_every_verb_and_every_flag(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in ("grpo", "compare", "ls", "fetch-smollm2", "make-chain-sum"))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["grpo", "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert all(flag in out for flag in ("--entropy_control ", "--learning_rate ", "--system_prompt ", "--lora_r "))
+
+
+# What is read
+
+
+def test_without_a_model_and_a_dataset_the_embedded_ones_are_used(no_model, caplog):
+    job = prepare(flags())
+    assert job.model.model_name_or_path == str(EMBEDDED_POLICY)
+    assert job.train_dataset.to_list() == train_problems().to_list()
+    assert job.eval_dataset.to_list() == held_out_problems().to_list()
+    assert job.reward_funcs == [math_verify_reward]
+    assert "training the embedded policy on its own problems" in caplog.text
+    caplog.clear()
+    named = prepare(flags("--model_name_or_path", "embedded"))
+    assert named.model.model_name_or_path == str(EMBEDDED_POLICY)
+    assert named.train_dataset.to_list() == train_problems().to_list()
+    assert "embedded" not in caplog.text
+
+
+def test_defaults_are_for_the_cpu_where_there_is_no_accelerator(no_model, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    training = prepare(["--output_dir", "out", "--report_to", "none", "--gradient_checkpointing", "false"]).training
+    assert (training.use_cpu, training.bf16) == (True, False)
+
+
+def test_local_files_are_read(no_model):
+    expected = [{"prompt": f"{n}=", "solution": str(n)} for n in range(8)]
+    Path("array.json").write_text(json.dumps(rows()))
+    Dataset.from_list(rows()).to_parquet("table.parquet")
+    for name in (write_rows("lines.jsonl", rows()), "array.json", "table.parquet"):
+        job = prepare(flags(dataset=name))
+        assert job.train_dataset.to_list() == expected, name
+        assert job.eval_dataset is None
+
+
+def test_held_out_file_is_read(no_model):
+    write_rows("train.jsonl", rows())
+    write_rows("test.jsonl", rows(prompt="{}+0="))
+    job = prepare(flags("--eval_dataset_name", "test.jsonl", "--eval_strategy", "steps", dataset="train.jsonl"))
+    assert job.train_dataset[3] == {"prompt": "3=", "solution": "3"}
+    assert job.eval_dataset[3] == {"prompt": "3+0=", "solution": "3"}
+
+
+def test_embedded_problems_can_train_another_model(no_model, model_dir):
+    job = prepare(flags("--model_name_or_path", model_dir, "--dataset_name", "embedded"))
+    assert job.model.model_name_or_path == model_dir
+    assert job.train_dataset.to_list() == train_problems().to_list()
+
+
+def test_columns_are_renamed_and_take_the_place_of_what_stood_there(no_model):
+    columns = {"prompt": "not {}", "solution": "worked out {}", "question": "{}=", "answer": "{}", "level": "easy"}
+    write_rows("train.jsonl", rows(**columns))
+    job = prepare(flags("--prompt_column", "question", "--solution_column", "answer", dataset="train.jsonl"))
+    assert job.train_dataset[3] == {"prompt": "3=", "solution": "3", "level": "easy"}
+
+
+def test_solution_column_is_left_alone_by_rewards_that_do_not_read_it(no_model):
+    write_rows("train.jsonl", [{"prompt": "1="}] * 8)
+    job = prepare(flags("--reward_funcs", "think_format_reward", dataset="train.jsonl"))
+    assert job.train_dataset.column_names == ["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("chat", "system"),
+    [
+        (["--chat"], []),
+        (["--system_prompt", "Be brief."], [{"role": "system", "content": "Be brief."}]),
+        (["--chat", "--system_prompt", "Be brief."], [{"role": "system", "content": "Be brief."}]),
+    ],
+)
+def test_problem_becomes_a_message(no_model, chat, system):
+    write_rows("train.jsonl", rows())
+    job = prepare(flags(*chat, "--eval_dataset_name", "train.jsonl", dataset="train.jsonl"))
+    for problems in (job.train_dataset, job.eval_dataset):
+        assert problems[3]["prompt"] == [*system, {"role": "user", "content": "3="}]
+        assert problems[3]["solution"] == "3"
+
+
+def test_rewards_are_found_by_name_and_by_path(no_model):
+    Path("my_rewards.py").write_text("def longer(completions, **kwargs):\n    return [0.0] * len(completions)\n")
+    names = ["last_number_reward", "accuracy_reward", "trl_entropy.rewards.math_verify_reward", "my_rewards.longer"]
+    found = prepare(flags("--reward_funcs", *names)).reward_funcs
+    assert found[:3] == [last_number_reward, accuracy_reward, math_verify_reward]
+    assert found[3](completions=["a", "b"]) == [0.0, 0.0]
+    assert found[3].__name__ == "longer"
+
+
+def test_recipe_and_command_line_give_the_same_config(no_model):
+    sections = {
+        "token_weights": {"confident_sign": {"threshold": 0.9}},
+        "loss_terms": {"confident_surrogate": {"alpha": -0.5}},
+        "controllers": {
+            "mine": {
+                "law": "pi",
+                "knob": "token_weights.confident_sign.alpha",
+                "target": 0.3,
+                "low": -0.5,
+                "high": 0.5,
+            }
+        },
+    }
+    plain = {"positive_advantage_coef": 0.5, "off_policy_updates": 2, "learning_rate": 1e-5, "epsilon_high": 0.28}
+    Path("recipe.yaml").write_text(yaml.safe_dump({**plain, **sections}))
+    given = [word for name, value in plain.items() for word in (f"--{name}", str(value))]
+    given += [word for name, value in sections.items() for word in (f"--{name}", json.dumps(value))]
+    from_recipe = prepare(flags("--config", "recipe.yaml")).training
+    from_flags = prepare(flags(*given)).training
+    assert from_recipe.to_dict() == from_flags.to_dict()
+    assert from_recipe.build_controllers() == from_flags.build_controllers()
+    assert {name: getattr(from_flags, name) for name in sections} == sections
+    assert {name: getattr(from_flags, name) for name in plain} == plain
+    assert from_recipe.to_dict() != prepare(flags()).training.to_dict()
+
+
+def test_command_line_goes_before_the_recipe(no_model):
+    Path("recipe.yaml").write_text("positive_advantage_coef: 0.5\nlearning_rate: 1.0e-5\n")
+    training = prepare(flags("--positive_advantage_coef=0.25", "--config", "recipe.yaml")).training
+    assert (training.positive_advantage_coef, training.learning_rate) == (0.25, 1e-5)
+
+
+def test_settings_beside_a_bundled_method_are_put_over_it(no_model):
+    more = ["--entropy_control", "entropy_guided", "--controllers", '{"entropy_guided": {"step": 0.02}}']
+    (controller,) = prepare(flags(*more)).training.build_controllers()
+    assert (controller.law.step, controller.low, controller.high, controller.value) == (0.02, 0.0, 1.0, 0.0)
+
+
+# A run
+
+
+def test_embedded_policy_is_trained_saved_and_resumed(tmp_path):
+    settings = ["--max_completion_length", "12", "--learning_rate", "1e-3", "--lr_scheduler_type", "constant"]
+    settings += ["--logging_steps", "1", "--save_steps", "1", "--disable_tqdm", "true"]
+    settings += ["--entropy_control", "entropic", "--entropy_target_ratio", "0.5"]
+    cli.main(["grpo", *flags(*settings, "--max_steps", "2")])
+    out = tmp_path / "out"
+    state = json.loads((out / "trainer_state.json").read_text())
+    assert state["global_step"] == 2
+    first = [row for row in state["log_history"] if "reward" in row]
+    assert [row["step"] for row in first] == [1, 2]
+    assert all(0.0 <= row["reward"] <= 1.0 and row["entropy"] > 0 for row in first)
+    assert first[0]["controllers/entropic/target"] == pytest.approx(0.5 * first[0]["entropy"], rel=1e-6)
+
+    def weights(folder):
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
+
+    untrained, after_two = weights(EMBEDDED_POLICY), weights(out)
+    assert untrained.keys() == after_two.keys()
+    assert not same(untrained, after_two)
+    assert same(after_two, weights(out / "checkpoint-2"))
+    assert AutoTokenizer.from_pretrained(out)("24=")["input_ids"] == [8, 10, 5]
+
+    for resume in ("true", "out/checkpoint-2"):  # the newest checkpoint, then a named one
+        cli.main(["grpo", *flags(*settings, "--max_steps", "3", "--resume_from_checkpoint", resume)])
+        state = json.loads((out / "trainer_state.json").read_text())
+        assert state["global_step"] == 3
+        history = [row for row in state["log_history"] if "reward" in row]
+        assert [row["step"] for row in history] == [1, 2, 3]
+        assert history[:2] == first
+        assert history[2]["controllers/entropic/target"] == first[0]["controllers/entropic/target"]
+        assert not same(weights(out), after_two)
+        if resume == "true":
+            uninterrupted = weights(out)
+            (out / "checkpoint-3").rename(tmp_path / "set_aside")
+    assert same(weights(out), uninterrupted)
+
+
+def test_trainer_gets_model_data_and_rewards_of_the_job(model_dir):
+    write_rows("train.jsonl", rows())
+    more = [
+        "--eval_dataset_name",
+        "train.jsonl",
+        "--reward_funcs",
+        "last_number_reward",
+        "--max_completion_length",
+        "4",
+    ]
+    more += ["--max_steps", "1", "--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "true"]
+    arguments = flags(*more, dataset="train.jsonl")
+    arguments[arguments.index("embedded")] = model_dir
+    trainer = train(prepare(arguments))
+    assert trainer.reward_func_names == ["last_number_reward"]
+    assert len(trainer.train_dataset) == 8
+    assert trainer.eval_dataset is None  # without eval_strategy there is nothing to evaluate
+    assert len(logged(trainer, "rewards/last_number_reward/mean")) == 1
+    shapes = {name: tensor.shape for name, tensor in parameters(trainer).items()}
+    assert shapes["model.embed_tokens.weight"] == (22, 16)
