@@ -127,7 +127,13 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
     from .evaluate import held_out_scores
     from .grpo import build_trainer, prepare
 
+    parent = os.getppid()
+
     class Report(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if os.getppid() != parent:  # killed: nobody waits for this arm any more
+                sys.exit(1)
+
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "reward" in logs:
                 content = {"completed": state.global_step, "total": state.max_steps}
