@@ -51,12 +51,13 @@ def compare(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="trl-entropy compare", description=compare.__doc__)
     parser.add_argument("recipes", nargs="+", help="YAML files for `trl-entropy grpo`")
     parser.add_argument("--output_dir", default="out/compare", help="folder for the arms, the table and the picture")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="arms to run at once, each with one thread")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="arms to run at once")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each arm")
     given, flags = parser.parse_known_args(arguments)
     from .compare import compare as run
 
     try:
-        picture = run(given.recipes, given.output_dir, flags, given.jobs)
+        picture = run(given.recipes, given.output_dir, flags, given.jobs, given.threads)
     except (RuntimeError, ValueError) as error:
         _refuse("compare", error)
     print(f"picture: {picture}")
