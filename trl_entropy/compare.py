@@ -200,27 +200,43 @@ def _cells(values: list[float | None]) -> list[str]:
 
 
 def draw(results: dict[str, dict], path: Path) -> None:
-    """Entropy and reward over steps, all arms in one picture."""
+    """Entropy and reward over steps and the scores on held-out problems, all arms in one picture."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    labels = {"entropy": "entropy (nats per token)", "reward": "reward"}
-    for axis, key in zip(axes, ("entropy", "reward"), strict=True):
+    held_out = any(result["after"] for result in results.values())
+    figure, axes = plt.subplots(1, 2 + held_out, figsize=(9 + 3.5 * held_out, 3.6), layout="constrained")
+    for axis, (key, title) in zip(axes, (("entropy", "entropy (nats per token)"), ("reward", "reward")), strict=False):
         for index, (name, result) in enumerate(results.items()):
             color = f"C{index}"
             axis.plot(result["steps"], result[key], color=color, alpha=0.25, linewidth=1)
             axis.plot(result["steps"], _smooth(result[key]), color=color, linewidth=2, label=name)
             if key == "entropy" and result["target"] is not None:
                 axis.axhline(result["target"], color=color, linestyle="--", linewidth=1, label=f"target of {name}")
-        axis.set(xlabel="optimizer step", title=labels[key], ylim=(0, None))
+        axis.set(xlabel="optimizer step", title=title, ylim=(0, None))
+    axes[0].legend(frameon=False)
+    if held_out:
+        _draw_held_out(axes[2], results)
+    for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
-    axes[0].legend(frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _draw_held_out(axis, results: dict[str, dict]) -> None:
+    bars = {"at the start": next(iter(results.values()))["before"]}
+    bars |= {name: result["after"] for name, result in results.items()}
+    width = 0.8 / len(bars)
+    for index, (name, scores) in enumerate(bars.items()):
+        color = "lightgray" if index == 0 else f"C{index - 1}"
+        places = [group + (index - (len(bars) - 1) / 2) * width for group in range(len(scores))]
+        drawn = axis.bar(places, scores.values(), width, color=color, label=name)
+        axis.bar_label(drawn, fmt="%.2f", fontsize=8)
+    axis.set(title="held-out problems (grey: at the start)", ylim=(0, 1.1), axisbelow=True)
+    axis.set_xticks(range(len(scores)), list(scores))
 
 
 def _smooth(values: list[float]) -> list[float]:
