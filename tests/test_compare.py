@@ -85,8 +85,13 @@ def test_draw_writes_a_picture_of_all_arms(tmp_path):
     draw({"plain": arm(), "controlled": arm(target=0.6, entropy=[1.0, 0.75])}, tmp_path / "two.png")
     draw({"plain": arm(), "longer": arm(steps=[1, 2, 3], reward=[0.0] * 3, entropy=[1.0] * 3)}, tmp_path / "three.png")
     pictures = [tmp_path / f"{name}.png" for name in ("one", "two", "three")]
-    assert [size_of_png(picture) for picture in pictures] == [(1500, 540)] * 3
+    assert [size_of_png(picture) for picture in pictures] == [(1875, 540)] * 3  # 12.5 x 3.6 inches, 150 dots each
     assert len({picture.read_bytes() for picture in pictures}) == 3
+
+
+def test_picture_of_arms_without_held_out_problems_leaves_their_panel_out(tmp_path):
+    draw({"plain": arm() | {"before": {}, "after": {}}}, tmp_path / "two_panels.png")
+    assert size_of_png(tmp_path / "two_panels.png") == (1350, 540)  # 9 x 3.6 inches
 
 
 # Runs
@@ -108,7 +113,7 @@ def test_two_recipes_are_trained_side_by_side(alone, tmp_path, capfd):
     held = write_recipe(tmp_path / "held.yaml", seed=1, entropy_control="entropic", entropy_target_ratio=0.5)
     cli.main(["compare", plain, held, "--output_dir", "out", "--jobs", "2", *FLAGS])
     out = tmp_path / "out"
-    assert size_of_png(out / "compare.png") == (1500, 540)
+    assert size_of_png(out / "compare.png") == (1875, 540)
     results = json.loads((out / "compare.json").read_text())
     assert list(results) == ["plain", "held"]
     for result in results.values():
