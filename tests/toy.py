@@ -150,7 +150,7 @@ class Given(GRPOTrainer):
 
     truncated_at = ()  # optimizer steps at which no completion ends
 
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
         completions, times = [], Counter()
         for ids in prompt_ids:
             times[tuple(ids)] += 1
