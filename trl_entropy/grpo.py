@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +112,8 @@ def prepare(arguments: list[str]) -> Job:
 
     Raises `ValueError` with one line that says what was given, what is allowed and the nearest name.
     """
+    # TRL's own use of a name that transformers has deprecated: nothing the user could change
+    warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing`", category=FutureWarning)
     parser = _Parser(
         (GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig),
         prog="trl-entropy grpo",
