@@ -3,16 +3,13 @@ TORCH ?= 2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow check
+.PHONY: train test check
 
 train: .venv/installed
 	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/pi.yaml --output_dir out/train
 
 test: .venv/installed
 	$(BIN)/pytest -n 2
-
-test-slow: .venv/installed
-	$(BIN)/pytest -m slow
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -187,7 +187,7 @@ def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: Datase
     no_data = script.dataset_name is None and not mixture.datasets
     if model.model_name_or_path is None and no_data:
         model.model_name_or_path = script.dataset_name = EMBEDDED
-    if no_data and script.dataset_name is None and model.model_name_or_path == EMBEDDED:
+    elif no_data and model.model_name_or_path == EMBEDDED:
         script.dataset_name = EMBEDDED
     if model.model_name_or_path is None or (script.dataset_name is None and not mixture.datasets):
         raise ValueError(
