@@ -130,7 +130,7 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
     from transformers import PrinterCallback, TrainerCallback
 
     from .evaluate import held_out_scores
-    from .grpo import build_trainer, prepare
+    from .grpo import build_trainer, fit, prepare
 
     parent = os.getppid()
 
@@ -159,9 +159,7 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
     trainer = build_trainer(job, callbacks=[Report()])
     trainer.remove_callback(PrinterCallback)
     before = score() if job.eval_dataset is not None else {}
-    trainer.train()
-    trainer.save_model(job.training.output_dir)
-    trainer.save_state()
+    fit(job, trainer)
     history = [row for row in trainer.state.log_history if "reward" in row]
     if not history:
         raise ValueError(f"no step was logged: logging_steps={job.training.logging_steps:g} is larger than max_steps")

@@ -171,13 +171,18 @@ def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer
     )
 
 
-def train(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
-    """Train, save model and state to `output_dir`, and return the trainer."""
-    trainer = build_trainer(job, callbacks)
+def fit(job: Job, trainer: EntropyGRPOTrainer) -> None:
+    """Train, from a checkpoint if the job names one, and save model and state to `output_dir`."""
     resume = job.training.resume_from_checkpoint
     trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
     trainer.save_model(job.training.output_dir)
     trainer.save_state()
+
+
+def train(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
+    """Build the trainer of a job, fit it, push it to the hub if asked, and return it."""
+    trainer = build_trainer(job, callbacks)
+    fit(job, trainer)
     if job.training.push_to_hub:
         trainer.push_to_hub(dataset_name=job.script.dataset_name)
     return trainer
