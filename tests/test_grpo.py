@@ -18,7 +18,7 @@ import trl_entropy.grpo
 from trl_entropy import cli
 from trl_entropy.data import EMBEDDED_POLICY, held_out_problems, train_problems
 from trl_entropy.grpo import prepare, train
-from trl_entropy.rewards import last_number_reward, math_verify_reward
+from trl_entropy.rewards import MathVerifyReward, last_number_reward, math_verify_reward
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -299,7 +299,8 @@ def test_without_a_model_and_a_dataset_the_embedded_ones_are_used(no_model, capl
     assert job.model.model_name_or_path == str(EMBEDDED_POLICY)
     assert job.train_dataset.to_list() == train_problems().to_list()
     assert job.eval_dataset.to_list() == held_out_problems().to_list()
-    assert job.reward_funcs == [math_verify_reward]
+    (reward,) = job.reward_funcs
+    assert isinstance(reward, MathVerifyReward)
     assert "training the embedded policy on its own problems" in caplog.text
     caplog.clear()
     named = prepare(flags("--model_name_or_path", "embedded"))

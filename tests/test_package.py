@@ -32,7 +32,7 @@ FLOORS = (
     ("compose", "knobs", "controller"),
     ("config", "_seam"),
     ("callbacks", "trainer"),
-    ("fetch", "pretrain", "evaluate", "grpo", "catalogue", "compare"),
+    ("fetch", "pretrain", "evaluate", "grpo", "check_rewards", "catalogue", "compare"),
     ("cli", "__main__"),
 )
 FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
@@ -71,8 +71,8 @@ def upward_imports(path: Path, tree: ast.Module) -> set[str]:
 
 
 def private_names_of_others(tree: ast.Module, own: set[str]) -> set[str]:
-    """Attributes with one leading underscore that the package does not define; those of named tuples are public."""
-    own = own | {"_replace", "_asdict", "_fields"}
+    """Attributes with one leading underscore that the package does not define; those of named tuples and os._exit are public."""
+    own = own | {"_replace", "_asdict", "_fields", "_exit"}
     return {
         node.attr
         for node in ast.walk(tree)

@@ -2,11 +2,11 @@
 
 from importlib.resources import files
 
+from . import rewards
 from .config import presets
-from .grpo import TRL_REWARDS
+from .grpo import OVERLONG
 from .knobs import TRL_KNOBS, Knob, rule_knobs
 from .laws import LAWS
-from .rewards import REWARDS
 from .terms import TERMS
 from .weights import WEIGHTS
 
@@ -29,8 +29,8 @@ def catalogue() -> dict[str, dict[str, str]]:
         "laws of controllers": {name: first_line(law) for name, law in LAWS.items()},
         "knobs of controllers": {name: _knob_line(knob) for name, knob in knobs.items()},
         "reward_funcs": {
-            **{name: first_line(reward) for name, reward in REWARDS.items()},
-            **{name: f"TRL's: {first_line(reward)}" for name, reward in TRL_REWARDS.items()},
+            **{name: first_line(reward) for name, reward in rewards.REWARDS.items()},
+            **{name: f"TRL's: {first_line(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},
         },
     }
 

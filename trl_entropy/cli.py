@@ -63,6 +63,18 @@ def compare(arguments: list[str]) -> None:
     print(f"picture: {picture}")
 
 
+def check_rewards(arguments: list[str]) -> None:
+    """Grade every solution of a dataset against itself: exit status 1 if too many do not score 1."""
+    from .check_rewards import check, read
+
+    logging.basicConfig(format="%(name)s: %(message)s")
+    try:
+        passed = check(read(arguments))
+    except ValueError as error:
+        _refuse("check-rewards", error)
+    sys.exit(0 if passed else 1)
+
+
 def ls(arguments: list[str]) -> None:
     """Print the catalogue: methods, weights, terms, laws, knobs and rewards."""
     argparse.ArgumentParser(prog="trl-entropy ls", description=ls.__doc__).parse_args(arguments)
@@ -106,6 +118,7 @@ def _print_result(verb: str, function, arguments: dict) -> None:
 VERBS = {
     "grpo": grpo,
     "compare": compare,
+    "check-rewards": check_rewards,
     "ls": ls,
     "fetch-smollm2": fetch_smollm2,
     "make-chain-sum": make_chain_sum,

@@ -29,17 +29,15 @@ from trl import (
 from . import data
 from .compose import unknown
 from .config import EntropyGRPOConfig
-from .rewards import REWARDS
+from .rewards import REWARDS, TRL_REWARDS, MathVerifyReward, RelativeLengthReward
 from .trainer import EntropyGRPOTrainer, check_rollout_fits
 
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
+OVERLONG = "get_soft_overlong_punishment"
 LOCAL_FILES = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-TRL_REWARDS = {
-    name: getattr(rewards, name) for name in ("accuracy_reward", "reasoning_accuracy_reward", "think_format_reward")
-}
 
 
 @dataclass
@@ -62,8 +60,16 @@ class GRPOArguments(ScriptArguments):
         system_prompt (`str`, *optional*):
             System message before the problem; implies chat.
         reward_funcs (`list[str]`, *optional*):
-            math_verify_reward (the default), last_number_reward, TRL's accuracy_reward, reasoning_accuracy_reward and
-            think_format_reward, or dotted paths of your own.
+            math_verify_reward (the default), last_number_reward, boxed_format_reward, relative_length_reward, TRL's
+            accuracy_reward, reasoning_accuracy_reward, think_format_reward and get_soft_overlong_punishment (with
+            DAPO's interval, the last fifth of max_completion_length), or dotted paths of your own.
+        answer_from (`list[str]`, *optional*, defaults to `["boxed"]`):
+            Where math_verify_reward looks for the answer, in order: boxed, all_boxed, announced, hashes, last_latex,
+            last_number.
+        grading_deadline (`float`, *optional*, defaults to `3.0`):
+            Seconds after which math_verify_reward gives up on one answer.
+        grading_workers (`int`, *optional*):
+            Processes of math_verify_reward on each rank; by default the rank's share of the cores, at most 8.
     """
 
     eval_dataset_name: str | None = field(
@@ -84,8 +90,27 @@ class GRPOArguments(ScriptArguments):
     reward_funcs: list[str] = field(
         default_factory=lambda: ["math_verify_reward"],
         metadata={
-            "help": "math_verify_reward (the default), last_number_reward, TRL's accuracy_reward, "
-            "reasoning_accuracy_reward and think_format_reward, or dotted paths of your own."
+            "help": "math_verify_reward (the default), last_number_reward, boxed_format_reward, "
+            "relative_length_reward, TRL's accuracy_reward, reasoning_accuracy_reward, think_format_reward and "
+            "get_soft_overlong_punishment (with DAPO's interval, the last fifth of max_completion_length), or dotted "
+            "paths of your own."
+        },
+    )
+    answer_from: list[str] = field(
+        default_factory=lambda: ["boxed"],
+        metadata={
+            "help": "Where math_verify_reward looks for the answer, in order: boxed, all_boxed, announced, hashes, "
+            "last_latex, last_number."
+        },
+    )
+    grading_deadline: float = field(
+        default=3.0, metadata={"help": "Seconds after which math_verify_reward gives up on one answer."}
+    )
+    grading_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Processes of math_verify_reward on each rank; by default the rank's share of the cores, at most "
+            "8."
         },
     )
 
@@ -135,7 +160,7 @@ def prepare(arguments: list[str]) -> Job:
         raise unknown("flag", rest[0].lstrip("-"), vars(parser.parse_args([])))
     given_model = model.model_name_or_path
     _fill_in_embedded(script, model, mixture)
-    reward_funcs = [_reward(name) for name in script.reward_funcs]
+    reward_funcs = _rewards(script, training.max_completion_length)
     train_dataset = _problems(script, _load_train(script, mixture), reward_funcs)
     check_rollout_fits(training, train_dataset)
     eval_dataset = None
@@ -212,7 +237,7 @@ def _load_train(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset
         return get_dataset(mixture)[script.dataset_train_split]
     if script.dataset_name == EMBEDDED:
         return data.train_problems()
-    return _load(script, script.dataset_name, script.dataset_train_split)
+    return load(script, script.dataset_name, script.dataset_train_split)
 
 
 def _load_eval(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset:
@@ -223,10 +248,11 @@ def _load_eval(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset:
         return get_dataset(mixture)[script.dataset_test_split]
     if script.eval_dataset_name is None and Path(name).suffix in LOCAL_FILES:
         raise ValueError(f"eval_strategy is on, but {name} is one file: give the held-out one as eval_dataset_name")
-    return _load(script, name, script.dataset_test_split)
+    return load(script, name, script.dataset_test_split)
 
 
-def _load(script: GRPOArguments, name: str, split: str) -> Dataset:
+def load(script: ScriptArguments, name: str, split: str) -> Dataset:
+    """A split of a dataset of the hub, or a local file; raises `ValueError` with one line if there is none."""
     kind = LOCAL_FILES.get(Path(name).suffix)
     where = {"path": name, "name": script.dataset_config, "split": split}
     if kind is not None:
@@ -265,10 +291,20 @@ def _problems(script: GRPOArguments, dataset: Dataset, reward_funcs: Iterable[Ca
     return dataset.map(lambda row: {"prompt": [*system, {"role": "user", "content": row["prompt"]}]})
 
 
-def _reward(name: str) -> Callable:
-    known = {**REWARDS, **TRL_REWARDS}
-    if name in known:
-        return known[name]
+def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[Callable]:
+    correct = MathVerifyReward(script.answer_from, script.grading_deadline, script.grading_workers)
+    known = {
+        **REWARDS,
+        "math_verify_reward": correct,
+        "relative_length_reward": RelativeLengthReward(correct=correct),
+        **{name: getattr(rewards, name) for name in TRL_REWARDS},
+    }
+    if max_completion_length is not None:
+        known[OVERLONG] = rewards.get_soft_overlong_punishment(max_completion_length, max_completion_length // 5)
+    return [known[name] if name in known else _imported_reward(name, known) for name in script.reward_funcs]
+
+
+def _imported_reward(name: str, known: dict[str, Callable]) -> Callable:
     if "." not in name:
         raise unknown("reward", name, known)
     module, _, attribute = name.rpartition(".")

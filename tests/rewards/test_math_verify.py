@@ -188,8 +188,8 @@ def test_unreadable_solution_is_warned_about_once(caplog):
     for box in ("24", "25"):
         assert math_verify_reward([rf"\boxed{{{box}}}"] * 4, solutions) == [None, float(box == "24"), None, None]
     assert warnings_in(caplog) == [
-        "the solution 'first ####' cannot be parsed; completions for it get no reward",
-        "the solution 'second ####' cannot be parsed; completions for it get no reward",
+        "the solution 'first ####' cannot be read; its completions get no reward",
+        "the solution 'second ####' cannot be read; its completions get no reward",
     ]
 
 
@@ -222,7 +222,12 @@ def test_extracted_answers_are_logged():
     completions = [r"\boxed{4+20}", "none", r"a \boxed{} b"]
     math_verify_reward(completions, ["24"] * 3, log_extra=lambda *column: logged.append(column))
     last_number_reward(["it is 1,000.", "none"], ["1"] * 2, log_extra=lambda *column: logged.append(column))
-    assert logged == [("answer", ["4+20", "", ""]), ("answer", ["1,000", ""])]
+    assert logged == [
+        ("answer", ["4+20", "", ""]),
+        ("verdict", ["correct", "no_answer", "no_answer"]),
+        ("answer", ["1,000", ""]),
+        ("verdict", ["wrong", "no_answer"]),
+    ]
 
 
 @pytest.mark.parametrize("reward", [math_verify_reward, last_number_reward])

@@ -1,8 +1,36 @@
 """Verifiable rewards, with TRL's reward signature."""
 
-from .math_verify import last_number_reward, math_verify_reward
+from importlib import import_module
+
+from .format import boxed_format_reward
+from .math_verify import LastNumberReward, MathVerifyReward, last_number_reward, math_verify_reward
+from .relative_length import RelativeLengthReward, relative_length_reward
+from .verifier import REASONS, Verifier
 
 
-REWARDS = {"last_number_reward": last_number_reward, "math_verify_reward": math_verify_reward}
+REWARDS = {
+    "boxed_format_reward": boxed_format_reward,
+    "last_number_reward": last_number_reward,
+    "math_verify_reward": math_verify_reward,
+    "relative_length_reward": relative_length_reward,
+}
 
-__all__ = ["REWARDS", "last_number_reward", "math_verify_reward"]
+# TRL's own, for one place to import from; loaded on first use, since this floor does not load TRL
+TRL_REWARDS = ("accuracy_reward", "reasoning_accuracy_reward", "think_format_reward")
+TRL_REWARD_FACTORIES = ("get_cosine_scaled_reward", "get_repetition_penalty_reward", "get_soft_overlong_punishment")
+
+__all__ = [
+    "REASONS",
+    "REWARDS",
+    "LastNumberReward",
+    "MathVerifyReward",
+    "RelativeLengthReward",
+    "Verifier",
+    *REWARDS,
+]
+
+
+def __getattr__(name: str):
+    if name not in TRL_REWARDS + TRL_REWARD_FACTORIES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("trl.rewards"), name)

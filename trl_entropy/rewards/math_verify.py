@@ -1,45 +1,129 @@
-"""Mathematical equality of the answer with the solution, judged by math-verify."""
+"""Mathematical equality of the answer with the solution."""
 
 import logging
-import re
-import threading
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 
-from math_verify import parse, verify
+from .answers import SOURCES, answer_in, gold_in
+from .verifier import REASONS, shared_verifier
 
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 5  # seconds for each parse and comparison; math-verify can only keep it in the main thread
-# What an answer may set equal to its value: `x`, `x_1`, `f(2)`
-NAME = re.compile(r"\s*\\?[A-Za-z]+(_\{?\w+\}?)?\s*(\([^()]*\))?\s*")
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
+
+class MathVerifyReward:
+    r"""
+    1.0 if the answer of the completion equals the solution, else 0.0, as math-verify judges in processes of its own.
+
+    Args:
+        answer_from (`Sequence[str]`, *optional*, defaults to `("boxed",)`):
+            Where the answer stands; the first of these that finds one counts. "boxed" is the last `\boxed{}`,
+            "all_boxed" those at the end that only commas or "and" separate, "announced" what follows "answer is" or
+            "answer:", "hashes" what follows `####`, "last_latex" and "last_number" the last of each.
+        deadline (`float`, *optional*, defaults to `3.0`):
+            Seconds for each comparison, after which its process is killed and the answer scores 0.
+        workers (`int`, *optional*):
+            Processes that compare; by default the cores of this rank, at most 8.
+
+    Raises `ValueError` for an unknown source, and a deadline or a number of workers that is not positive.
+    """
+
+    __name__ = "math_verify_reward"
+
+    def __init__(self, answer_from: Sequence[str] = ("boxed",), deadline: float = 3.0, workers: int | None = None):
+        answer_from = (answer_from,) if isinstance(answer_from, str) else tuple(answer_from)
+        wrong = [source for source in answer_from if source not in SOURCES]
+        if wrong or not answer_from:
+            raise ValueError(f"answer_from takes one or more of {', '.join(SOURCES)}; got {wrong or 'none'}")
+        self.answer_from = answer_from
+        self.verifier = shared_verifier(deadline, workers)
+        self._warned: set[str] = set()
+
+    def __call__(
+        self,
+        completions: list,
+        solution: list,
+        prompts: list | None = None,
+        log_extra: Callable[[str, list], None] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **kwargs,
+    ) -> list[float | None]:
+        """
+        A reward for each completion; None where the solution cannot be read, with one warning for each.
+
+        Args:
+            completions (`list[str]` or `list[list[dict[str, str]]]`):
+                Completions in the standard or the conversational format.
+            solution (`list`):
+                Solutions: bare (`\\frac{1}{3}`), boxed, or ending in `#### 42`; a list of them if several are right.
+            **kwargs:
+                What else TRL hands to a reward.
+        """
+        answers, verdicts = self.verdicts(completions, solution)
+        for row, verdict in enumerate(verdicts):
+            if verdict == "unparsable_gold":
+                self._warn(solution[row], prompts[row] if prompts else None)
+        if log_extra is not None:
+            log_extra("answer", ["" if answer is None else answer for answer in answers])
+            log_extra("verdict", verdicts)
+        if log_metric is not None and verdicts:
+            for reason in REASONS:
+                log_metric(f"rewards/{self.__name__}/{reason}", verdicts.count(reason) / len(verdicts))
+        return [None if verdict == "unparsable_gold" else float(verdict == "correct") for verdict in verdicts]
+
+    def verdicts(self, completions: list, solution: list) -> tuple[list[str | None], list[str]]:
+        """The answer found in each completion, and its verdict."""
+        answers = [answer_in(content(completion), self.answer_from) for completion in completions]
+        return answers, self.verifier.verdicts([golds_in(given) for given in solution], answers)
+
+    def _warn(self, solution: object, prompt: object) -> None:
+        if str(solution) not in self._warned:
+            self._warned.add(str(solution))
+            row = "" if prompt is None else f" of the problem {str(prompt)[-200:]!r}"
+            logger.warning("the solution %r%s cannot be read; its completions get no reward", solution, row)
+
+    def __reduce__(self):
+        return type(self), (self.answer_from, self.verifier.deadline, self.verifier.workers)
 
 
-def math_verify_reward(completions: list, solution: list[str], **kwargs) -> list[float | None]:
+class LastNumberReward(MathVerifyReward):
+    """1.0 if the last number of the completion equals the solution, else 0.0."""
+
+    __name__ = "last_number_reward"
+
+    def __init__(self):
+        super().__init__(answer_from=("last_number",))
+
+
+def content(completion: str | list[dict[str, str]]) -> str:
+    """The text of a completion, or of its last message; tool calls have none."""
+    return completion if isinstance(completion, str) else completion[-1]["content"] or ""
+
+
+def golds_in(solution: object) -> list[str]:
+    """The golds in a cell of the solution column."""
+    cells = solution if isinstance(solution, list | tuple) else [solution]
+    return [gold_in(str(cell)) for cell in cells if cell is not None]
+
+
+_math_verify = MathVerifyReward()
+_last_number = LastNumberReward()
+
+
+def math_verify_reward(completions: list, solution: list, **kwargs) -> list[float | None]:
     r"""
     1.0 if the content of the completion's last `\boxed{}` equals the solution, else 0.0.
 
-    Args:
-        completions (`list[str]` or `list[list[dict[str, str]]]`):
-            Completions in the standard or the conversational format.
-        solution (`list[str]`):
-            Solutions: bare (`\frac{1}{3}`), boxed, or ending in `#### 42`.
-        **kwargs:
-            What else TRL hands to a reward; `log_extra` gets the extracted answers.
-
-    Returns `None` for a solution that cannot be parsed (TRL then skips the completion), with one warning for each.
+    [`MathVerifyReward`] with its defaults.
 
     ```python
     >>> math_verify_reward([r"It is \boxed{7+5+12}.", "It is 24."], ["24", "24"])
     [1.0, 0.0]
     ```
     """
-    return _rewards(_last_boxed, completions, solution, **kwargs)
+    return _math_verify(completions, solution, **kwargs)
 
 
-def last_number_reward(completions: list, solution: list[str], **kwargs) -> list[float | None]:
+def last_number_reward(completions: list, solution: list, **kwargs) -> list[float | None]:
     """
     1.0 if the last number of the completion equals the solution, else 0.0; for models that do not box their answers.
 
@@ -48,73 +132,4 @@ def last_number_reward(completions: list, solution: list[str], **kwargs) -> list
     [1.0, 0.0]
     ```
     """
-    return _rewards(_last_number, completions, solution, **kwargs)
-
-
-def _rewards(
-    extract: Callable[[str], str | None],
-    completions: list,
-    solution: list[str],
-    log_extra: Callable[[str, list], None] | None = None,
-    **kwargs,
-) -> list[float | None]:
-    contents = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
-    answers = [extract(content) for content in contents]
-    rewards = [_grade(gold, answer) for gold, answer in zip(map(str, solution), answers, strict=True)]
-    if log_extra is not None:
-        log_extra("answer", ["" if answer is None else answer for answer in answers])
-    return rewards
-
-
-def _last_boxed(text: str) -> str | None:
-    start = text.rfind(r"\boxed{")
-    if start < 0:
-        return None
-    start += len(r"\boxed{")
-    depth = 1
-    for position in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position]
-    return None
-
-
-def _last_number(text: str) -> str | None:
-    found = NUMBER.findall(text)
-    return found[-1].rstrip(",") if found else None
-
-
-@lru_cache(maxsize=2**16)
-def _grade(gold: str, answer: str | None) -> float | None:
-    parsed_gold = _parsed_gold(gold)
-    if parsed_gold is None:
-        return None
-    if answer is None or not answer.strip():
-        return 0.0
-    # math-verify looks at the last side of an equation only, so `1=24` would pass for 24
-    sides = (
-        [answer] if "=" in gold else [side for side in answer.split("=") if side.strip() and not NAME.fullmatch(side)]
-    )
-    return float(all(_equal(parsed_gold, side) for side in sides or [answer]))
-
-
-def _equal(parsed_gold: list, answer: str) -> bool:
-    return verify(parsed_gold, parse(rf"\boxed{{{answer}}}", **_limit("parsing_timeout")), **_limit("timeout_seconds"))
-
-
-@lru_cache(maxsize=2**16)
-def _parsed_gold(gold: str) -> list | None:
-    text = gold.rsplit("####", 1)[-1].strip()
-    in_dollars = re.findall(r"(?<!\\)\$([^$]+)(?<!\\)\$", text)
-    # A bare LaTeX solution is read as plain text, and then only its last number counts
-    boxed = text if r"\boxed{" in text else rf"\boxed{{{in_dollars[-1] if in_dollars else text}}}"
-    parsed = parse(boxed, **_limit("parsing_timeout")) if text else []
-    if not parsed:
-        logger.warning("the solution %r cannot be parsed; completions for it get no reward", gold)
-        return None
-    return parsed
-
-
-def _limit(name: str) -> dict[str, int | None]:
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    return {name: TIMEOUT if in_main_thread else None}
+    return _last_number(completions, solution, **kwargs)

@@ -1,0 +1,102 @@
+"""Floor 5: whether the verifier can read the solutions of a dataset, before anything trains on them."""
+
+import argparse
+from collections import Counter
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from trl import ScriptArguments
+
+from .compose import unknown
+from .grpo import load
+from .rewards import REASONS
+from .rewards.math_verify import golds_in
+from .rewards.verifier import Verifier
+
+
+class Row(NamedTuple):
+    """One row of the dataset: its number, its solution, and the verdict on the solution boxed as an answer."""
+
+    number: int
+    solution: object
+    verdict: str
+
+
+def read(arguments: list[str]) -> argparse.Namespace:
+    """The flags; raises `ValueError` with one line for a wrong one."""
+    parser = argparse.ArgumentParser(
+        prog="trl-entropy check-rewards",
+        description="Grade every solution of a dataset against itself, with the engine of math_verify_reward. Each "
+        "one, boxed as an answer, must score 1: a solution that does not gives no signal, or a wrong one.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.error = _raise
+    parser.add_argument("--dataset_name", required=True, help="name of the hub, or .jsonl, .json or .parquet file")
+    parser.add_argument("--dataset_config", help="configuration of the dataset")
+    parser.add_argument("--dataset_train_split", default="train", help="split")
+    parser.add_argument("--solution_column", default="solution", help="column that holds the solution")
+    parser.add_argument("--max_failures", type=float, default=0.01, help="share of rows that may fail")
+    parser.add_argument("--max_rows", type=int, default=20, help="failing rows to print")
+    parser.add_argument("--grading_deadline", type=float, default=3.0, help="seconds for each solution")
+    parser.add_argument("--grading_workers", type=int, help="processes; by default the cores, at most 8")
+    given = parser.parse_args(arguments)
+    if not 0 <= given.max_failures <= 1:
+        raise ValueError(f"max_failures must be a share from 0 to 1, got {given.max_failures}")
+    return given
+
+
+def _raise(message: str):
+    raise ValueError(message)
+
+
+def check(given: argparse.Namespace) -> bool:
+    """Print reasons and failing rows; whether no more than `max_failures` of the rows fail."""
+    verifier = Verifier(given.grading_deadline, given.grading_workers)
+    script = ScriptArguments(dataset_name=given.dataset_name, dataset_config=given.dataset_config)
+    dataset = load(script, given.dataset_name, given.dataset_train_split)
+    if given.solution_column not in dataset.column_names:
+        raise ValueError(
+            f"{unknown('dataset column', given.solution_column, dataset.column_names)}; set solution_column"
+        )
+    rows = graded(dataset[given.solution_column], verifier)
+    if not rows:
+        raise ValueError("the dataset is empty")
+    failing = [row for row in rows if row.verdict != "correct"]
+    _print(rows, failing[: given.max_rows])
+    share = len(failing) / len(rows)
+    passed = share <= given.max_failures
+    print(
+        f"{len(failing)} of {len(rows)} solutions do not score 1 against themselves ({share:.2%}); "
+        f"{'at most' if passed else 'more than'} the {given.max_failures:.2%} of max_failures"
+    )
+    return passed
+
+
+def graded(solutions: list, verifier: Verifier) -> list[Row]:
+    """Every solution graded against itself, with computer algebra also where it is written alike."""
+    golds = [golds_in(solution) for solution in solutions]
+    each = {gold: None for row in golds for gold in row}
+    verdicts = dict(zip(each, verifier.self_check(list(each)), strict=True))
+    worst = [next((verdicts[gold] for gold in row if verdicts[gold] != "correct"), "correct") for row in golds]
+    return [
+        Row(number, solution, verdict if row else "unparsable_gold")
+        for number, (solution, row, verdict) in enumerate(zip(solutions, golds, worst, strict=True))
+    ]
+
+
+def _print(rows: list[Row], failing: list[Row]) -> None:
+    console = Console()
+    counts = Counter(row.verdict for row in rows)
+    table = Table("reason", "rows", "share")
+    for reason in REASONS:
+        if counts[reason]:
+            table.add_row(reason, str(counts[reason]), f"{counts[reason] / len(rows):.2%}")
+    console.print(table)
+    if failing:
+        table = Table("row", "reason", "solution", title="Failing rows", title_justify="left")
+        for row in failing:
+            table.add_row(str(row.number), row.verdict, repr(row.solution)[-200:])
+        console.print(table, markup=False)

@@ -1,0 +1,115 @@
+r"""Which part of a text is the answer: the last `\boxed{}`, or a fall-back that is asked for by name."""
+
+import re
+from collections.abc import Callable, Sequence
+
+
+# Fall-backs look at the end of a text only, so that no text can make them slow
+TAIL = 4096  # characters
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
+IN_MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+ANNOUNCED = re.compile(r"(?:answer\s*(?:is|:|=)|^\s*A:)[\s:*]*", re.IGNORECASE | re.MULTILINE)
+END_OF_SENTENCE = re.compile(r"\.\s|\.?\s*$|\n", re.MULTILINE)
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+|/\d+)?|-?\.\d+")
+# What may stand between two boxes that give one answer together
+CONNECTIVE = re.compile(r"(?:\s|[,;$.]|\\[()\[\],;]|\\q?quad|\\text\{\s*(?:and|or)\s*\}|and|or)*")
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{}` or `\fbox{}`; None if it is not closed."""
+    start = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
+    opening = OPENING.match(text, start) if start >= 0 else None
+    end = opening and closing_brace(text, opening.end())
+    return text[opening.end() : end] if end else None
+
+
+def closing_brace(text: str, start: int) -> int | None:
+    """Where the brace that is open at `start` closes; escaped braces do not count."""
+    depth = 1
+    for brace in BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return brace.start()
+    return None
+
+
+def all_boxed(text: str) -> str | None:
+    r"""The contents of the `\boxed{}` at the end that only commas, "and" or "or" separate, as a list."""
+    spans, start = [], 0
+    tail = text[-TAIL:]
+    while (opening := OPENING.search(tail, start)) is not None:
+        end = closing_brace(tail, opening.end())
+        if end is None:
+            return None
+        spans.append((opening.start(), tail[opening.end() : end], end + 1))
+        start = end + 1
+    run = spans[-1:]
+    for before in reversed(spans[:-1]):
+        if CONNECTIVE.fullmatch(tail, before[2], run[0][0]) is None:
+            break
+        run.insert(0, before)
+    return ", ".join(content for _, content, _ in run) if run else None
+
+
+def announced(text: str) -> str | None:
+    """What follows the last "answer is", "answer:" or "A:", up to the end of the sentence."""
+    tail = text[-TAIL:]
+    places = [match.end() for match in ANNOUNCED.finditer(tail)]
+    if not places:
+        return None
+    rest = tail[places[-1] :]
+    maths = IN_MATHS.match(rest)
+    if maths is not None:
+        return _inside(maths)
+    return rest[: END_OF_SENTENCE.search(rest).start()].strip(" *") or None
+
+
+def after_hashes(text: str) -> str | None:
+    """The rest of the line after the last `####`."""
+    _, hashes, rest = text[-TAIL:].rpartition("####")
+    return (rest.strip().split("\n")[0].strip() or None) if hashes else None
+
+
+def last_latex(text: str) -> str | None:
+    r"""The content of the last `$...$`, `$$...$$`, `\(...\)` or `\[...\]`."""
+    found = list(IN_MATHS.finditer(text[-TAIL:]))
+    return _inside(found[-1]) if found else None
+
+
+def last_number(text: str) -> str | None:
+    """The last number."""
+    found = NUMBER.findall(text[-TAIL:])
+    return found[-1].rstrip(",") if found else None
+
+
+def _inside(maths: re.Match) -> str:
+    return next(group for group in maths.groups() if group is not None).strip()
+
+
+SOURCES: dict[str, Callable[[str], str | None]] = {
+    "boxed": last_boxed,
+    "all_boxed": all_boxed,
+    "announced": announced,
+    "hashes": after_hashes,
+    "last_latex": last_latex,
+    "last_number": last_number,
+}
+
+
+def answer_in(text: str, sources: Sequence[str] = ("boxed",)) -> str | None:
+    """The answer in a completion: that of the first of `sources` that finds one, or None."""
+    found = (SOURCES[source](text) for source in sources)
+    return next((answer for answer in found if answer is not None and answer.strip()), None)
+
+
+def gold_in(solution: str) -> str:
+    r"""The answer in a solution: boxed, after `####`, in dollars, or bare; empty if there is none."""
+    text = solution.rsplit("####", 1)[-1].strip()[-TAIL:]
+    if OPENING.search(text):
+        return (all_boxed(text) or "").strip()
+    in_maths = [_inside(found) for found in IN_MATHS.finditer(text)]
+    if not in_maths:
+        return text.replace("$", "").strip() if text.strip("$ ") == "" else text
+    outside = IN_MATHS.sub("", text)
+    return ", ".join(in_maths) if CONNECTIVE.fullmatch(outside) else in_maths[-1]

@@ -1,0 +1,201 @@
+"""Verdicts that need no computer algebra: numbers, words, and answers written like the gold."""
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+from .answers import closing_brace
+
+
+LONGEST = 2000  # characters of an answer; no gold of MATH has more than 160
+ROUNDED = Fraction(1, 10**5)  # relative tolerance where there are decimals
+DIGITS = r"[0-9]{1,300}"
+INTEGER = rf"(?:[0-9]{{1,3}}(?:,[0-9]{{3}}){{1,100}}|{DIGITS})"
+DECIMAL = re.compile(rf"([+-]?)({INTEGER}?)(?:\.({DIGITS})?)?")
+FRACTION = re.compile(
+    rf"([+-]?)\\frac(?:\{{([+-]?{DIGITS})\}}|([0-9]))(?:\{{({DIGITS})\}}|([0-9]))|([+-]?)({DIGITS})/({DIGITS})"
+)
+# What an answer may set equal to its value: `x`, `x_1`, `f(2)`
+NAME = re.compile(r"\s*\\?[A-Za-z]+(?:_(?:\{\w+\}|\w+))?\s*(?:\([^()]*\))?\s*")
+EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
+PERCENT = re.compile(r"\s*(?:\\%|%|\\?\s*\\text\{\s*percent\s*\}|percent|pct)\s*\.?\s*$")
+UNIT = re.compile(
+    r"(?:\\[ ,;:!]|~|\s)*(?:\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}(?:\^\{?[23]\}?)?|\^\{?\\circ\}?)\s*$"
+)
+DOLLAR = re.compile(r"\s*\\?\$\s*")
+SPACING = re.compile(
+    r"(?<!\\)\\[,;:! ]|~|\\q?quad(?![A-Za-z])|\\displaystyle(?![A-Za-z])|\\(?:left|right)(?![A-Za-z])"
+)
+WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|textrm|mbox|operatorname|bf|rm)\s*\{")
+SPACE = re.compile(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])")
+CHOICE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
+PHRASE = re.compile(r"[^\W\d_]+(?:[\s,.'-]+[^\W\d_]+)*\.?")
+LONG_WORD = re.compile(r"[^\W\d_]{4,}")
+TIME = re.compile(r"([0-9]{1,2})\s*:\s*([0-9]{2})")
+IN_BASE = re.compile(r"([0-9A-Za-z]{1,300})_(?:\{([0-9]{1,2})\}|([0-9]))")
+
+
+@lru_cache(maxsize=2**16)
+def normalised(text: str) -> str:
+    r"""The text without what LaTeX only typesets: spacing, `\left`, `\dfrac`, `\text{}`, a final full stop."""
+    text = SPACING.sub(lambda found: "" if found[0] in (r"\left", r"\right", r"\!") else " ", text.strip())
+    text = text.replace("{,}", ",").replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    text = _unwrapped(text).strip().removesuffix(".").strip()
+    return SPACE.sub("", text)
+
+
+def _unwrapped(text: str) -> str:
+    while (wrapper := WRAPPER.search(text)) is not None:
+        end = closing_brace(text, wrapper.end())
+        if end is None:
+            return text
+        text = text[: wrapper.start()] + text[wrapper.end() : end] + text[end + 1 :]
+    return text
+
+
+def without_percent(text: str) -> tuple[str, bool]:
+    """The text without a percent sign at its end, and whether there was one."""
+    found = PERCENT.search(text)
+    return (text[: found.start()], True) if found else (text, False)
+
+
+@lru_cache(maxsize=2**16)
+def is_words(gold: str) -> bool:
+    r"""Whether the text is no maths: `\text{Evelyn}`, `(C)`, `\text{no}`, `Friday`."""
+    bare = _bare(gold)
+    wrapped = WRAPPER.search(gold) is not None
+    if CHOICE.fullmatch(bare):
+        return wrapped or bare.startswith("(")
+    return (wrapped or LONG_WORD.search(bare) is not None) and PHRASE.fullmatch(bare) is not None
+
+
+def _letters(text: str) -> str:
+    bare = _bare(text)
+    choice = CHOICE.fullmatch(bare)
+    return choice[1] if choice else re.sub(r"[\s.'-]", "", bare).casefold()
+
+
+def _bare(text: str) -> str:
+    return " ".join(_unwrapped(text).split()).strip("$., ")
+
+
+class Number(NamedTuple):
+    """A plain number."""
+
+    value: Fraction
+    percent: bool
+    decimal: bool
+
+
+@lru_cache(maxsize=2**16)
+def number(text: str) -> Number | None:
+    """The plain number that the text is, with its unit or currency ignored, or None."""
+    text, percent = without_percent(normalised_number(text))
+    value = _value(text.strip())
+    return None if value is None else Number(value, percent, "." in text)
+
+
+def normalised_number(text: str) -> str:
+    r"""The text without typesetting of numbers: `1{,}000`, `1,\!000`, `\$5`, `5\text{ cm}`, `90^\circ`."""
+    text = re.sub(r",(?:\\!)+\s*|\{,\}", ",", text.strip()).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    text = DOLLAR.sub("", text.removesuffix(".").strip(), count=1) if DOLLAR.match(text) else text
+    percent, unit = PERCENT.search(text), UNIT.search(text)
+    return text if percent or not unit else text[: unit.start()]
+
+
+def _value(text: str) -> Fraction | None:
+    decimal = DECIMAL.fullmatch(text)
+    if decimal is not None and (decimal[2] or decimal[3]):
+        sign, whole, digits = decimal.groups()
+        return Fraction(f"{sign}{whole.replace(',', '') or 0}.{digits or 0}")
+    fraction = FRACTION.fullmatch(text)
+    if fraction is None:
+        return None
+    outer, *parts = fraction[1] or fraction[6] or "", *(part for part in fraction.groups()[1:5] if part)
+    top, bottom = parts or fraction.groups()[6:8]
+    if int(bottom) == 0:
+        return None
+    return Fraction(int(top), int(bottom)) * (-1 if outer == "-" else 1)
+
+
+def value_of_gold(gold: str) -> str:
+    """The last side of a gold that is an equation between numbers (`4+20=24`), else the gold."""
+    *others, last = EQUALS.split(gold)
+    return last if others and not any(map(str.isalpha, gold)) else gold
+
+
+def sides(gold: str, answer: str) -> list[str]:
+    """
+    The sides of an answer that is an equation, less names (`x=24`); the answer itself if the gold is one too.
+
+    math-verify looks at the last side only, so `1=24` would pass for 24.
+    """
+    if not EQUALS.search(answer) or EQUALS.search(gold) or "," in answer:
+        return [answer]
+    return [side for side in EQUALS.split(answer) if side.strip() and not NAME.fullmatch(side)] or [answer]
+
+
+def is_same(gold: str, answer: str) -> bool:
+    """Whether the two differ in typesetting only."""
+    return normalised(gold) == normalised(answer)
+
+
+def plain_verdict(gold: str, answer: str) -> str | None:
+    """
+    "correct" or "wrong" where no computer algebra is needed, else None.
+
+    Numbers are compared exactly, decimals to 6 places as math-verify does. A gold `50%` takes `50%`, `50` and `0.5`; a
+    gold `50` takes `50` alone.
+    """
+    gold = value_of_gold(gold)
+    right = _words_agree(gold, answer)
+    if right is None:
+        right = _forms_agree(gold, answer)
+    if right is None:
+        right = _numbers_agree(gold, answer)
+    return None if right is None else "correct" if right else "wrong"
+
+
+def _words_agree(gold: str, answer: str) -> bool | None:
+    letters = CHOICE.fullmatch(_bare(gold)) and CHOICE.fullmatch(_bare(answer))
+    return _letters(gold) == _letters(answer) if letters or is_words(gold) else None
+
+
+def _forms_agree(gold: str, answer: str) -> bool | None:
+    """Times of day, and numbers in a base."""
+    for form in (TIME, IN_BASE):
+        wanted, given = form.fullmatch(normalised(gold)), form.fullmatch(normalised(answer))
+        if wanted and given:
+            return _value_of(wanted) == _value_of(given)
+    return None
+
+
+def _numbers_agree(gold: str, answer: str) -> bool | None:
+    wanted = number(gold)
+    if wanted is None:
+        return None
+    given = [number(side) for side in sides(gold, answer)]
+    return all(_equal(wanted, value) for value in given) if None not in given else None
+
+
+def _value_of(found: re.Match) -> tuple | int | str:
+    if found.re is TIME:
+        return int(found[1]), int(found[2])
+    base = int(found[2] or found[3])
+    digits = [int(digit, 36) for digit in found[1]]
+    return sum(d * base**place for place, d in enumerate(reversed(digits))) if max(digits) < base else found[0]
+
+
+def _equal(gold: Number, answer: Number) -> bool:
+    if gold.percent:
+        values = [answer.value] if answer.percent else [answer.value, answer.value * 100]
+    else:
+        values = [answer.value / 100 if answer.percent else answer.value]
+    return any(_close(gold.value, value, gold.decimal or answer.decimal) for value in values)
+
+
+def _close(gold: Fraction, answer: Fraction, decimal: bool) -> bool:
+    if gold == answer or not decimal:
+        return gold == answer
+    return round(gold, 6) == round(answer, 6) and abs(gold - answer) <= ROUNDED * max(abs(gold), abs(answer))

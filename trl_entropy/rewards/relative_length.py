@@ -1,0 +1,103 @@
+"""A bonus for right completions that are shorter than the other right ones of their group."""
+
+from collections import defaultdict
+
+from .math_verify import MathVerifyReward
+
+
+class RelativeLengthReward:
+    r"""
+    Bonus of a right completion by its length relative to the right ones of its group; 0 for all others.
+
+    For a correct completion i of a group in which a share of at least `accuracy` is correct:
+
+        bonus_i = clip((mean length of the correct - length_i) / length_scale, low, high)
+
+    Use it beside [`math_verify_reward`], so that a right completion gets 1 + bonus. A group is the completions of one
+    prompt in the rollout batch, on all ranks. Lengths are in tokens.
+
+    Args:
+        accuracy (`float`, *optional*, defaults to `0.75`):
+            Share of correct completions from which a group gets the bonus.
+        length_scale (`float`, *optional*, defaults to `500`):
+            Tokens that are worth a bonus of 1.
+        low (`float`, *optional*, defaults to `-0.5`), high (`float`, *optional*, defaults to `1.0`):
+            Bounds of the bonus.
+        correct (`MathVerifyReward`, *optional*):
+            What tells which completions are correct.
+
+    Reference: Dissecting Long-CoT Reasoning Models (https://huggingface.co/papers/2506.04913).
+    """
+
+    __name__ = "relative_length_reward"
+
+    def __init__(
+        self,
+        accuracy: float = 0.75,
+        length_scale: float = 500,
+        low: float = -0.5,
+        high: float = 1.0,
+        correct: MathVerifyReward | None = None,
+    ):
+        if not length_scale > 0:
+            raise ValueError(f"length_scale must be above 0 tokens, got {length_scale}")
+        if not low <= high:
+            raise ValueError(f"low must not be above high, got low={low} and high={high}")
+        self.accuracy, self.length_scale, self.low, self.high = accuracy, length_scale, low, high
+        self.correct = correct or MathVerifyReward()
+
+    def __call__(
+        self, prompts: list, completions: list, completion_ids: list[list[int]], solution: list, **kwargs
+    ) -> list[float | None]:
+        """The bonus of each completion; None where the solution cannot be read."""
+        _, verdicts = self.correct.verdicts(completions, solution)
+        groups = defaultdict(list)
+        for prompt, length, right in _on_all_ranks(
+            [
+                (repr(prompt), len(ids), verdict == "correct")
+                for prompt, ids, verdict in zip(prompts, completion_ids, verdicts, strict=True)
+            ]
+        ):
+            groups[prompt].append((length, right))
+        means = {prompt: self._mean_length(members) for prompt, members in groups.items()}
+        return [
+            None if verdict == "unparsable_gold" else self._bonus(means[repr(prompt)], len(ids), verdict == "correct")
+            for prompt, ids, verdict in zip(prompts, completion_ids, verdicts, strict=True)
+        ]
+
+    def _mean_length(self, members: list[tuple[int, bool]]) -> float | None:
+        right = [length for length, correct in members if correct]
+        return sum(right) / len(right) if right and len(right) >= self.accuracy * len(members) else None
+
+    def _bonus(self, mean: float | None, length: int, correct: bool) -> float:
+        if mean is None or not correct:
+            return 0.0
+        return min(self.high, max(self.low, (mean - length) / self.length_scale))
+
+    def __reduce__(self):
+        return type(self), (self.accuracy, self.length_scale, self.low, self.high, self.correct)
+
+
+def _on_all_ranks(members: list) -> list:
+    """A group may be split over ranks."""
+    import torch.distributed as dist  # the grading process imports this package, and has no use for torch
+
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return members
+    gathered = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, members)
+    return [member for rank in gathered for member in rank]
+
+
+_relative_length = RelativeLengthReward()
+
+
+def relative_length_reward(
+    prompts: list, completions: list, completion_ids: list[list[int]], solution: list, **kwargs
+) -> list[float | None]:
+    """
+    Bonus of a right completion that is shorter than the other right ones of its group; beside math_verify_reward.
+
+    [`RelativeLengthReward`] with its defaults.
+    """
+    return _relative_length(prompts, completions, completion_ids, solution, **kwargs)

@@ -1,0 +1,169 @@
+"""
+The process that grades: it has math-verify loaded, forks workers, and kills one that is over its deadline.
+
+The parent starts it as a new program, so that no state of the parent (threads, CUDA, locks, `__main__`) comes along.
+It computes nothing itself and so always answers: a thread cannot stop big-integer arithmetic, which holds the
+interpreter, and neither can a signal handler in Python.
+"""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections import deque
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+
+
+MEMORY = 4 * 2**30  # bytes of address space of a worker
+PATIENCE = 1.0  # seconds between two looks at whether the parent still lives
+
+
+def main(channel: int, parent: int, workers: int, deadline: float) -> None:
+    """Answer lists of (gold, answer) with lists of verdicts until the parent closes the channel or ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    logging.disable(logging.WARNING)  # math-verify warns that it has no time limit of its own: here it needs none
+    from .algebra import algebraic_verdict  # loaded once, before the forks
+
+    for gold, answer in (("2", r"\sqrt{4}"), ("x+1", "1+x"), (r"\frac{1}{2}", "1,2")):  # first calls are slow
+        algebraic_verdict(gold, answer)
+    gc.collect()
+    gc.freeze()
+    connection = Connection(channel)
+    team = Team(algebraic_verdict, workers, deadline, parent)
+    connection.send(os.getpid())
+    try:
+        while True:
+            while not connection.poll(PATIENCE):
+                if os.getppid() != parent:
+                    return
+            connection.send(team.grade(connection.recv()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    finally:
+        team.dismiss()
+
+
+class Worker:
+    """A forked process that grades one pair at a time."""
+
+    def __init__(self, verdict, deadline: float, others: list["Worker"]):
+        self.connection, theirs = Pipe()
+        self.deadline = deadline
+        self.process = os.fork()
+        if self.process == 0:
+            for other in others:
+                other.connection.close()
+            self.connection.close()
+            _work(verdict, theirs, deadline)
+        theirs.close()
+
+    def give(self, number: int, pair: tuple[str, str]) -> None:
+        self.number, self.gold = number, pair[0]
+        self.due = time.monotonic() + self.deadline
+        self.connection.send(pair)
+
+    def kill(self) -> None:
+        os.kill(self.process, signal.SIGKILL)
+        os.waitpid(self.process, 0)
+        self.connection.close()
+
+
+class Team:
+    """Workers that share out the pairs."""
+
+    def __init__(self, verdict, workers: int, deadline: float, parent: int):
+        self.verdict, self.size, self.deadline, self.parent = verdict, workers, deadline, parent
+        self.workers: list[Worker] = []
+
+    def grade(self, pairs: list[tuple[str, str]]) -> list[str]:
+        """A verdict for each pair, `timeout` for one over the deadline and `error` for one that ended its worker."""
+        verdicts = [""] * len(pairs)
+        waiting: dict[str, deque[int]] = {}
+        for number, (gold, _) in enumerate(pairs):
+            waiting.setdefault(gold, deque()).append(number)
+        while len(self.workers) < min(self.size, len(pairs)):
+            self._hire()
+        idle, busy = self.workers[: len(pairs)], {}
+        while waiting or busy:
+            while idle and waiting:
+                worker = idle.pop()
+                number = _next(waiting, getattr(worker, "gold", None))
+                try:
+                    worker.give(number, pairs[number])
+                except BrokenPipeError:  # it has been killed from outside
+                    worker = self._replace(worker)
+                    worker.give(number, pairs[number])
+                busy[worker.connection] = worker
+            first_due = min(worker.due for worker in busy.values()) - time.monotonic()
+            for connection in wait(list(busy), max(0.0, min(first_due, PATIENCE))):
+                worker = busy.pop(connection)
+                try:
+                    verdicts[worker.number] = connection.recv()
+                    idle.append(worker)
+                except (EOFError, ConnectionResetError):
+                    verdicts[worker.number] = "error"
+                    idle.append(self._replace(worker))
+            now = time.monotonic()
+            for worker in [worker for worker in busy.values() if worker.due <= now]:
+                del busy[worker.connection]
+                verdicts[worker.number] = "timeout"
+                idle.append(self._replace(worker))
+            if os.getppid() != self.parent:
+                raise EOFError
+        return verdicts
+
+    def dismiss(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+    def _hire(self) -> Worker:
+        worker = Worker(self.verdict, self.deadline, self.workers)
+        self.workers.append(worker)
+        return worker
+
+    def _replace(self, worker: Worker) -> Worker:
+        self.workers.remove(worker)
+        worker.kill()
+        return self._hire()
+
+
+def _next(waiting: dict[str, deque[int]], gold: str | None) -> int:
+    """The next pair, of the gold that the worker has parsed already if there is one."""
+    gold = gold if gold in waiting else next(iter(waiting))
+    number = waiting[gold].popleft()
+    if not waiting[gold]:
+        del waiting[gold]
+    return number
+
+
+def _work(verdict, connection: Connection, deadline: float) -> None:
+    _limit_memory()
+    quiet = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(quiet, stream)
+    # The default action ends the process even while Python cannot run: the last resort if the server is gone
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    code = 1
+    try:
+        while True:
+            pair = connection.recv()
+            signal.setitimer(signal.ITIMER_REAL, 2 * deadline)
+            answer = verdict(*pair)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send(answer)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        code = 0
+    finally:  # a forked process must not run what the server has registered for its exit
+        os._exit(code)
+
+
+def _limit_memory() -> None:
+    if sys.platform == "linux":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        allowed = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
