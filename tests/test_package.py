@@ -71,7 +71,7 @@ def upward_imports(path: Path, tree: ast.Module) -> set[str]:
 
 
 def private_names_of_others(tree: ast.Module, own: set[str]) -> set[str]:
-    """Attributes with one leading underscore that the package does not define; those of named tuples and os._exit are public."""
+    """Attributes with one leading underscore that the package does not define, less some of the standard library."""
     own = own | {"_replace", "_asdict", "_fields", "_exit"}
     return {
         node.attr
