@@ -6,12 +6,10 @@ import yaml
 
 from trl_entropy import EntropyGRPOConfig, cli
 from trl_entropy.catalogue import catalogue, first_line
-from trl_entropy.config import presets
+from trl_entropy.config import SECTIONS, presets
 from trl_entropy.grpo import prepare
 from trl_entropy.laws import LAWS
 from trl_entropy.rewards import REWARDS
-from trl_entropy.terms import TERMS
-from trl_entropy.weights import WEIGHTS
 
 
 SETTINGS = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
@@ -40,6 +38,7 @@ def test_sections_are_those_of_the_flags():
     assert [title.split()[0] for title in catalogue()] == [
         "entropy_control",
         "token_weights",
+        "advantage_bonuses",
         "loss_terms",
         "laws",
         "knobs",
@@ -52,7 +51,7 @@ def test_names_that_the_errors_offer_are_listed():
     assert offered(refusal(token_weights={"?": {}})) == section("token_weights").keys()
     assert offered(refusal(loss_terms={"?": {}})) == section("loss_terms").keys()
     assert offered(refusal(controllers={"c": {"law": "?", "knob": "entropy_coef"}})) == section("laws").keys()
-    every_rule = {"token_weights": dict.fromkeys(WEIGHTS), "loss_terms": dict.fromkeys(TERMS)}
+    every_rule = {section: dict.fromkeys(rules) for section, rules in SECTIONS.items()} | {"beta": 0.1}
     refused = refusal(**every_rule, controllers={"c": {"law": "pi", "knob": "?"}})
     assert offered(refused) == section("knobs").keys()
 
@@ -65,8 +64,7 @@ def test_rewards_that_the_error_offers_are_listed():
 
 def test_listed_names_are_those_of_the_package():
     assert section("entropy_control").keys() == PRESET_FILES.keys() == presets().keys()
-    assert section("token_weights").keys() == WEIGHTS.keys()
-    assert section("loss_terms").keys() == TERMS.keys()
+    assert all(section(name).keys() == rules.keys() for name, rules in SECTIONS.items())
     assert section("laws").keys() == LAWS.keys()
     assert section("reward_funcs").keys() >= REWARDS.keys()
     assert {"epsilon_low", "epsilon_high", "entropy_coef", "positive_advantage_coef"} <= section("knobs").keys()
@@ -75,7 +73,7 @@ def test_listed_names_are_those_of_the_package():
 @pytest.mark.parametrize("name", sorted(section("knobs")))
 def test_listed_knob_can_be_turned(name):
     kind, _, rule = name.rpartition(".")[0].partition(".")
-    rules = {kind: {rule: None}} if kind else {}
+    rules = {kind: {rule: None}, "beta": 0.1} if kind else {}
     spec = {"law": "bang_bang", "knob": name, "raises_entropy": True}
     (controller,) = EntropyGRPOConfig(**SETTINGS, **rules, controllers={"c": spec}).build_controllers()
     assert controller.knob.name == name

@@ -105,21 +105,21 @@ def test_effective_advantage_is_the_product_of_weights_and_advantage():
     tokens = random_tokens()
     a, b = Sign(positive_advantage_coef=0.5)(tokens), ConfidentSign(alpha=-0.5)(tokens)
     expected = torch.where(tokens.mask, a * b * tokens.advantages, 0.0)
-    torch.testing.assert_close(effective_advantages(tokens, {"a": a, "b": b}), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(effective_advantages(tokens, {"a": a, "b": b}, {}), expected, rtol=1e-6, atol=0)
 
 
 def test_product_commutes():
     tokens = random_tokens()
     rules = {"sign": Sign(positive_advantage_coef=0.3), "confident_sign": ConfidentSign(alpha=-0.7)}
     values = evaluate("token_weights", rules, tokens) | {"third": torch.rand(4, 5)}
-    results = [effective_advantages(tokens, dict(order)) for order in itertools.permutations(values.items())]
+    results = [effective_advantages(tokens, dict(order), {}) for order in itertools.permutations(values.items())]
     for result in results:
         torch.testing.assert_close(result, results[0], rtol=1e-6, atol=0)
 
 
 def test_product_of_none_is_the_advantage():
     tokens = random_tokens()
-    assert torch.equal(effective_advantages(tokens, {}), tokens.advantages)
+    assert torch.equal(effective_advantages(tokens, {}, {}), tokens.advantages)
 
 
 def test_rules_see_raw_tokens_whatever_stands_before_them():
@@ -132,7 +132,7 @@ def test_rules_see_raw_tokens_whatever_stands_before_them():
 def test_weights_pass_no_gradient():
     tokens = random_tokens()
     weight = torch.ones(4, 5, requires_grad=True)
-    assert not effective_advantages(tokens, {"a": weight * 2}).requires_grad
+    assert not effective_advantages(tokens, {"a": weight * 2}, {}).requires_grad
 
 
 def test_terms_are_summed_over_trained_tokens():
@@ -158,6 +158,6 @@ def test_faults_are_trained_tokens_with_a_weight_that_is_negative_or_not_finite(
     mask = torch.tensor([[True, True, True, True, True, False]])
     tokens = random_tokens(rows=1, length=6, mask=mask)
     bad = torch.tensor([[-0.1, math.nan, math.inf, -math.inf, 1.0, -5.0]])
-    assert faults(tokens, {"bad": bad}) == 4
-    assert faults(tokens, {"bad": bad, "worse": -torch.ones(1, 6)}) == 9
-    assert faults(tokens, {"good": torch.rand(1, 6), "zero": torch.zeros(1, 6)}) == 0
+    assert faults(tokens, {"bad": bad}, {}) == 4
+    assert faults(tokens, {"bad": bad, "worse": -torch.ones(1, 6)}, {}) == 9
+    assert faults(tokens, {"good": torch.rand(1, 6), "zero": torch.zeros(1, 6)}, {}) == 0

@@ -33,8 +33,9 @@ def test_defaults_are_those_of_trl():
         if field.name != "logging_dir" and getattr(ours, field.name) != getattr(trl, field.name)
     }
     assert changed <= {"run_name"}
-    assert (ours.build_token_weights(), ours.build_loss_terms(), ours.build_controllers()) == (
+    assert (*ours.build_rules().values(), ours.build_controllers()) == (
         {"sign": Sign()},
+        {},
         {},
         [],
     )
@@ -47,17 +48,17 @@ def test_rules_are_built_from_mappings_and_flags():
         token_weights={"confident_sign": {"alpha": -0.5}, "high_entropy": None},
         loss_terms={"confident_surrogate": {"alpha": 0.25, "threshold": 0.5}},
     )
-    assert made.build_token_weights() == {
+    assert made.build_rules()["token_weights"] == {
         "confident_sign": ConfidentSign(alpha=-0.5),
         "high_entropy": HighEntropy(),
         "sign": Sign(positive_advantage_coef=0.5, negative_advantage_coef=1.5),
     }
-    assert made.build_loss_terms() == {"confident_surrogate": ConfidentSurrogate(alpha=0.25, threshold=0.5)}
+    assert made.build_rules()["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(alpha=0.25, threshold=0.5)}
 
 
 def test_json_is_read_where_a_mapping_is_asked_for():
     made = config(token_weights='{"confident_sign": {"alpha": -0.5}}', controllers="{}")
-    assert made.build_token_weights()["confident_sign"] == ConfidentSign(alpha=-0.5)
+    assert made.build_rules()["token_weights"]["confident_sign"] == ConfidentSign(alpha=-0.5)
 
 
 def test_command_line_reads_flags_and_json():
@@ -67,7 +68,7 @@ def test_command_line_reads_flags_and_json():
         *("--controllers", json.dumps(controllers), "--off_policy_updates", "4"),
     )
     assert made.positive_advantage_coef == 0.25
-    assert made.build_token_weights()["confident_sign"].alpha == -0.5
+    assert made.build_rules()["token_weights"]["confident_sign"].alpha == -0.5
     assert made.build_controllers()[0].knob.name == "epsilon_high"
     assert made.steps_per_generation == 4
 
@@ -87,7 +88,7 @@ def test_yaml_reads_mappings(tmp_path):
     made = parsed("--config", str(recipe))
     (controller,) = made.build_controllers()
     assert (controller.law, controller.target) == (PI(kp=1.0, ki=0.5), 0.4)
-    assert made.build_loss_terms() == {"confident_surrogate": ConfidentSurrogate(alpha=0.25)}
+    assert made.build_rules()["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(alpha=0.25)}
 
 
 # Presets
@@ -125,7 +126,7 @@ def test_preset_with_entries_put_over_it():
         token_weights={"confident_sign": {"threshold": 0.8}, "high_entropy": {"fraction": 0.4}},
         controllers={"entropic": {"kp": 0.5}, "second": {"law": "stage", "knob": "positive_advantage_coef"}},
     )
-    assert made.build_token_weights()["confident_sign"] == ConfidentSign(threshold=0.8)
+    assert made.build_rules()["token_weights"]["confident_sign"] == ConfidentSign(threshold=0.8)
     first, second = made.build_controllers()
     assert (first.law, first.target, first.target_ratio) == (PI(0.5, 0.01), None, 0.5)
     assert second.law == Stage()
@@ -263,7 +264,7 @@ def test_settings_that_are_wrong_or_exclude_each_other_are_refused(arguments, me
 
 def test_weights_by_sign_stand_with_sequence_level_ratios():
     made = config(positive_advantage_coef=0.5, **SELECTIVE)
-    assert made.build_token_weights() == {"sign": Sign(positive_advantage_coef=0.5)}
+    assert made.build_rules()["token_weights"] == {"sign": Sign(positive_advantage_coef=0.5)}
     config(entropy_control="entropy_guided", **SELECTIVE)
 
 

@@ -15,6 +15,7 @@ from trl import DatasetMixtureConfig, GRPOConfig, ModelConfig, TrlParser
 
 import trl_entropy
 from trl_entropy import EntropyGRPOConfig
+from trl_entropy.bonuses import BONUSES
 from trl_entropy.grpo import GRPOArguments
 from trl_entropy.laws import LAWS
 from trl_entropy.terms import TERMS
@@ -27,8 +28,8 @@ PACKAGE = REPOSITORY / "trl_entropy"
 # Files and folders of the package from the lowest floor to the highest. An import goes down; within a floor it goes to
 # the left, and anywhere within a folder.
 FLOORS = (
-    ("tokens",),
-    ("weights", "terms", "laws", "measures", "rewards", "data"),
+    ("pool", "tokens"),
+    ("weights", "bonuses", "terms", "laws", "measures", "rewards", "data"),
     ("compose", "knobs", "controller"),
     ("config", "_seam"),
     ("callbacks", "trainer"),
@@ -194,6 +195,7 @@ def test_a_private_name_of_others_is_found(code, found):
 
 
 CATALOGUE = {("weights", name): entry for name, entry in WEIGHTS.items()}
+CATALOGUE |= {("bonuses", name): entry for name, entry in BONUSES.items()}
 CATALOGUE |= {("terms", name): entry for name, entry in TERMS.items()}
 CATALOGUE |= {("laws", name): entry for name, entry in LAWS.items()}
 every_method = pytest.mark.parametrize(("kind", "name"), sorted(CATALOGUE))
@@ -239,13 +241,13 @@ def test_snake_case(camel, snake):
     assert snake_case(camel) == snake
 
 
-@pytest.mark.parametrize("kind", ["weights", "terms", "laws"])
+@pytest.mark.parametrize("kind", ["weights", "bonuses", "terms", "laws"])
 def test_every_method_file_is_in_the_catalogue(kind):
     files = {path.stem for path in (PACKAGE / kind).glob("*.py")} - {"__init__", "law"}
     assert files == {name for other, name in CATALOGUE if other == kind}
 
 
-@pytest.mark.parametrize("catalogue", [WEIGHTS, TERMS, LAWS], ids=["weights", "terms", "laws"])
+@pytest.mark.parametrize("catalogue", [WEIGHTS, BONUSES, TERMS, LAWS], ids=["weights", "bonuses", "terms", "laws"])
 def test_catalogue_is_sorted(catalogue):
     assert list(catalogue) == sorted(catalogue)
 
@@ -289,7 +291,7 @@ def documented_flags(docstring: str) -> dict[str, str]:
 def test_help_of_every_flag_is_its_text_in_the_docstring():
     inherited = {field.name for field in fields(GRPOConfig)}
     own = {field.name: field for field in fields(EntropyGRPOConfig) if field.name not in inherited}
-    assert len(own) == 8
+    assert len(own) == 10
     assert {name: field.metadata["help"] for name, field in own.items()} == documented_flags(EntropyGRPOConfig.__doc__)
 
 

@@ -8,14 +8,16 @@ import torch
 from toy import random_tokens
 
 from trl_entropy import Rule, Tokens
+from trl_entropy.bonuses import BONUSES
 from trl_entropy.compose import effective_advantages, term_sum
 from trl_entropy.measures import entropy_by_sign
+from trl_entropy.pool import Pool
 from trl_entropy.terms import TERMS
-from trl_entropy.tokens import check_number, knob
+from trl_entropy.tokens import PER_TOKEN, check_number, knob
 from trl_entropy.weights import WEIGHTS
 
 
-CATALOGUE = WEIGHTS | TERMS
+CATALOGUE = WEIGHTS | BONUSES | TERMS
 # For every rule: parameters at which it acts on `random_tokens`, and those at which it is the identity
 ACTING = {
     "confident_sign": {"alpha": -0.5},
@@ -39,8 +41,16 @@ def acting(name: str) -> Rule:
 
 
 def rows(tokens: Tokens, index) -> Tokens:
-    names = ("logps", "old_logps", "entropies", "advantages", "mask")
-    return replace(tokens, **{name: getattr(tokens, name)[index] for name in names})
+    """Some of the completions, as a batch of their own."""
+    facts = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
+    parts = {name: value[index] for name, value in facts.items() if isinstance(value, torch.Tensor)}
+    return replace(tokens, pool=None, **parts)
+
+
+def with_padding(tokens: Tokens, garbage: float) -> Tokens:
+    """The same tokens with garbage wherever nothing is trained."""
+    dirty = {name: torch.where(tokens.mask, getattr(tokens, name), garbage) for name in PER_TOKEN}
+    return replace(tokens, pool=None, **dirty)
 
 
 def trained(tokens: Tokens, values: torch.Tensor) -> torch.Tensor:
@@ -48,23 +58,18 @@ def trained(tokens: Tokens, values: torch.Tensor) -> torch.Tensor:
 
 
 def in_one_pool(rule: Rule, parts: list[Tokens]) -> list[torch.Tensor]:
-    """The values of a rule on the parts of a batch, as ranks have them: a pool gives the values of all of them."""
-    asked: list[list[torch.Tensor]] = []
-    for part in parts:
-        asked.append([])
-        rule(replace(part, pool=lambda values, calls=asked[-1]: calls.append(values) or values))
-    answers = [torch.cat(values) for values in zip(*asked, strict=True)]
+    """The values of a rule on the micro-batches of a step."""
+    return [rule(replace(part, pool=Pool([other.detach() for other in parts]))) for part in parts]
 
-    def answer(part: Tokens) -> torch.Tensor:
-        remaining = iter(answers)
-        return rule(replace(part, pool=lambda values: next(remaining)))
 
-    return [answer(part) for part in parts]
+def effective(name: str, tokens: Tokens, value: torch.Tensor) -> torch.Tensor:
+    weights, bonuses = ({name: value}, {}) if name in WEIGHTS else ({}, {name: value})
+    return effective_advantages(tokens, weights, bonuses)
 
 
 def test_tables_of_these_tests_name_the_whole_catalogue():
     assert set(ACTING) == set(NEUTRAL) == set(CATALOGUE)
-    assert not set(WEIGHTS) & set(TERMS)
+    assert len(CATALOGUE) == len(WEIGHTS) + len(BONUSES) + len(TERMS)
 
 
 # Tokens
@@ -74,7 +79,7 @@ def test_pool_of_these_tests_is_that_of_all_parts():
     @dataclass(frozen=True)
     class Mean(Rule):
         def __call__(self, tokens):
-            return tokens.pool(tokens.entropies[tokens.mask]).mean().expand_as(tokens.mask)
+            return tokens.pool.mean(lambda batch: batch.entropies).expand_as(tokens.mask)
 
     tokens = random_tokens()
     parts = [rows(tokens, slice(0, 1)), rows(tokens, slice(1, 4))]
@@ -106,13 +111,14 @@ def test_mask_of_another_kind_is_refused(mask):
 
 def test_detached_tokens_are_equal_and_carry_no_gradient():
     ones = torch.ones(4, 5, requires_grad=True)
-    tokens = random_tokens(logps=-ones, entropies=2 * ones, step=4, pool=torch.neg)
+    pool = Pool([])
+    tokens = random_tokens(logps=-ones, entropies=2 * ones, step=4, pool=pool)
     assert tokens.logps.requires_grad
     detached = tokens.detach()
     assert not detached.logps.requires_grad
     assert not detached.entropies.requires_grad
     assert torch.equal(detached.logps, tokens.logps)
-    assert (detached.step, detached.pool) == (4, torch.neg)
+    assert (detached.step, detached.pool) == (4, pool)
 
 
 def test_gradient_of_padding_is_zero():
@@ -200,7 +206,7 @@ def test_weights_are_not_negative(name, seed, dtype):
     rules = [acting(name)]
     for parameter in fields(CATALOGUE[name]):  # and at both ends of every range
         for end in ("low", "high"):
-            if math.isfinite(parameter.metadata[end]):
+            if math.isfinite(parameter.metadata.get(end, math.inf)):
                 rules.append(CATALOGUE[name](**{**ACTING[name], parameter.name: parameter.metadata[end]}))
     assert all((rule(tokens) >= 0).all() for rule in rules)
 
@@ -249,7 +255,8 @@ def test_order_of_the_batch_does_not_matter(name, seed):
     tokens = random_tokens(seed)
     order = torch.tensor([2, 0, 3, 1])
     shuffled = rows(tokens, order)
-    assert torch.equal(trained(shuffled, acting(name)(shuffled)), trained(tokens, acting(name)(tokens))[order])
+    expected = trained(tokens, acting(name)(tokens))[order]
+    torch.testing.assert_close(trained(shuffled, acting(name)(shuffled)), expected, rtol=1e-5, atol=1e-7)
 
 
 @every_seed
@@ -258,7 +265,8 @@ def test_split_of_the_batch_does_not_matter_in_the_same_pool(name, seed):
     tokens = random_tokens(seed)
     parts = [rows(tokens, slice(0, 1)), rows(tokens, slice(1, 4))]
     values = torch.cat(in_one_pool(acting(name), parts))
-    assert torch.equal(trained(tokens, values), trained(tokens, acting(name)(tokens)))
+    # sums over the pool are added up in another order
+    torch.testing.assert_close(trained(tokens, values), trained(tokens, acting(name)(tokens)), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf, 1e30])
@@ -266,15 +274,14 @@ def test_split_of_the_batch_does_not_matter_in_the_same_pool(name, seed):
 @every_rule
 def test_padding_does_not_matter(name, seed, garbage):
     tokens = random_tokens(seed)
-    names = ("logps", "old_logps", "entropies", "advantages")
-    dirty = replace(tokens, **{key: torch.where(tokens.mask, getattr(tokens, key), garbage) for key in names})
+    dirty = with_padding(tokens, garbage)
     value, dirty_value = acting(name)(tokens), acting(name)(dirty)
     assert not tokens.mask.all()
     assert torch.equal(trained(dirty, dirty_value), trained(tokens, value))
     # what a rule gives outside of the mask must not matter either
     dirty_value = torch.where(tokens.mask, dirty_value, garbage)
-    if name in WEIGHTS:
-        expected, actual = (effective_advantages(t, {name: v}) for t, v in ((tokens, value), (dirty, dirty_value)))
+    if name not in TERMS:
+        expected, actual = (effective(name, t, v) for t, v in ((tokens, value), (dirty, dirty_value)))
     else:
         expected, actual = (term_sum(t, {name: v}) for t, v in ((tokens, value), (dirty, dirty_value)))
     assert torch.equal(actual, expected)
@@ -284,8 +291,7 @@ def test_padding_does_not_matter(name, seed, garbage):
 @every_seed
 def test_padding_does_not_matter_to_the_measure(seed, garbage):
     tokens = random_tokens(seed)
-    names = ("logps", "old_logps", "entropies", "advantages")
-    dirty = replace(tokens, **{key: torch.where(tokens.mask, getattr(tokens, key), garbage) for key in names})
+    dirty = with_padding(tokens, garbage)
     expected, actual = entropy_by_sign(tokens), entropy_by_sign(dirty)
     assert expected.keys() == actual.keys()
     assert all(torch.equal(a, b) for name in expected for a, b in zip(expected[name], actual[name], strict=True))
@@ -326,6 +332,8 @@ def bandit_entropy_change(rule: Rule, rewards: torch.Tensor, probabilities: torc
     tokens = Tokens(chosen, chosen.detach(), entropy.expand(actions.shape), advantages, torch.ones_like(chosen).bool())
     if isinstance(rule, tuple(WEIGHTS.values())):
         objective = rule(tokens.detach()) * advantages * chosen  # its gradient is that of r A on-policy
+    elif isinstance(rule, tuple(BONUSES.values())):
+        objective = (advantages + rule(tokens.detach())) * chosen
     else:
         objective = advantages * chosen - rule(tokens)  # a term is added to the loss
     (slope,) = torch.autograd.grad((probabilities.unsqueeze(1) * objective).sum(), chosen)
@@ -352,7 +360,7 @@ def test_every_direction_that_the_catalogue_declares_is_tested():
         (name, parameter.name)
         for name, rule in CATALOGUE.items()
         for parameter in fields(rule)
-        if parameter.metadata["raises_entropy"] is not None
+        if parameter.metadata.get("raises_entropy") is not None
     }
     assert declared == {(name, parameter) for name, parameter, _ in DIRECTIONS}
 

@@ -441,7 +441,7 @@ def halves(tokens):
 def test_weight_that_is_negative_or_not_finite_ends_the_run_before_it_trains(build, rule):
     trainer = build(trainer_class=EntropyGiven, token_weights={f"{__name__}.{rule.__name__}": {}})
     before = parameters(trainer)
-    message = rf"a weight was negative or not finite at step 0: one of {__name__}\.{rule.__name__}"
+    message = rf"a weight was negative, or a weight or bonus not finite, at step 0: one of {__name__}\.{rule.__name__}"
     with pytest.raises(ValueError, match=message):
         trainer.train()
     assert same(parameters(trainer), before)

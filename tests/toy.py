@@ -135,12 +135,20 @@ def random_tokens(seed: int = 0, rows: int = 4, length: int = 5, dtype=torch.flo
     logps = torch.where(uniform(0, 1) < 0.4, uniform(-0.05, 0.0), uniform(-4.0, -0.1))
     advantages = torch.randn(rows, 1, generator=generator).to(dtype)
     advantages[-1] = 0.0
+    entropies = uniform(0.0, 3.0)
+    group_rewards = torch.randint(0, 2, (rows, 4), generator=generator).to(dtype)
+    group_rewards[:, 0], group_rewards[:, 1] = 1.0, 0.0
     facts = {
         "logps": logps,
         "old_logps": (logps + uniform(-0.5, 0.5)).clamp(max=0.0),
-        "entropies": uniform(0.0, 3.0),
+        "entropies": entropies,
         "advantages": advantages.expand(rows, length).clone(),
         "mask": torch.arange(length) < lengths,
+        "completions": torch.randint(2**62, (rows,), generator=generator),
+        "old_entropies": (entropies + uniform(-0.2, 0.2)).clamp(min=0.0),
+        "ref_logps": (logps + uniform(-0.5, 0.5)).clamp(max=0.0),
+        "group_rewards": group_rewards,
+        "expected_discriminator": uniform(-0.2, 0.2),
     }
     return Tokens(**{**facts, **changes})
 
@@ -211,12 +219,10 @@ def table(logits: torch.Tensor, plain: bool = False, **arguments):
         sync_gradients=True,
         gather=lambda values: values,
         reduce=lambda values, reduction: values,
-        pad_across_processes=lambda values, dim, pad_index: values,
     )
     trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
     if not plain:
-        trainer.token_weights = args.build_token_weights()
-        trainer.loss_terms = args.build_loss_terms()
+        trainer.token_weights, trainer.advantage_bonuses, trainer.loss_terms = args.build_rules().values()
         trainer._means = Means()
     return trainer
 

@@ -9,11 +9,14 @@ whose advantages are decided at the moment they are read, from the log-probs and
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .tokens import Tokens
+from .pool import Pool
+from .tokens import Tokens, mixed
 
 
 STATE_FILE = "entropy_control.json"
@@ -21,6 +24,10 @@ STATE_FILE = "entropy_control.json"
 
 class SeamError(RuntimeError):
     """TRL no longer computes its loss in the order the seam relies on, so that the rules could not act."""
+
+
+class _Seen(Exception):
+    """The facts of a micro-batch are known: the rest of its loss is not wanted."""
 
 
 class LateAdvantages(dict):
@@ -46,6 +53,16 @@ class LossSeam:
     _facts: dict[str, Tensor] | None = None
     # Whether the loss of this training step came through the seam
     _reached = False
+    # The tokens of this optimizer step, and those of the last one if pooling is lagged
+    _pool: Pool | None = None
+    _next_pool: Pool | None = None
+    # While completions are generated: log-probs and entropies under the policy that generates them
+    _old: tuple[Tensor, Tensor] | None = None
+    _rewards: Tensor | None = None
+
+    def needs(self) -> set[str]:
+        """What the active rules read besides the facts that are always there."""
+        return set()
 
     def effective_advantages(self, raw: Tensor, tokens: Tokens) -> Tensor:
         """What TRL's loss gets instead of `raw`: `(B, T)`, or `raw` itself."""
@@ -75,14 +92,19 @@ class LossSeam:
             raise SeamError(
                 "TRL trained without calling `_compute_loss`, so no rule could act: set use_liger_kernel=False"
             )
+        if self.accelerator.sync_gradients:
+            self._pool, self._next_pool = self._next_pool, None
         return loss
 
     def _compute_loss(self, model, inputs):
         tokens = None
+        needs = self.needs()
+        if "pool" in needs and self.model.training and self._pool is None and self.args.pooling == "exact":
+            self._pool = self._look_ahead(model)
 
         def decide(raw: Tensor) -> Tensor:
             nonlocal tokens
-            tokens = self._tokens(inputs, raw)
+            tokens = self._tokens(inputs, raw, needs)
             return self.effective_advantages(raw, tokens.detach())
 
         self._facts = {}
@@ -101,14 +123,73 @@ class LossSeam:
         extra = self.extra_loss(tokens)
         return loss if extra is None else loss + extra / self._tokens_per_update(inputs)
 
+    def _look_ahead(self, model) -> Pool | None:
+        """The pool of all micro-batches of the optimizer step; None if there is but one."""
+        steps = self.current_gradient_accumulation_steps
+        if steps == 1:
+            return None
+        ahead = [(self._step + offset) % self.args.steps_per_generation for offset in range(steps)]
+        return Pool([self._facts_of(model, self._buffered_inputs[index]) for index in ahead], self._sum_over_ranks)
+
+    def _facts_of(self, model, inputs: dict) -> Tokens:
+        """The facts of a micro-batch without its loss: TRL's own computation up to where it reads the advantages."""
+        tokens = None
+
+        def decide(raw: Tensor) -> Tensor:
+            nonlocal tokens
+            tokens = self._tokens(inputs, raw, self.needs() - {"pool"} | {"completions"})
+            raise _Seen
+
+        self._facts = {}
+        try:
+            with torch.no_grad():
+                super()._compute_loss(model, LateAdvantages(inputs, decide))
+        except _Seen:
+            return tokens.detach()
+        finally:
+            self._facts = None
+        raise SeamError("TRL computed a loss without reading `advantages`; see docs/architecture.md")
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values, reduction="sum")
+
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
         # Also called, outside of a loss, for the old and the reference policy. TRL < 1.7 returns two values.
+        wants_old = self._facts is None and "old_entropies" in self.needs()
+        if wants_old:
+            kwargs["compute_entropy"] = True
         outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         if self._facts is not None:
             self._facts = {"logps": outputs[0], "entropies": outputs[1]}
+        elif wants_old and self._old is None:
+            self._old = outputs[0], outputs[1]
         return outputs
 
-    def _tokens(self, inputs: dict, raw_advantages: Tensor) -> Tokens:
+    def _calculate_rewards(self, *args, **kwargs):
+        self._rewards = super()._calculate_rewards(*args, **kwargs)
+        return self._rewards
+
+    def _generate_and_score_completions(self, inputs):
+        self._old = None
+        outputs = super()._generate_and_score_completions(inputs)
+        # What is added here is shuffled and split with the rest of the batch
+        if "group_rewards" in self.needs():
+            outputs["group_rewards"] = self._group_rewards(len(inputs))
+        if self._old is not None and outputs.get("old_per_token_logps") is self._old[0]:
+            outputs["old_entropies"] = self._old[1]
+        self._old = self._rewards = None
+        return outputs
+
+    def _group_rewards(self, rows: int) -> Tensor:
+        """`(B, G)`: for each completion of this rank, the rewards of its group."""
+        weighted = self._rewards * self.reward_weights.to(self._rewards.device)
+        rewards = torch.where(self._rewards.isnan().all(1), torch.nan, weighted.nansum(1))
+        size = self.num_generations if self.model.training else self.num_generations_eval
+        of_every_row = rewards.view(-1, size).repeat_interleave(size, dim=0)
+        start = self.accelerator.process_index * rows
+        return of_every_row[start : start + rows]
+
+    def _tokens(self, inputs: dict, raw_advantages: Tensor, needs: set[str]) -> Tokens:
         logps, entropies = self._facts.get("logps"), self._facts.get("entropies")
         if logps is None or entropies is None:
             raise SeamError(
@@ -121,20 +202,27 @@ class LossSeam:
             mask = mask * inputs["tool_mask"]
         if raw_advantages.dim() == 1:
             raw_advantages = raw_advantages.unsqueeze(1)
-        return Tokens(
+        tokens = Tokens(
             logps=logps,
             old_logps=logps.detach() if old_logps is None else old_logps,
             entropies=entropies,
             advantages=raw_advantages.expand_as(logps),
             mask=mask.bool(),
             step=self.state.global_step,
-            pool=self._pool,
+            clip_range=(self.epsilon_low, self.epsilon_high),
+            pool=self._pool if self.model.training else None,
+            completions=_completions(inputs) if needs & {"pool", "completions"} else None,
+            old_entropies=inputs.get("old_entropies"),
+            ref_logps=inputs.get("ref_per_token_logps"),
+            group_rewards=inputs.get("group_rewards"),
         )
-
-    def _pool(self, values: Tensor) -> Tensor:
-        padded = self.accelerator.pad_across_processes(values, dim=0, pad_index=float("nan"))
-        gathered = self.accelerator.gather(padded)
-        return gathered[~gathered.isnan()]
+        if "pool" not in needs:
+            return tokens
+        if self.model.training and self.args.pooling == "lagged":
+            self._next_pool = self._next_pool or Pool([], self._sum_over_ranks)
+            self._next_pool.batches.append(tokens.detach())
+        has_pool = self.model.training and self._pool is not None
+        return tokens if has_pool else replace(tokens, pool=Pool([tokens.detach()], self._sum_over_ranks))
 
     def _tokens_per_update(self, inputs: dict) -> Tensor:
         # Tokens of one optimizer step, divided by the ranks because DDP averages gradients: what TRL's dapo loss
@@ -173,3 +261,15 @@ class LossSeam:
             with open(path) as file:
                 state = json.load(file)
         self.load_control_state(state, path)
+
+
+def _completions(inputs: dict) -> Tensor:
+    """`(B,)`: a hash of prompt and completion, whatever the padding."""
+    parts = []
+    for ids, mask, start in (
+        (inputs["prompt_ids"], inputs["prompt_mask"], -inputs["prompt_ids"].shape[1]),  # padded on the left
+        (inputs["completion_ids"], inputs["completion_mask"], 0),
+    ):
+        places = torch.arange(start, start + ids.shape[1], device=ids.device)
+        parts.append(torch.where(mask.bool(), mixed(mixed(ids.long()) + places), 0).sum(-1))
+    return mixed(parts[0] + parts[1])

@@ -3,12 +3,11 @@
 from importlib.resources import files
 
 from . import rewards
-from .config import presets
+from .config import SECTIONS, presets
 from .grpo import OVERLONG
 from .knobs import TRL_KNOBS, Knob, rule_knobs
 from .laws import LAWS
-from .terms import TERMS
-from .weights import WEIGHTS
+from .tokens import Rule
 
 
 def first_line(documented: object) -> str:
@@ -19,13 +18,12 @@ def first_line(documented: object) -> str:
 def catalogue() -> dict[str, dict[str, str]]:
     """Every name that a flag takes, with one line about it, by section."""
     knobs = {knob.name: knob for knob in TRL_KNOBS}
-    for section, rules in (("token_weights", WEIGHTS), ("loss_terms", TERMS)):
+    for section, rules in SECTIONS.items():
         table = rule_knobs(section, {name: rule() for name, rule in rules.items()})
         knobs |= {name: knob for name, (knob, _, _) in table.items()}
     return {
         "entropy_control (bundled methods)": {name: _preset_line(name) for name in sorted(presets())},
-        "token_weights": {name: first_line(rule) for name, rule in WEIGHTS.items()},
-        "loss_terms": {name: first_line(term) for name, term in TERMS.items()},
+        **{section: {name: _rule_line(rule) for name, rule in rules.items()} for section, rules in SECTIONS.items()},
         "laws of controllers": {name: first_line(law) for name, law in LAWS.items()},
         "knobs of controllers": {name: _knob_line(knob) for name, knob in knobs.items()},
         "reward_funcs": {
@@ -33,6 +31,13 @@ def catalogue() -> dict[str, dict[str, str]]:
             **{name: f"TRL's: {first_line(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},
         },
     }
+
+
+ORIGINS = {"paper": "the paper's formula", "code": "the released code's formula", "style": "in the paper's style"}
+
+
+def _rule_line(rule: type[Rule]) -> str:
+    return f"{first_line(rule)} [{ORIGINS[rule.origin]}]"
 
 
 def _preset_line(name: str) -> str:

@@ -60,7 +60,7 @@ def build(section: str, catalogue: Mapping[str, type[Rule]], spec: Mapping[str, 
 
     Args:
         section (`str`):
-            `token_weights` or `loss_terms`; stands in error messages.
+            `token_weights`, `advantage_bonuses` or `loss_terms`; stands in error messages.
         catalogue (`Mapping[str, type[Rule]]`):
             The bundled rules by name.
         spec (`Mapping[str, Mapping]`):
@@ -106,11 +106,13 @@ def evaluate(section: str, rules: Mapping[str, Rule], tokens: Tokens) -> dict[st
     return values
 
 
-def effective_advantages(tokens: Tokens, weights: Mapping[str, Tensor]) -> Tensor:
-    r"""\\( A'_t = (\prod_i w_{i,t}) \, \hat A_t \\), `(B, T)`; `0` outside the mask."""
+def effective_advantages(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, Tensor]) -> Tensor:
+    r"""\\( A'_t = (\prod_i w_{i,t}) \, \hat A_t + \sum_j b_{j,t} \\), `(B, T)`; `0` outside the mask."""
     advantages = tokens.advantages
     for weight in weights.values():
         advantages = torch.where(tokens.mask, weight.detach() * advantages, 0.0)
+    for bonus in bonuses.values():
+        advantages = torch.where(tokens.mask, advantages + bonus.detach(), 0.0)
     return advantages
 
 
@@ -119,9 +121,16 @@ def term_sum(tokens: Tokens, terms: Mapping[str, Tensor]) -> Tensor:
     return sum(torch.where(tokens.mask, term, 0.0).sum() for term in terms.values())
 
 
-def faults(tokens: Tokens, weights: Mapping[str, Tensor]) -> Tensor:
-    """Number of trained tokens whose weight is negative or not finite; no host sync."""
+def faults(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, Tensor]) -> Tensor:
+    """Number of trained tokens whose weight is negative or not finite, or whose bonus is not finite; no host sync."""
     bad = torch.zeros((), device=tokens.mask.device)
     for weight in weights.values():
         bad = bad + (tokens.mask & ~((weight >= 0) & weight.isfinite())).sum()
+    for bonus in bonuses.values():
+        bad = bad + (tokens.mask & ~bonus.isfinite()).sum()
     return bad
+
+
+def needs(*rules: Mapping[str, Rule]) -> set[str]:
+    """What these rules read besides the facts that are always there."""
+    return {need for table in rules for rule in table.values() for need in rule.needs}

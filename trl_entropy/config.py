@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 import yaml
+from datasets import Dataset, IterableDataset
 from trl import GRPOConfig
 
-from .compose import build, unknown
+from .bonuses import BONUSES
+from .compose import build, needs, unknown
 from .controller import Controller, build_controllers
 from .knobs import TRL_KNOBS, rule_knobs
 from .terms import TERMS
@@ -18,6 +20,10 @@ from .weights import WEIGHTS
 
 
 logger = logging.getLogger(__name__)
+
+# What a rule may be, by the flag that configures it
+SECTIONS = {"token_weights": WEIGHTS, "advantage_bonuses": BONUSES, "loss_terms": TERMS}
+POOLING = ("exact", "lagged")
 
 
 def presets() -> dict[str, dict]:
@@ -73,11 +79,18 @@ class EntropyGRPOConfig(GRPOConfig):
         token_weights (`dict` or `str`, *optional*):
             Loss weights per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
             command line.
+        advantage_bonuses (`dict` or `str`, *optional*):
+            Bonuses per token, added to the weighted advantage: a mapping of names (or dotted paths of your own) to
+            parameters, as JSON on the command line.
         loss_terms (`dict` or `str`, *optional*):
             Loss terms per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
             command line.
         controllers (`dict` or `str`, *optional*):
             Controllers: a mapping of names of your choice to law, knob and settings, as JSON on the command line.
+        pooling (`str`, *optional*, defaults to `"exact"`):
+            Where rules take statistics over tokens (means, quantiles, largest values) from: exact is the whole
+            optimizer step, on all ranks, for one more forward pass of each micro-batch if there are several; lagged
+            is the step before, for nothing.
 
     Raises `ValueError` for an unknown name, a value out of range, or settings that exclude each other.
     """
@@ -118,6 +131,13 @@ class EntropyGRPOConfig(GRPOConfig):
             "on the command line."
         },
     )
+    advantage_bonuses: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Bonuses per token, added to the weighted advantage: a mapping of names (or dotted paths of your "
+            "own) to parameters, as JSON on the command line."
+        },
+    )
     loss_terms: dict | str | None = field(
         default=None,
         metadata={
@@ -132,15 +152,25 @@ class EntropyGRPOConfig(GRPOConfig):
             "command line."
         },
     )
+    pooling: str = field(
+        default="exact",
+        metadata={
+            "help": "Where rules take statistics over tokens (means, quantiles, largest values) from: exact is the "
+            "whole optimizer step, on all ranks, for one more forward pass of each micro-batch if there are several; "
+            "lagged is the step before, for nothing."
+        },
+    )
 
     def __post_init__(self):
         self._merge_preset()
         self._set_off_policy_updates()
         super().__post_init__()
         # Built once here so that a wrong value ends the run before a model loads
-        rules = {**self.build_token_weights(), **self.build_loss_terms()}
+        sections = self.build_rules()
+        rules = {name: rule for section in sections.values() for name, rule in section.items()}
         controllers = self.build_controllers()
         self._refuse_two_controls(controllers)
+        self._check_needs(needs(rules))
         if self.importance_sampling_level == "sequence":
             selective = [name for name, rule in rules.items() if rule.token_selective]
             if selective:
@@ -154,7 +184,7 @@ class EntropyGRPOConfig(GRPOConfig):
         if self.entropy_control not in available:
             raise unknown("entropy_control", self.entropy_control, available)
         preset = available[self.entropy_control]
-        for name in ("token_weights", "loss_terms", "controllers"):
+        for name in (*SECTIONS, "controllers"):
             setattr(self, name, _merged(preset.get(name, {}), _mapping(name, getattr(self, name))))
 
     def _set_off_policy_updates(self) -> None:
@@ -205,13 +235,22 @@ class EntropyGRPOConfig(GRPOConfig):
                 "entropy_guided or entropic, or give controllers"
             )
 
-    def build_token_weights(self) -> dict[str, Rule]:
-        """The rules of `token_weights`, with those that have a flag of their own."""
-        return build("token_weights", WEIGHTS, self._with_flags("token_weights", WEIGHTS))
+    def _check_needs(self, needed: set[str]) -> None:
+        if self.pooling not in POOLING:
+            raise unknown("pooling", self.pooling, POOLING)
+        misaligned = self.steps_per_generation % self.gradient_accumulation_steps
+        if "pool" in needed and self.pooling == "exact" and misaligned:
+            raise ValueError(
+                f"rules with statistics over the optimizer step need all of its micro-batches at its start, but "
+                f"steps_per_generation={self.steps_per_generation} is no multiple of gradient_accumulation_steps="
+                f"{self.gradient_accumulation_steps}: make it one, or set pooling=lagged"
+            )
+        if "ref_logps" in needed and self.beta == 0.0:
+            raise ValueError("a rule needs the reference policy, which TRL loads with beta > 0 only: set beta > 0")
 
-    def build_loss_terms(self) -> dict[str, Rule]:
-        """The rules of `loss_terms`."""
-        return build("loss_terms", TERMS, self._with_flags("loss_terms", TERMS))
+    def build_rules(self) -> dict[str, dict[str, Rule]]:
+        """The rules of every section, with those that have a flag of their own."""
+        return {name: build(name, rules, self._with_flags(name, rules)) for name, rules in SECTIONS.items()}
 
     def _with_flags(self, section: str, catalogue: Mapping[str, type[Rule]]) -> dict:
         spec = dict(getattr(self, section))
@@ -233,11 +272,24 @@ class EntropyGRPOConfig(GRPOConfig):
             "epsilon_high": self.epsilon if self.epsilon_high is None else self.epsilon_high,
             "entropy_coef": self.entropy_coef,
         }
-        sections = {"token_weights": self.build_token_weights(), "loss_terms": self.build_loss_terms()}
-        for section, rules in sections.items():
+        for section, rules in self.build_rules().items():
             for name, (knob, rule_name, field_name) in rule_knobs(section, rules).items():
                 knobs[name] = knob
                 values[name] = getattr(rules[rule_name], field_name)
         return build_controllers(
             self.controllers, knobs, values, target=self.entropy_target, target_ratio=self.entropy_target_ratio
+        )
+
+
+def check_rollout_fits(args: EntropyGRPOConfig, dataset: Dataset | IterableDataset | None) -> None:
+    """Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has."""
+    if not isinstance(dataset, Dataset):  # the length of a stream is not known
+        return
+    needed, num_prompts = args.generation_batch_size // args.num_generations, len(dataset)
+    if num_prompts < needed:
+        raise ValueError(
+            f"a rollout batch needs {needed} prompts (generation_batch_size={args.generation_batch_size}, "
+            f"num_generations={args.num_generations}), but the dataset has {num_prompts}: lower off_policy_updates, "
+            "steps_per_generation, gradient_accumulation_steps or per_device_train_batch_size, or raise "
+            "num_generations"
         )

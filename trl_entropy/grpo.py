@@ -28,9 +28,9 @@ from trl import (
 
 from . import data
 from .compose import unknown
-from .config import EntropyGRPOConfig
+from .config import EntropyGRPOConfig, check_rollout_fits
 from .rewards import REWARDS, TRL_REWARDS, MathVerifyReward, RelativeLengthReward
-from .trainer import EntropyGRPOTrainer, check_rollout_fits
+from .trainer import EntropyGRPOTrainer
 
 
 logger = logging.getLogger(__name__)

@@ -2,22 +2,25 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from .pool import Pool
 
-def _only_here(values: Tensor) -> Tensor:
-    return values
+
+REQUIRED = ("logps", "old_logps", "entropies", "advantages")
+PER_TOKEN = (*REQUIRED, "old_entropies", "ref_logps", "expected_discriminator")
+_NO_POOL = Pool([])
 
 
 @dataclass(frozen=True)
 class Tokens:
     r"""
-    What is known about every completion token at the moment the loss is computed. All tensors are `(B, T)`.
+    What is known about every completion token at the moment the loss is computed. Tensors are `(B, T)` where no other
+    shape is given.
 
     Positions outside `mask` are set to `0` here, once, so that no rule can see padding (which may hold NaN).
 
@@ -35,8 +38,22 @@ class Tokens:
             Bool: `True` where the token is trained on.
         step (`int`, *optional*, defaults to `0`):
             Optimizer step; the seed of every random choice.
-        pool (`Callable[[Tensor], Tensor]`, *optional*):
-            1-D values of this rank -> the values of all ranks. Every statistic over tokens is taken over the pool.
+        clip_range (`tuple[float, float]`, *optional*, defaults to `(0.2, 0.2)`):
+            \\( \epsilon_{\text{low}}, \epsilon_{\text{high}} \\) in force: TRL clips ratios outside of
+            \\( [1 - \epsilon_{\text{low}}, 1 + \epsilon_{\text{high}}] \\).
+        pool ([`~pool.Pool`], *optional*):
+            The tokens of the whole optimizer step. Every statistic over tokens is taken over it; these tokens alone
+            by default.
+        completions (`torch.Tensor`, *optional*):
+            `(B,)` int64: a number that tells completions apart and is the same wherever a completion stands.
+        old_entropies (`torch.Tensor`, *optional*):
+            Entropy under the policy that produced the rollout; equals `entropies` when strictly on-policy.
+        ref_logps (`torch.Tensor`, *optional*):
+            Log-probability under the reference policy; only with `beta > 0`.
+        group_rewards (`torch.Tensor`, *optional*):
+            `(B, G)`: the rewards of the completion's whole group; NaN where there was none.
+        expected_discriminator (`torch.Tensor`, *optional*):
+            \\( \sum_v \pi_v^2 (H + \log \pi_v) \\), over the whole vocabulary.
     """
 
     logps: Tensor
@@ -45,20 +62,74 @@ class Tokens:
     advantages: Tensor
     mask: Tensor
     step: int = 0
-    pool: Callable[[Tensor], Tensor] = _only_here
+    clip_range: tuple[float, float] = (0.2, 0.2)
+    pool: Pool | None = None
+    completions: Tensor | None = None
+    old_entropies: Tensor | None = None
+    ref_logps: Tensor | None = None
+    group_rewards: Tensor | None = None
+    expected_discriminator: Tensor | None = None
 
     def __post_init__(self):
         if self.mask.dtype != torch.bool or self.mask.dim() != 2:
             raise ValueError(f"mask must be a bool tensor (B, T), got {self.mask.dtype} {tuple(self.mask.shape)}")
-        for name in ("logps", "old_logps", "entropies", "advantages"):
+        for name in PER_TOKEN:
             value = getattr(self, name)
+            if value is None and name not in REQUIRED:
+                continue
             if value.shape != self.mask.shape:
                 raise ValueError(f"{name} must have mask's shape {tuple(self.mask.shape)}, got {tuple(value.shape)}")
             object.__setattr__(self, name, torch.where(self.mask, value, 0.0))
+        if self.completions is None:
+            object.__setattr__(self, "completions", torch.arange(len(self.mask), device=self.mask.device))
+        if self.old_entropies is None:
+            object.__setattr__(self, "old_entropies", self.entropies.detach())
+        if self.pool is None:
+            object.__setattr__(self, "pool", Pool([self.detach()]))
+
+    @property
+    def ratios(self) -> Tensor:
+        r"""Importance ratio \\( r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t) \\)."""
+        return torch.exp(self.logps - self.old_logps)
+
+    @property
+    def clipped(self) -> Tensor:
+        """Bool: where TRL's clip has stopped the gradient, at the clip range in force."""
+        low, high = self.clip_range
+        over = (self.advantages > 0) & (self.ratios > 1 + high)
+        return over | ((self.advantages < 0) & (self.ratios < 1 - low))
+
+    def mean_over_row(self, values: Tensor) -> Tensor:
+        """`(B,)`: the mean of `(B, T)` values over the trained tokens of each completion; 0 if it has none."""
+        return torch.where(self.mask, values, 0).sum(-1) / self.mask.sum(-1).clamp(min=1)
+
+    def noise(self) -> Tensor:
+        """
+        `(B, T)` numbers in [0, 1), uniform, float32: the randomness of a rule.
+
+        They depend on step, completion and position alone, so not on seeds, ranks or the order of the batch.
+        """
+        places = torch.arange(self.mask.shape[1], device=self.mask.device)
+        return hashed(self.completions.unsqueeze(1), places.unsqueeze(0), self.step)
 
     def detach(self) -> "Tokens":
         """The same facts without gradient."""
-        return replace(self, logps=self.logps.detach(), entropies=self.entropies.detach())
+        return replace(self, logps=self.logps.detach(), entropies=self.entropies.detach(), pool=self.pool or _NO_POOL)
+
+
+def mixed(values: Tensor) -> Tensor:
+    """A hash of every int64, int64: each bit depends on all bits."""
+    for factor in (-4658895280553007687, -7723592293110705685):
+        values = (values ^ ((values >> 30) & (2**34 - 1))) * factor
+    return values ^ ((values >> 31) & (2**33 - 1))
+
+
+def hashed(*keys: Tensor | int) -> Tensor:
+    """Uniform numbers in [0, 1), float32, from whole numbers."""
+    state = torch.zeros((), dtype=torch.int64)
+    for key in keys:
+        state = mixed(state.to(key.device) + key + 7046029254386353131) if torch.is_tensor(key) else mixed(state + key)
+    return ((state >> 40) & (2**24 - 1)).float() / 2**24
 
 
 def knob(
@@ -99,8 +170,12 @@ def check_number(name: str, value, low: float = -math.inf, high: float = math.in
 class Rule(ABC):
     """A pure function of tokens: what a weight and a loss term are. Subclasses are final frozen dataclasses."""
 
+    # Where its formula is from: "paper", "code" (the authors'), or "style" (after what little is published)
+    origin: ClassVar[str] = "paper"
     # False only if the value is the same for all tokens of a completion
     token_selective: ClassVar[bool] = True
+    # What it reads besides the facts that are always there: `pool`, or a fact of Tokens that may be None
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self):
         for parameter in fields(self):

@@ -3,16 +3,15 @@
 import logging
 
 import torch
-from datasets import Dataset, IterableDataset
 from torch import Tensor
 from trl import GRPOTrainer
 
 from ._seam import LossSeam
 from .callbacks import EntropyController
-from .compose import active, effective_advantages, evaluate, faults, term_sum
-from .config import EntropyGRPOConfig
+from .compose import active, effective_advantages, evaluate, faults, needs, term_sum
+from .config import EntropyGRPOConfig, check_rollout_fits
 from .knobs import TRL_KNOBS, Knobs
-from .measures import Means, entropy_by_sign
+from .measures import IdleRules, Means, entropy_by_sign, rule_means
 from .tokens import Tokens
 
 
@@ -24,12 +23,12 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
     TRL's [`~trl.GRPOTrainer`] with entropy control; the arguments are TRL's, `args` an [`EntropyGRPOConfig`].
 
     $$
-    A' = \Big(\prod_i w_i\Big) \hat A, \qquad
+    A' = \Big(\prod_i w_i\Big) \hat A + \sum_j b_j, \qquad
     \mathcal{L}' = \mathcal{L}_{\text{TRL}}(A') + \sum_k \mathrm{mean}(t_k)
     $$
 
-    The weights \\( w_i \\) are `token_weights`, the terms \\( t_k \\) are `loss_terms`. With none of them set the loss
-    and its gradient are TRL's, bit for bit.
+    The weights \\( w_i \\) are `token_weights`, the bonuses \\( b_j \\) `advantage_bonuses`, the terms \\( t_k \\)
+    `loss_terms`. With none of them set the loss and its gradient are TRL's, bit for bit.
 
     Attributes:
         knobs ([`~knobs.Knobs`]): every scalar that a controller may turn, by name; set one and it acts at the next
@@ -44,10 +43,10 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
             raise TypeError(f"args must be an EntropyGRPOConfig, which takes the same arguments; got {type(args)}")
         check_rollout_fits(args, train_dataset)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **kwargs)
-        self.token_weights = args.build_token_weights()
-        self.loss_terms = args.build_loss_terms()
+        self.token_weights, self.advantage_bonuses, self.loss_terms = args.build_rules().values()
         self.knobs = self._build_knobs()
         self._means = Means()
+        self._idle = IdleRules()
         self._entropy: float | None = None
         self.controllers = args.build_controllers()
         for controller in self.controllers:
@@ -61,20 +60,27 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
             write = writers.get(name, lambda value, name=name: setattr(self, name, value))
             knobs.add(knob, lambda name=name: getattr(self, name), write)
         knobs.add_rules("token_weights", self.token_weights)
+        knobs.add_rules("advantage_bonuses", self.advantage_bonuses)
         knobs.add_rules("loss_terms", self.loss_terms)
         return knobs
 
+    def needs(self) -> set[str]:
+        """What the active rules read besides the facts that are always there."""
+        return needs(active(self.token_weights), active(self.advantage_bonuses), active(self.loss_terms))
+
     def effective_advantages(self, raw: Tensor, tokens: Tokens) -> Tensor:
-        """`A'`, `(B, T)`; `raw` itself if no weight is active."""
-        rules = active(self.token_weights)
-        if not rules:
+        """`A'`, `(B, T)`; `raw` itself if no weight and no bonus is active."""
+        weights, bonuses = active(self.token_weights), active(self.advantage_bonuses)
+        if not weights and not bonuses:
             return raw
-        weights = evaluate("token_weights", rules, tokens)
+        weights = evaluate("token_weights", weights, tokens)
+        bonuses = evaluate("advantage_bonuses", bonuses, tokens)
         if self.model.training:
             one = torch.ones((), device=raw.device)
-            self._means.add({"token_weights/faults": (faults(tokens, weights), one)})
-            self._means.add(_token_means("token_weights", weights, tokens))
-        return effective_advantages(tokens, weights)
+            self._means.add({"faults": (faults(tokens, weights, bonuses), one)})
+            self._means.add(rule_means("token_weights", weights, tokens, neutral=1.0))
+            self._means.add(rule_means("advantage_bonuses", bonuses, tokens, neutral=0.0))
+        return effective_advantages(tokens, weights, bonuses)
 
     def extra_loss(self, tokens: Tokens) -> Tensor | None:
         """The sum of the loss terms over the trained tokens; `None` if no term is active."""
@@ -83,7 +89,7 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
             return None
         terms = evaluate("loss_terms", rules, tokens)
         if self.model.training:
-            self._means.add(_token_means("loss_terms", terms, tokens))
+            self._means.add(rule_means("loss_terms", terms, tokens, neutral=0.0))
         return term_sum(tokens, terms)
 
     def observe(self, tokens: Tokens) -> None:
@@ -98,11 +104,12 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
 
     def _end_optimizer_step(self) -> None:
         means = self._means.reduce(lambda values: self.accelerator.reduce(values, reduction="sum"))
-        if means.pop("token_weights/faults", 0.0):
+        if means.pop("faults", 0.0):
             raise ValueError(
-                f"a weight was negative or not finite at step {self.state.global_step}: one of "
-                f"{', '.join(self.token_weights)} must return finite values >= 0"
+                f"a weight was negative, or a weight or bonus not finite, at step {self.state.global_step}: one of "
+                f"{', '.join([*self.token_weights, *self.advantage_bonuses])} must return finite values, weights >= 0"
             )
+        self._idle.look(means)
         self._entropy = means.pop("entropy/all", None)
         self.log_means(means)
         # The values that were in force in this step; the controllers decide those of the next after it
@@ -124,24 +131,3 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
             controller.load_state_dict(saved[controller.name])
         for name in saved.keys() - {controller.name for controller in self.controllers}:
             logger.warning("controller %r was on when %s was written, and is off now", name, source)
-
-
-def check_rollout_fits(args: EntropyGRPOConfig, dataset: Dataset | IterableDataset | None) -> None:
-    """Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has."""
-    if not isinstance(dataset, Dataset):  # the length of a stream is not known
-        return
-    needed, num_prompts = args.generation_batch_size // args.num_generations, len(dataset)
-    if num_prompts < needed:
-        raise ValueError(
-            f"a rollout batch needs {needed} prompts (generation_batch_size={args.generation_batch_size}, "
-            f"num_generations={args.num_generations}), but the dataset has {num_prompts}: lower off_policy_updates, "
-            "steps_per_generation, gradient_accumulation_steps or per_device_train_batch_size, or raise "
-            "num_generations"
-        )
-
-
-def _token_means(section: str, values: dict[str, Tensor], tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
-    return {
-        f"{section}/{name}/mean": (torch.where(tokens.mask, value, 0.0).sum(), tokens.mask.sum())
-        for name, value in values.items()
-    }

@@ -91,6 +91,7 @@ def seam(order: type, doubled: bool = False):
     class Seam(LossSeam, order):
         seen = None
         observed = 0
+        epsilon_low, epsilon_high = 0.2, 0.28
 
         def effective_advantages(self, raw, tokens):
             self.seen = tokens

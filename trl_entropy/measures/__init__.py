@@ -3,6 +3,7 @@
 from .entropy import entropy_by_sign
 from .means import Means
 from .pass_at_k import pass_at_k
+from .rules import IdleRules, rule_means
 
 
-__all__ = ["Means", "entropy_by_sign", "pass_at_k"]
+__all__ = ["IdleRules", "Means", "entropy_by_sign", "pass_at_k", "rule_means"]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,9 +20,10 @@ class ConfidentSurrogate(Rule):
     r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t)
     $$
 
-    The formula of the released code. There the mean is over the confident tokens of a micro-batch, here over all
-    trained tokens of the optimizer step, so that nothing depends on how the batch is split. On-policy its gradient
-    is what [`~weights.ConfidentSign`] adds; off-policy it keeps pushing where the clip has stopped the main loss.
+    The formula of the released code. The mean is over all trained tokens of the optimizer step (`mean_over="all"`), or
+    over the confident ones (`mean_over="confident"`), as in the released code, where it is that of a micro-batch; then
+    the term is stronger by one over their share. With the former, its gradient is on-policy what
+    [`~weights.ConfidentSign`] adds; off-policy it keeps pushing where the clip has stopped the main loss.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.0`):
@@ -29,20 +31,39 @@ class ConfidentSurrogate(Rule):
         threshold (`float`, *optional*, defaults to `0.95`):
             \\( \tau \in [0, 1] \\), the probability above which a token counts as confident (the released default).
 
+        mean_over (`str`, *optional*, defaults to `"all"`):
+            "all" or "confident": which tokens the mean of the term is over.
+
     Raises `ValueError` for a value out of range.
 
     Reference: [EntroPIC: Towards Stable Long-Term Training of LLMs via Entropy Stabilization with
     Proportional-Integral Control](https://huggingface.co/papers/2511.15248), 2025.
     """
 
+    origin: ClassVar[str] = "code"
+
     alpha: float = knob(0.0, low=-1.0, high=1.0, raises_entropy=False)
     threshold: float = knob(0.95, low=0.0, high=1.0)
+    mean_over: str = "all"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.mean_over not in ("all", "confident"):
+            raise ValueError(f"mean_over must be 'all' or 'confident', got {self.mean_over!r}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"pool"}) if self.mean_over == "confident" else frozenset()
 
     @property
     def neutral(self) -> bool:
         return self.alpha == 0.0
 
     def __call__(self, tokens: Tokens) -> Tensor:
-        threshold = math.log(self.threshold) if self.threshold > 0 else -math.inf
-        ratio = torch.exp(tokens.logps - tokens.old_logps)
-        return torch.where(tokens.logps > threshold, -self.alpha * ratio * tokens.advantages.abs(), 0.0)
+        term = torch.where(self._confident(tokens), -self.alpha * tokens.ratios * tokens.advantages.abs(), 0.0)
+        if self.mean_over == "all":
+            return term
+        return term * (tokens.pool.count() / tokens.pool.sum(self._confident).clamp(min=1)).to(term.dtype)
+
+    def _confident(self, tokens: Tokens) -> Tensor:
+        return tokens.logps > (math.log(self.threshold) if self.threshold > 0 else -math.inf)

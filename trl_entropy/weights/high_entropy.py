@@ -1,8 +1,8 @@
 """Train only on the tokens of highest entropy."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..tokens import Rule, Tokens, knob
@@ -17,9 +17,10 @@ class HighEntropy(Rule):
     w_t = \mathbb{1}[H_t \ge Q_{1-\rho}(H)]
     $$
 
-    with \\( Q \\) the quantile over the pool. TRL has this rule as `top_entropy_quantile`, which gives the same loss
-    bit for bit: set that. It stands here as the reference against which the seam is tested, and as a 0/1 weight that
-    multiplies with the others. A weight of 0 keeps the token in the denominator of the loss.
+    with \\( Q \\) the quantile over the optimizer step. TRL has this rule as `top_entropy_quantile`, with the quantile
+    of a micro-batch, so that both give the same loss bit for bit if there is one micro-batch: set that. It stands here
+    as the reference against which the seam is tested, and as a 0/1 weight that multiplies with the others. A weight of
+    0 keeps the token in the denominator of the loss.
 
     Args:
         fraction (`float`, *optional*, defaults to `0.2`):
@@ -30,6 +31,8 @@ class HighEntropy(Rule):
     Reference: Wang et al., [Beyond the 80/20 Rule](https://huggingface.co/papers/2506.01939), 2025.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({"pool"})
+
     fraction: float = knob(0.2, low=0.0, high=1.0)
 
     @property
@@ -37,7 +40,5 @@ class HighEntropy(Rule):
         return self.fraction == 1.0
 
     def __call__(self, tokens: Tokens) -> Tensor:
-        pooled = tokens.pool(tokens.entropies[tokens.mask].float())
-        if pooled.numel() == 0:  # nothing is trained on anywhere
-            return torch.zeros_like(tokens.entropies)
-        return (tokens.entropies.float() >= torch.quantile(pooled, 1 - self.fraction)).to(tokens.entropies.dtype)
+        threshold = tokens.pool.quantile(lambda batch: batch.entropies, 1 - self.fraction)
+        return (tokens.entropies.float() >= threshold).to(tokens.entropies.dtype)

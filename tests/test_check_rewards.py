@@ -1,0 +1,200 @@
+"""The verb that grades every solution of a dataset against itself."""
+
+import json
+
+import pytest
+
+from trl_entropy import cli
+from trl_entropy.check_rewards import graded, read
+from trl_entropy.rewards import Verifier
+
+
+READABLE = ["24", r"\frac{1}{3}", "#### 1,000", r"So it is $\boxed{2k+2}$.", r"\text{Friday}", "$(1, x)$"]
+UNREADABLE = ["", "only words ####", r"\boxed{", "}{"]
+
+
+@pytest.fixture
+def check(tmp_path, capsys):
+    """Status and output of the verb on rows: `check(rows, *flags)`."""
+
+    def run(rows: list, *flags: str, column: str = "solution") -> tuple[int, str, str]:
+        file = tmp_path / "rows.jsonl"
+        file.write_text("".join(json.dumps({"prompt": "?", column: row}) + "\n" for row in rows))
+        return status(["--dataset_name", str(file), "--grading_workers", "1", *flags])
+
+    def status(flags: list[str]) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["check-rewards", *flags])
+        return ended.value.code, *capsys.readouterr()
+
+    run.flags = status
+    return run
+
+
+def rows_of(output: str) -> list[list[str]]:
+    """The cells of the tables."""
+    lines = [line.replace("┃", "│") for line in output.splitlines()]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+
+
+def test_readable_solutions_pass(check):
+    status, output, errors = check(READABLE)
+    assert status == 0
+    assert errors == ""
+    assert rows_of(output)[1:] == [["correct", "6", "100.00%"]]
+    assert output.splitlines()[-1] == (
+        "0 of 6 solutions do not score 1 against themselves (0.00%); at most the 1.00% of max_failures"
+    )
+
+
+def test_failing_rows_are_listed_with_number_reason_and_solution(check):
+    status, output, _ = check([*READABLE, *UNREADABLE])
+    assert status == 1
+    reasons, failing = rows_of(output)[1:3], rows_of(output)[4:]
+    assert reasons == [["correct", "6", "60.00%"], ["unparsable_gold", "4", "40.00%"]]
+    assert failing == [[str(6 + i), "unparsable_gold", repr(solution)] for i, solution in enumerate(UNREADABLE)]
+    assert "Failing rows" in output
+    assert output.splitlines()[-1] == (
+        "4 of 10 solutions do not score 1 against themselves (40.00%); more than the 1.00% of max_failures"
+    )
+
+
+@pytest.mark.parametrize(("max_failures", "status"), [("0", 1), ("0.39", 1), ("0.4", 0), ("0.5", 0), ("1", 0)])
+def test_share_that_may_fail_decides_the_exit_status(check, max_failures, status):
+    found, output, errors = check([*READABLE, *UNREADABLE], "--max_failures", max_failures)
+    assert found == status
+    assert rows_of(output)[-1] == ["9", "unparsable_gold", "'}{'"]
+    assert errors == ""
+
+
+@pytest.mark.parametrize(("max_rows", "listed"), [("1", ["6"]), ("3", ["6", "7", "8"]), ("0", [])])
+def test_no_more_rows_are_listed_than_asked_for(check, max_rows, listed):
+    _, output, _ = check([*READABLE, *UNREADABLE], "--max_rows", max_rows)
+    tables = rows_of(output)
+    assert [cells[0] for cells in tables if cells[0].isdigit()] == listed
+    assert ["unparsable_gold", "4", "40.00%"] in tables
+
+
+def test_hostile_solution_times_out_and_the_others_are_checked(check):
+    status, output, _ = check(["9^{9^{9^{9}}}", "k+1"], "--grading_deadline", "0.5", "--max_failures", "0.5")
+    assert status == 0
+    assert ["0", "timeout", "'9^{9^{9^{9}}}'"] in rows_of(output)
+    assert ["correct", "1", "50.00%"] in rows_of(output)
+
+
+def test_other_column_can_be_named(check):
+    assert check(READABLE, "--solution_column", "answer", column="answer")[0] == 0
+
+
+def test_long_solution_is_shown_from_its_end(check):
+    _, output, _ = check(["x" * 300 + " ####"])
+    (failing,) = (cells for cells in rows_of(output) if cells[0] == "0")
+    assert failing[1] == "unparsable_gold"
+    assert "".join(cells[2] for cells in rows_of(output) if len(cells) == 3).endswith("x ####'")
+
+
+def test_numbers_and_lists_as_solutions_are_checked(check):
+    assert check([24, -3, 10**12])[0] == 0
+    assert check([0.5, 24.0])[0] == 0
+    assert check([["24", r"\frac{1}{2}"], ["k+1"]])[0] == 0
+
+
+def test_row_with_several_solutions_fails_by_the_one_that_cannot_be_read(check):
+    status, output, _ = check([["24", ""], ["24"], []])
+    assert status == 1
+    assert [cells[:2] for cells in rows_of(output)[4:]] == [["0", "unparsable_gold"], ["2", "unparsable_gold"]]
+
+
+def test_cell_without_a_value_fails():
+    verifier = Verifier(workers=1)
+    assert [row.verdict for row in graded(["24", None, ["24", None]], verifier)] == [
+        "correct",
+        "unparsable_gold",
+        "correct",
+    ]
+
+
+def test_solution_is_read_and_not_only_compared_letter_by_letter():
+    verifier = Verifier(0.5, workers=1)
+    written_alike = ["24 25", r"\frac{1}{0}", "k+1+", "?", "k+1"]
+    assert [row.verdict for row in graded(written_alike, verifier)] == [*["unparsable_gold"] * 4, "correct"]
+    verifier.close()
+
+
+# Wrong flags
+
+
+def refused(outcome: tuple[int, str, str]) -> str:
+    """The one line of a refusal."""
+    status, output, errors = outcome
+    assert status == 2
+    assert output == ""
+    assert len(errors.splitlines()) == 1
+    start, _, reason = errors.strip().partition(": error: ")
+    assert start == "trl-entropy check-rewards"
+    return reason
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--max_failures", "3"], "max_failures must be a share from 0 to 1, got 3.0"),
+        (["--max_failures", "-0.1"], "max_failures must be a share from 0 to 1, got -0.1"),
+        (["--max_failures", "nan"], "max_failures must be a share from 0 to 1, got nan"),
+        (["--grading_workers", "0"], "grading_workers must be at least 1, got 0"),
+        (["--grading_deadline", "0"], "grading_deadline must be above 0 seconds, got 0.0"),
+        (["--solution_column", "solutoin"], "unknown dataset column 'solutoin'. Did you mean 'solution'? Available: "),
+        (["--max_failure", "0.1"], "unrecognized arguments: --max_failure 0.1"),
+        (["--max_rows", "many"], "argument --max_rows: invalid int value: 'many'"),
+        (["--grading_workers"], "argument --grading_workers: expected one argument"),
+        (["extra"], "unrecognized arguments: extra"),
+    ],
+)
+def test_wrong_flag_is_refused_in_one_line(check, flags, reason):
+    assert refused(check(["24"], *flags)).startswith(reason)
+
+
+def test_missing_column_is_refused(check):
+    reason = "unknown dataset column 'solution'. Available: answer, prompt; set solution_column"
+    assert refused(check(["24"], column="answer")) == reason
+
+
+def test_missing_file_is_refused(check, tmp_path):
+    file = str(tmp_path / "none.jsonl")
+    assert refused(check.flags(["--dataset_name", file])) == f"there is no file {file!r}"
+
+
+def test_dataset_must_be_named(check):
+    assert refused(check.flags([])) == "the following arguments are required: --dataset_name"
+
+
+def test_empty_file_is_refused(check, tmp_path):
+    assert refused(check([])) == f"the file {str(tmp_path / 'rows.jsonl')!r} is empty"
+
+
+def test_dataset_without_rows_is_refused(check, tmp_path):
+    file = tmp_path / "rows.json"
+    file.write_text('{"data": []}')
+    assert "trl-entropy" not in refused(check.flags(["--dataset_name", str(file)]))
+
+
+def test_file_that_is_no_json_is_refused(check, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("not json\n")
+    assert refused(check.flags(["--dataset_name", str(file)])).startswith(
+        f"the dataset {str(file)!r} cannot be loaded"
+    )
+
+
+def test_every_flag_has_its_default():
+    given = vars(read(["--dataset_name", "rows.jsonl"]))
+    assert given == {
+        "dataset_name": "rows.jsonl",
+        "dataset_config": None,
+        "dataset_train_split": "train",
+        "solution_column": "solution",
+        "max_failures": 0.01,
+        "max_rows": 20,
+        "grading_deadline": 3.0,
+        "grading_workers": None,
+    }

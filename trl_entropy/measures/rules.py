@@ -1,0 +1,47 @@
+"""What the rules did in a step, and a warning for one that does nothing."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..tokens import Tokens
+
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 20  # optimizer steps
+
+
+def rule_means(
+    section: str, values: Mapping[str, Tensor], tokens: Tokens, neutral: float
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """`(sum, count)` over the trained tokens of each rule's value, and of where it differs from its neutral value."""
+    count = tokens.mask.sum()
+    means = {}
+    for name, value in values.items():
+        means[f"{section}/{name}/mean"] = torch.where(tokens.mask, value, 0).sum(), count
+        means[f"{section}/{name}/share"] = (tokens.mask & (value != neutral)).sum(), count
+    return means
+
+
+class IdleRules:
+    """Warns, once for each rule, if it touched no token in all of its first steps."""
+
+    def __init__(self):
+        self._steps: dict[str, int] = {}
+
+    def look(self, means: Mapping[str, float]) -> None:
+        """Read the means of an optimizer step."""
+        for name, share in means.items():
+            if not name.endswith("/share") or self._steps.get(name) == PATIENCE:
+                continue
+            self._steps[name] = PATIENCE if share else self._steps.get(name, 0) + 1
+            if not share and self._steps[name] == PATIENCE:
+                logger.warning(
+                    "%s touched no token in its first %d steps: strictly on-policy (one update for each rollout "
+                    "batch) ratios are 1, and a threshold may be out of reach. See its page in docs/methods",
+                    name.removesuffix("/share").replace("/", "."),
+                    PATIENCE,
+                )

@@ -1,0 +1,138 @@
+"""Floor 0: statistics over all trained tokens of an optimizer step, on all ranks, without a host sync."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+BINS = 2**16
+
+
+def _alone(values: Tensor) -> Tensor:
+    return values
+
+
+class Pool:
+    """
+    The trained tokens of an optimizer step: every statistic of a rule is taken over them.
+
+    So which tokens a rule selects does not depend on how the step is split into micro-batches or over ranks.
+
+    Args:
+        batches (`Sequence[Tokens]`):
+            The micro-batches of this rank, without gradient.
+        over_ranks (`Callable[[Tensor], Tensor]`, *optional*):
+            A tensor of each rank -> its sum over the ranks. Every method calls it the same number of times on each.
+
+    `of` is a function of tokens, `(B, T)` or `(B,)`, throughout.
+    """
+
+    def __init__(self, batches: Sequence, over_ranks: Callable[[Tensor], Tensor] = _alone):
+        self.batches = list(batches)
+        self.over_ranks = over_ranks
+
+    def sum(self, of: Callable) -> Tensor:
+        r"""\\( \sum_t \mathrm{of}_t \\) over the trained tokens, float64."""
+        parts = [_exact(torch.where(tokens.mask, of(tokens), 0)).sum() for tokens in self.batches]
+        return self.over_ranks(torch.stack(parts).sum())
+
+    def count(self) -> Tensor:
+        """Number of trained tokens, float64."""
+        return self.sum(lambda tokens: tokens.mask)
+
+    def mean(self, of: Callable) -> Tensor:
+        """Mean over the trained tokens, float32; 0 if there are none."""
+        return (self.sum(of) / self.count().clamp(min=1)).float()
+
+    def std(self, of: Callable) -> Tensor:
+        """Standard deviation over the trained tokens (of the population), float32."""
+        mean = self.sum(of) / self.count().clamp(min=1)
+        squares = self.sum(lambda tokens: (_exact(of(tokens)) - mean).square())
+        return (squares / self.count().clamp(min=1)).sqrt().float()
+
+    def mean_of_rows(self, of: Callable) -> Tensor:
+        """Mean of `(B,)` values over the completions that have a trained token, float32; 0 if there are none."""
+        parts = [
+            torch.stack([_exact(of(tokens) * has).sum(), _exact(has).sum()])
+            for tokens in self.batches
+            for has in [tokens.mask.any(-1)]
+        ]
+        total, count = self.over_ranks(torch.stack(parts).sum(0))
+        return (total / count.clamp(min=1)).float()
+
+    def largest(self, of: Callable, rank: Tensor | int, among: Callable | None = None) -> Tensor:
+        """
+        The value of rank `rank` (1 is the largest), float32, exactly; `inf` for rank 0, `-inf` beyond the last.
+
+        Args:
+            among (`Callable[[Tokens], Tensor]`, *optional*):
+                Bool `(B, T)`: the tokens to look at.
+        """
+        keys, chosen = self._keys(of, among)
+        high, above = self._bin(keys >> 16, chosen, rank)
+        low, _ = self._bin(keys & (BINS - 1), chosen & (keys >> 16 == high), rank - above)
+        value = _value((high << 16) + low)
+        total = self.over_ranks(_exact(chosen).sum())
+        value = torch.where(torch.as_tensor(rank, device=value.device) <= total, value, -torch.inf)
+        return torch.where(torch.as_tensor(rank, device=value.device) < 1, torch.inf, value)
+
+    def quantile(self, of: Callable, q: float, among: Callable | None = None) -> Tensor:
+        r"""The value at place \\( \lceil q (n - 1) \rceil \\) of the n sorted ones, counted from 0, float32."""
+        count = self.sum(among) if among is not None else self.count()
+        below = torch.ceil(_exact(torch.tensor(q, dtype=torch.float32).to(count.device) * (count.float() - 1)))
+        return self.largest(of, (count - below).clamp(min=1), among)
+
+    def top(self, tokens, of: Callable, number: Tensor | int, among: Callable | None = None) -> Tensor:
+        """
+        Bool `(B, T)`: which of `tokens` are among the `number` largest of the pool.
+
+        Equal values are ordered by [`Tokens.noise`], so by step, completion and position, and not by their place in
+        the batch; only copies of a completion stay together.
+        """
+        last = self.largest(of, number, among)
+        chosen = _among(tokens, among)
+        if not self.batches:
+            return chosen
+        values = of(tokens).float()
+
+        def ties(other):
+            return _among(other, among) & (of(other).float() == last)
+
+        above = self.sum(lambda other: _among(other, among) & (of(other).float() > last))
+        last_tie = self.largest(lambda other: other.noise(), number - above, ties)
+        return chosen & ((values > last) | ((values == last) & (tokens.noise() >= last_tie)))
+
+    def _keys(self, of: Callable, among: Callable | None) -> tuple[Tensor, Tensor]:
+        values = [torch.where(tokens.mask, of(tokens), 0).float().flatten() for tokens in self.batches]
+        chosen = [_among(tokens, among).flatten() for tokens in self.batches]
+        return _key(torch.cat(values)), torch.cat(chosen)
+
+    def _bin(self, bins: Tensor, chosen: Tensor, rank: Tensor | int) -> tuple[Tensor, Tensor]:
+        """The bin that holds the value of that rank from above, and how many values lie in the bins above it."""
+        counts = torch.zeros(BINS + 1, dtype=torch.int64, device=bins.device)
+        counts.scatter_add_(0, torch.where(chosen, bins, BINS), torch.ones_like(bins))
+        from_above = self.over_ranks(_exact(counts[:BINS])).flip(0).cumsum(0)
+        rank = torch.as_tensor(rank, dtype=from_above.dtype, device=bins.device)
+        place = torch.searchsorted(from_above, rank).clamp(max=BINS - 1)
+        above = torch.where(place > 0, from_above[(place - 1).clamp(min=0)], 0)
+        return BINS - 1 - place, above
+
+
+def _among(tokens, among: Callable | None) -> Tensor:
+    return tokens.mask if among is None else tokens.mask & among(tokens)
+
+
+def _exact(values: Tensor) -> Tensor:
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def _key(values: Tensor) -> Tensor:
+    """Whole numbers from 0 to 2^32 - 1 in the order of the float32 values; -0.0 is 0.0."""
+    bits = values.view(torch.int32).to(torch.int64)
+    return torch.where(bits < 0, -(bits + 2**31), bits) + 2**31
+
+
+def _value(keys: Tensor) -> Tensor:
+    bits = keys - 2**31
+    return torch.where(bits < 0, -bits - 2**31, bits).to(torch.int32).view(torch.float32)
