@@ -30,11 +30,13 @@ COMMON = {
         },
     },
 }
-# The quantile of high_entropy is over all ranks, but over one micro-batch: only without accumulation is it the same
-# however many ranks there are
 RUNS = {
     "accumulated": {"gradient_accumulation_steps": 2, "token_weights": {"confident_sign": {"threshold": 0.2}}},
-    "pooled": {"token_weights": {"confident_sign": {"threshold": 0.2}, "high_entropy": {"fraction": 0.6}}},
+    # with statistics over the optimizer step: two micro-batches on each of two ranks
+    "pooled": {
+        "gradient_accumulation_steps": 2,
+        "token_weights": {"confident_sign": {"threshold": 0.2}, "high_entropy": {"fraction": 0.6}},
+    },
 }
 
 

@@ -31,7 +31,7 @@ FLOORS = (
     ("pool", "tokens"),
     ("weights", "bonuses", "terms", "laws", "measures", "rewards", "data"),
     ("compose", "knobs", "controller"),
-    ("config", "_seam"),
+    ("config", "vocabulary", "_seam"),
     ("callbacks", "trainer"),
     ("fetch", "pretrain", "evaluate", "grpo", "check_rewards", "catalogue", "compare"),
     ("cli", "__main__"),

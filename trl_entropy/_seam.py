@@ -9,6 +9,7 @@ whose advantages are decided at the moment they are read, from the log-probs and
 import json
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -17,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .pool import Pool
 from .tokens import Tokens, mixed
+from .vocabulary import HiddenStates, expected_discriminator
 
 
 STATE_FILE = "entropy_control.json"
@@ -53,6 +55,7 @@ class LossSeam:
     _facts: dict[str, Tensor] | None = None
     # Whether the loss of this training step came through the seam
     _reached = False
+    _hidden: HiddenStates | None = None
     # The tokens of this optimizer step, and those of the last one if pooling is lagged
     _pool: Pool | None = None
     _next_pool: Pool | None = None
@@ -107,11 +110,8 @@ class LossSeam:
             tokens = self._tokens(inputs, raw, needs)
             return self.effective_advantages(raw, tokens.detach())
 
-        self._facts = {}
-        try:
+        with self._capture(needs):
             loss = super()._compute_loss(model, LateAdvantages(inputs, decide))
-        finally:
-            self._facts = None
         if tokens is None:
             raise SeamError(
                 "TRL computed a loss without reading `advantages`, so no weight could act. This TRL version is not "
@@ -122,6 +122,19 @@ class LossSeam:
             self.observe(tokens.detach())
         extra = self.extra_loss(tokens)
         return loss if extra is None else loss + extra / self._tokens_per_update(inputs)
+
+    @contextmanager
+    def _capture(self, needs: set[str]):
+        """While a loss is computed, keep what its forward gives."""
+        self._facts = {}
+        hidden = HiddenStates(self.accelerator.unwrap_model(self.model)) if "expected_discriminator" in needs else None
+        self._hidden = hidden
+        try:
+            yield
+        finally:
+            self._facts = self._hidden = None
+            if hidden is not None:
+                hidden.remove()
 
     def _look_ahead(self, model) -> Pool | None:
         """The pool of all micro-batches of the optimizer step; None if there is but one."""
@@ -140,14 +153,11 @@ class LossSeam:
             tokens = self._tokens(inputs, raw, self.needs() - {"pool"} | {"completions"})
             raise _Seen
 
-        self._facts = {}
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._capture(self.needs()):
                 super()._compute_loss(model, LateAdvantages(inputs, decide))
         except _Seen:
             return tokens.detach()
-        finally:
-            self._facts = None
         raise SeamError("TRL computed a loss without reading `advantages`; see docs/architecture.md")
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
@@ -215,6 +225,7 @@ class LossSeam:
             old_entropies=inputs.get("old_entropies"),
             ref_logps=inputs.get("ref_per_token_logps"),
             group_rewards=inputs.get("group_rewards"),
+            expected_discriminator=self._expected_discriminator(logps.shape[1]),
         )
         if "pool" not in needs:
             return tokens
@@ -223,6 +234,11 @@ class LossSeam:
             self._next_pool.batches.append(tokens.detach())
         has_pool = self.model.training and self._pool is not None
         return tokens if has_pool else replace(tokens, pool=Pool([tokens.detach()], self._sum_over_ranks))
+
+    def _expected_discriminator(self, length: int) -> Tensor | None:
+        if self._hidden is None:
+            return None
+        return expected_discriminator(self._hidden.model, self._hidden.states, length, self.temperature)
 
     def _tokens_per_update(self, inputs: dict) -> Tensor:
         # Tokens of one optimizer step, divided by the ranks because DDP averages gradients: what TRL's dapo loss
