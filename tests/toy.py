@@ -193,6 +193,14 @@ class PlainTable(Forward):
 class EntropyTable(EntropyGRPOTrainer, Forward):
     """The package's loss on a table of logits."""
 
+    def needs(self):
+        return super().needs() - {"expected_discriminator"}  # there is no model to take it from
+
+    def _expected_discriminator(self, length):
+        logps = self.logits.detach().log_softmax(-1)
+        entropies = -(logps.exp() * logps).sum(-1, keepdim=True)
+        return (logps.exp().square() * (entropies + logps)).sum(-1)
+
 
 def table(logits: torch.Tensor, plain: bool = False, **arguments):
     """A trainer that has only what a loss reads: TRL's real `_compute_loss`, one process, no model."""
@@ -234,14 +242,20 @@ def table_gradient(trainer, inputs: dict) -> torch.Tensor:
     return gradient
 
 
+def entropy_of_table(logits: torch.Tensor) -> torch.Tensor:
+    logps = logits.log_softmax(-1)
+    return -(logps.exp() * logps).sum(-1)
+
+
 def chosen_logps(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(-1).gather(-1, ids.long().unsqueeze(-1)).squeeze(-1)
 
 
-def table_case(seed: int = 5, words: int = 7) -> tuple[dict, torch.Tensor]:
+def table_case(seed: int = 5, words: int = 7, scale: float = 1.0) -> tuple[dict, torch.Tensor]:
     """An off-policy batch with a reference policy, and the table of logits of the current one, in float64."""
     given = batch(seed=seed, vocabulary=words)
     logits = torch.randn(8, 6, words, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    logits *= scale
     logps = chosen_logps(logits, given["completion_ids"])
     given["advantages"] = given["advantages"].double()
     given["old_per_token_logps"] = moved(logps, by=0.4)

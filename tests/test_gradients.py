@@ -1,0 +1,90 @@
+"""The gradient of every rule, by finite differences of TRL's own loss on a table of logits in float64."""
+
+import pytest
+import torch
+from test_tokens import ACTING, CATALOGUE
+from toy import distance, entropy_of_table, moved, table, table_case
+
+from trl_entropy.bonuses import BONUSES
+from trl_entropy.terms import TERMS
+from trl_entropy.weights import WEIGHTS
+
+
+STEP = 1e-6
+SECTION = {**dict.fromkeys(WEIGHTS, "token_weights"), **dict.fromkeys(BONUSES, "advantage_bonuses")}
+SECTION |= dict.fromkeys(TERMS, "loss_terms")
+# Its value is constant, only its gradient is not: a stopped ratio stands under the ratio
+STOPPED = {"ce_gppo"}
+
+
+def case(seed: int = 5) -> tuple[dict, torch.Tensor]:
+    given, logits = table_case(seed, scale=4.0)  # with confident tokens
+    entropies = entropy_of_table(logits)
+    given["old_entropies"] = entropies + 0.02 * moved(torch.zeros_like(entropies), by=1.0, seed=3)
+    generator = torch.Generator().manual_seed(seed)
+    given["group_rewards"] = torch.randint(0, 2, (8, 4), generator=generator).double()
+    given["group_rewards"][:, 0], given["group_rewards"][:, 1] = 1.0, 0.0
+    return given, logits
+
+
+def settings(name: str) -> dict:
+    rule = {key: value for key, value in ACTING[name].items() if name != "sign"}
+    flags = ACTING[name] if name == "sign" else {}
+    return {SECTION[name]: {name: rule}, "beta": 0.1, "loss_type": "dapo", **flags}
+
+
+def trained(given: dict) -> torch.Tensor:
+    return given["completion_mask"].bool()
+
+
+def differences(loss_at, logits: torch.Tensor) -> torch.Tensor:
+    """Central differences by every logit."""
+    gradient = torch.zeros_like(logits)
+    for index in range(logits.numel()):
+        values = []
+        for sign in (1, -1):
+            shifted = logits.detach().clone()
+            shifted.view(-1)[index] += sign * STEP
+            values.append(loss_at(shifted).item())
+        gradient.view(-1)[index] = (values[0] - values[1]) / (2 * STEP)
+    return gradient
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTS | BONUSES))
+def test_gradient_is_that_of_trl_with_the_effective_advantages_held_fixed(name):
+    given, logits = case()
+    trainer = table(logits, **settings(name))
+    decided = []
+    decide = trainer.effective_advantages
+    trainer.effective_advantages = lambda raw, tokens: decided.append(decide(raw, tokens)) or decided[-1]
+    loss = trainer._compute_loss(trainer.model, given)
+    (gradient,) = torch.autograd.grad(loss, trainer.logits)
+    assert decided[-1].shape == trained(given).shape
+    held = {**given, "advantages": decided[-1]}
+
+    def loss_at(shifted):
+        plain = table(shifted, plain=True, beta=0.1, loss_type="dapo")
+        return plain._compute_loss(plain.model, held)
+
+    assert distance(gradient, differences(loss_at, logits)) < 1e-6
+    plain = table(logits, plain=True, beta=0.1, loss_type="dapo")
+    (without,) = torch.autograd.grad(plain._compute_loss(plain.model, given), plain.logits)
+    assert distance(gradient, without) > 1e-4  # the rule has changed it
+
+
+@pytest.mark.parametrize("name", sorted(set(TERMS) - STOPPED))
+def test_gradient_of_a_term_is_that_of_its_value(name):
+    given, logits = case()
+
+    def loss_at(shifted):
+        trainer = table(shifted, **settings(name))
+        return trainer._compute_loss(trainer.model, given)
+
+    trainer = table(logits, **settings(name))
+    (gradient,) = torch.autograd.grad(trainer._compute_loss(trainer.model, given), trainer.logits)
+    assert distance(gradient, differences(loss_at, logits)) < 1e-6
+
+
+def test_exceptions_are_in_the_catalogue():
+    assert set(TERMS) >= STOPPED
+    assert set(SECTION) == set(CATALOGUE)
