@@ -1,8 +1,11 @@
 import re
+from dataclasses import fields
 from importlib.resources import files
 
 import pytest
 import yaml
+from toy import LOSS_TYPES
+from trl import GRPOConfig
 
 from trl_entropy import EntropyGRPOConfig, cli
 from trl_entropy.catalogue import catalogue, first_line
@@ -42,6 +45,7 @@ def test_sections_are_those_of_the_flags():
         "loss_terms",
         "laws",
         "knobs",
+        "TRL's",
         "reward_funcs",
     ]
 
@@ -87,6 +91,14 @@ def test_listed_method_can_be_named_and_is_described_by_its_head_line(name):
     assert re.fullmatch(r"# .+ \(https://huggingface\.co/papers/\d{4}\.\d{5}\):.*", content.splitlines()[0])
     assert section("entropy_control")[name].startswith(re.match(r"# ([\w-]+)", content)[1])
     assert yaml.safe_load(content)["controllers"].keys() == {name}
+
+
+def test_flags_of_trl_that_are_listed_exist():
+    flags = {name.split()[0] for name in section("TRL's own")}
+    assert flags <= {field.name for field in fields(GRPOConfig)}
+    for name in section("TRL's own"):
+        if name.startswith("loss_type "):
+            assert name.split()[1] in LOSS_TYPES
 
 
 def test_knobs_say_range_default_and_effect():

@@ -9,11 +9,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from test_tokens import ACTING
+from toy import even_length
 
 import trl_entropy
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, cli
-from trl_entropy.config import presets
+from trl_entropy.config import SECTIONS, presets
 from trl_entropy.grpo import prepare
+from trl_entropy.rewards import math_verify_reward
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -272,11 +275,15 @@ def undocumented(logged: set[str], names: list[str]) -> set[str]:
 @pytest.fixture
 def everything(run):
     """A run in which everything that can be logged is."""
+    rules = {section: {name: ACTING[name] for name in table} for section, table in SECTIONS.items()}
+    flags = rules["token_weights"].pop("sign")
+    law = {"law": "bang_bang", "knob": "positive_advantage_coef", "target": 2.0}
     return run(
-        negative_advantage_coef=0.5,
-        token_weights={"high_entropy": {"fraction": 0.5}, "confident_sign": {"threshold": 0.05, "alpha": -0.5}},
-        loss_terms={"confident_surrogate": {"alpha": 0.5, "threshold": 0.05}},
-        controllers={"mine": {"law": "bang_bang", "knob": "positive_advantage_coef", "target": 2.0, "step": 0.1}},
+        reward_funcs=[even_length, math_verify_reward],
+        beta=0.1,  # with a reference policy
+        num_iterations=2,  # with an old one
+        controllers={"mine": {**law, "step": 0.1, "initial": 1.0, "high": 2.0}},
+        **{**rules, "negative_advantage_coef": flags["negative_advantage_coef"]},
     )
 
 

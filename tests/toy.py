@@ -24,7 +24,7 @@ def even_length(completions, **kwargs) -> list[float]:
     return [float(len(completion) % 2 == 0) for completion in completions]
 
 
-def build_trainer(model, dataset, output_dir, plain=False, trainer_class=None, **arguments):
+def build_trainer(model, dataset, output_dir, plain=False, trainer_class=None, reward_funcs=even_length, **arguments):
     """A trainer on the CPU; `plain` for TRL's own. What `GRPOTrainer` takes besides `args` goes to it."""
     settings = {
         "output_dir": str(output_dir),
@@ -47,7 +47,7 @@ def build_trainer(model, dataset, output_dir, plain=False, trainer_class=None, *
     own = {name: settings.pop(name) for name in ("callbacks", "eval_dataset") if name in settings}
     config_class, default_class = (GRPOConfig, GRPOTrainer) if plain else (EntropyGRPOConfig, EntropyGRPOTrainer)
     trainer = (trainer_class or default_class)(
-        model=model, reward_funcs=even_length, args=config_class(**settings), train_dataset=dataset, **own
+        model=model, reward_funcs=reward_funcs, args=config_class(**settings), train_dataset=dataset, **own
     )
     # The training loop sets these before it asks for a loss; a test may ask for one without the loop
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps

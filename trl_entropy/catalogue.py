@@ -10,6 +10,19 @@ from .laws import LAWS
 from .tokens import Rule
 
 
+# What TRL has itself and this package composes with, by TRL's flag
+TRLS_OWN = {
+    "epsilon_high": "Clip-Higher: another upper clip bound than the lower",
+    "entropy_coef": "bonus of the entropy in the loss",
+    "use_adaptive_entropy": "Skywork-OR1's controller of entropy_coef",
+    "top_entropy_quantile": "80/20: train on the tokens of highest entropy of a micro-batch",
+    "loss_type cispo": "CISPO: clipped importance weights, no clipped gradients",
+    "loss_type sapo": "SAPO: a smooth gate instead of the clip",
+    "loss_type vespo": "VESPO: gamma weights on the ratio of a sequence",
+    "num_iterations": "passes over a rollout batch",
+}
+
+
 def first_line(documented: object) -> str:
     """The first line of a docstring."""
     return documented.__doc__.strip().splitlines()[0]
@@ -26,6 +39,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         **{section: {name: _rule_line(rule) for name, rule in rules.items()} for section, rules in SECTIONS.items()},
         "laws of controllers": {name: first_line(law) for name, law in LAWS.items()},
         "knobs of controllers": {name: _knob_line(knob) for name, knob in knobs.items()},
+        "TRL's own": TRLS_OWN,
         "reward_funcs": {
             **{name: first_line(reward) for name, reward in rewards.REWARDS.items()},
             **{name: f"TRL's: {first_line(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},
