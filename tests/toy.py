@@ -134,6 +134,7 @@ def random_tokens(seed: int = 0, rows: int = 4, length: int = 5, dtype=torch.flo
     lengths[0] = length
     logps = torch.where(uniform(0, 1) < 0.4, uniform(-0.05, 0.0), uniform(-4.0, -0.1))
     advantages = torch.randn(rows, 1, generator=generator).to(dtype)
+    advantages[:1], advantages[1:2] = advantages[:1].abs(), -advantages[1:2].abs()
     advantages[-1] = 0.0
     entropies = uniform(0.0, 3.0)
     group_rewards = torch.randint(0, 2, (rows, 4), generator=generator).to(dtype)

@@ -17,7 +17,7 @@ def unknown(what: str, name: str, allowed: Iterable[str]) -> ValueError:
     allowed = sorted(allowed)
     near = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    listed = f" Available: {', '.join(allowed) or 'none'}" if len(allowed) <= 30 else ""
+    listed = f" Available: {', '.join(allowed) or 'none'}" if len(allowed) <= 30 else " `trl-entropy ls` lists all."
     return ValueError(f"unknown {what} {name!r}.{hint}{listed}")
 
 

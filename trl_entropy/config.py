@@ -71,8 +71,8 @@ class EntropyGRPOConfig(GRPOConfig):
             Number N >= 1 of optimizer updates that each rollout batch gets, num_iterations included. Sets
             steps_per_generation = N * gradient_accumulation_steps / num_iterations.
         entropy_control (`str`, *optional*, defaults to `"none"`):
-            Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic (EntroPIC), or
-            none.
+            Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic (EntroPIC),
+            neg_to_pos (Dissecting Long-CoT), or none.
         entropy_target_ratio (`float`, *optional*):
             Target of the controllers as a share > 0 of the entropy measured at the first optimizer step. Without it
             they hold entropy_target, which is in nats per token.
@@ -114,7 +114,7 @@ class EntropyGRPOConfig(GRPOConfig):
         default="none",
         metadata={
             "help": "Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic "
-            "(EntroPIC), or none."
+            "(EntroPIC), neg_to_pos (Dissecting Long-CoT), or none."
         },
     )
     entropy_target_ratio: float | None = field(

@@ -5,8 +5,9 @@ from .epoch import Epoch
 from .law import Law, Reading
 from .pi import PI
 from .stage import Stage
+from .switch import Switch
 
 
-LAWS = {"bang_bang": BangBang, "epoch": Epoch, "pi": PI, "stage": Stage}
+LAWS = {"bang_bang": BangBang, "epoch": Epoch, "pi": PI, "stage": Stage, "switch": Switch}
 
-__all__ = ["LAWS", "BangBang", "Epoch", "Law", "PI", "Reading", "Stage"]
+__all__ = ["LAWS", "BangBang", "Epoch", "Law", "PI", "Reading", "Stage", "Switch"]
