@@ -64,8 +64,8 @@ class GRPOArguments(ScriptArguments):
             accuracy_reward, reasoning_accuracy_reward, think_format_reward and get_soft_overlong_punishment (with
             DAPO's interval, the last fifth of max_completion_length), or dotted paths of your own.
         answer_from (`list[str]`, *optional*, defaults to `["boxed"]`):
-            Where math_verify_reward looks for the answer, in order: boxed, all_boxed, announced, hashes, last_latex,
-            last_number.
+            Where math_verify_reward looks for the answer, in order: boxed, all_boxed, announced, hashes, last_maths,
+            last_latex, last_number.
         grading_deadline (`float`, *optional*, defaults to `3.0`):
             Seconds after which math_verify_reward gives up on one answer.
         grading_workers (`int`, *optional*):
@@ -100,7 +100,7 @@ class GRPOArguments(ScriptArguments):
         default_factory=lambda: ["boxed"],
         metadata={
             "help": "Where math_verify_reward looks for the answer, in order: boxed, all_boxed, announced, hashes, "
-            "last_latex, last_number."
+            "last_maths, last_latex, last_number."
         },
     )
     grading_deadline: float = field(

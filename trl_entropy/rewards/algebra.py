@@ -5,10 +5,10 @@ from functools import lru_cache
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, Float, nan, zoo
+from sympy import Basic, Expr, FiniteSet, Float, I, Rational, Symbol, Tuple, nan, prime, simplify, zoo
 
 from .answers import closing_brace
-from .plain import ROUNDED, SPACE, SPACING, sides, value_of_gold, without_percent
+from .plain import ROUNDED, SPACE, SPACING, THOUSANDS, sides, value_of_gold, without_percent
 
 
 def _reading(units: bool) -> list[LatexExtractionConfig]:
@@ -27,11 +27,12 @@ def _reading(units: bool) -> list[LatexExtractionConfig]:
 UNITS, NO_UNITS = _reading(units=True), _reading(units=False)
 HAS_UNIT = re.compile(r"\\(?:text|mathrm|mbox|textbf)|\$|\\circ|(?<![\\A-Za-z])[A-Za-z]{2,}\.?$")
 THOUSANDS_IN_LATEX = re.compile(r",(?:\\!)+\s*|\{,\}")
-THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 MIXED = re.compile(r"([0-9])\s+([0-9]+)\s*/\s*([0-9]+)")
 DIGIT_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\s[0-9]{3})+(?![0-9])")
 TWO_NUMBERS = re.compile(r"(?<![_^0-9.])[0-9.]+\s+[0-9]")
 BRACKET = re.compile(r"[(\[]|\\\{")
+# `2(3)`, which math-verify reads as the mixed number 2 + 3
+PRODUCT = re.compile(r"(?<=[0-9)])(?<![_^][0-9])\s*\((?=[^(),]*\))")
 BARE_FRAC = re.compile(r"\\[dt]?frac\s*(\\pi|[0-9])\s*([0-9])")
 EXACT = 1e-12  # relative tolerance without decimals
 
@@ -40,23 +41,30 @@ def algebraic_verdict(gold: str, answer: str) -> str:
     """
     "correct", "wrong", "unparsable_answer" or "unparsable_gold".
 
-    Every side of an answer that is an equation must equal the gold; only the last one must be readable.
+    Of an answer that is an equation, the last side must equal the gold, and so must every other one in its letters.
     """
     gold_text, gold_percent = without_percent(value_of_gold(gold))
     wanted = expression(gold_text)
     if wanted is None:
         return "unparsable_gold"
-    for position, side in enumerate(reversed(sides(gold_text, answer))):
-        text, percent = without_percent(side)
-        given = expression(text)
-        if given is None:
-            if position == 0:
-                return "unparsable_answer"
-            continue
-        values = [given] if percent == gold_percent else [given, 100 * given] if gold_percent else [given / 100]
-        if not any(equal(wanted, value) for value in values):
-            return "wrong"
-    return "correct"
+    *others, last = [_values(side, gold_percent) for side in sides(gold_text, answer)]
+    if not last:
+        return "unparsable_answer"
+    # What is in other letters than the gold (`m+n=24`) names the value, and need not equal it
+    known = [values for values in others if values and values[0].free_symbols <= wanted.free_symbols]
+    right = all(any(equal(wanted, value) for value in values) for values in [*known, last])
+    return "correct" if right else "wrong"
+
+
+def _values(side: str, gold_percent: bool) -> list[Basic]:
+    """What a side may mean, given whether the gold is a percentage; nothing if it cannot be read."""
+    text, percent = without_percent(side)
+    given = expression(text)
+    if given is None:
+        return []
+    if percent == gold_percent or not isinstance(given, Expr):
+        return [given]
+    return [given, 100 * given] if gold_percent else [given / 100]
 
 
 @lru_cache(maxsize=1024)
@@ -69,7 +77,15 @@ def expression(text: str) -> Basic | None:
     parsed = parse(
         rf"\boxed{{{text}}}", config, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
     )
-    return parsed[0] if parsed and not parsed[0].has(zoo, nan) else None
+    if not parsed or parsed[0].has(zoo, nan):
+        return None
+    return _with_imaginary_unit(parsed[0])
+
+
+def _with_imaginary_unit(parsed: Basic) -> Basic:
+    """math-verify reads `i` as a letter."""
+    letters = [letter for letter in parsed.free_symbols if letter.name == "i"]
+    return parsed.subs(dict.fromkeys(letters, I)) if isinstance(parsed, Expr | FiniteSet | Tuple) else parsed
 
 
 def readable(text: str) -> str | None:
@@ -80,8 +96,11 @@ def readable(text: str) -> str | None:
     text = DIGIT_GROUPS.sub(lambda found: re.sub(r"\s", "", found[0]), text)
     if not BRACKET.search(text) and text.count(",") == len(THOUSANDS.findall(text)):
         text = THOUSANDS.sub("", text)
+    text = PRODUCT.sub(r"\\cdot(", text)
     text = BARE_FRAC.sub(r"\\frac{\1}{\2}", text)
-    text = SPACE.sub("", text)
+    text = SPACE.sub("", " ".join(text.split()))
+    if "," in text:
+        text = text.replace(r"\%", "").replace("%", "")  # a list of percentages
     return None if TWO_NUMBERS.search(text) or not _balanced(text) else text
 
 
@@ -91,11 +110,30 @@ def _balanced(text: str) -> bool:
 
 def equal(gold: Basic, answer: Basic) -> bool:
     """Whether math-verify finds them equal, and numbers also differ by no more than their rounding."""
-    if not verify(gold, answer, timeout_seconds=None, raise_on_error=True):
+    if isinstance(gold, Symbol) and isinstance(answer, Expr) and not isinstance(answer, Symbol):
+        answer = simplify(answer)  # math-verify compares a letter with a letter only
+    if differ_at_a_point(gold, answer) or not verify(gold, answer, timeout_seconds=None, raise_on_error=True):
         return False
     # math-verify compares numbers after rounding to 6 decimals: 1/2^99 would equal 1/2^98
-    if not (getattr(gold, "is_number", False) and getattr(answer, "is_number", False)):
+    if not (_is_finite_number(gold) and _is_finite_number(answer)):
         return True
     tolerance = float(ROUNDED) if gold.has(Float) or answer.has(Float) else EXACT
     larger = max(abs(gold.evalf(30)), abs(answer.evalf(30)))
     return bool(abs((gold - answer).evalf(30)) <= tolerance * larger)
+
+
+def _is_finite_number(value: Basic) -> bool:
+    return isinstance(value, Expr) and value.is_number and bool(value.is_finite)
+
+
+def differ_at_a_point(gold: Basic, answer: Basic) -> bool:
+    """Whether two expressions have clearly different values where their letters are some numbers: most wrong ones."""
+    if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or Symbol in (type(gold), type(answer)):
+        return False
+    letters = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    point = {letter: Rational(prime(index + 5), 7) for index, letter in enumerate(letters)}
+    values = [side.subs(point).evalf(20) for side in (gold, answer)]
+    if not all(map(_is_finite_number, values)):
+        return False
+    difference = abs((values[0] - values[1]).evalf(20))
+    return bool(difference > 1e-3 * max(1, *(abs(value).evalf(20) for value in values)))

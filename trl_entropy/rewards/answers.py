@@ -11,9 +11,11 @@ OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 IN_MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 ANNOUNCED = re.compile(r"(?:answer\s*(?:is|:|=)|^\s*A:)[\s:*]*", re.IGNORECASE | re.MULTILINE)
 END_OF_SENTENCE = re.compile(r"\.\s|\.?\s*$|\n", re.MULTILINE)
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+|/\d+)?|-?\.\d+")
+NUMBER = re.compile(r"-?\\[dt]?frac\{-?\d+\}\{-?\d+\}|-?\d{1,3}(?: \d{3})+(?!\d)|-?\d[\d,]*(?:\.\d+|/\d+)?|-?\.\d+")
+# What tells a sentence from maths
+SENTENCE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}\s|[^\W\d_A-Za-z]{2,}|\n")
 # What may stand between two boxes that give one answer together
-CONNECTIVE = re.compile(r"(?:\s|[,;$.]|\\[()\[\],;]|\\q?quad|\\text\{\s*(?:and|or)\s*\}|and|or)*")
+CONNECTIVE = re.compile(r"(?:\s|[,;$.]|\\[()\[\],;]|\\q?quad|\\text\{[^{}]{0,40}\}|and|or)*")
 
 
 def last_boxed(text: str) -> str | None:
@@ -36,8 +38,9 @@ def closing_brace(text: str, start: int) -> int | None:
 
 def all_boxed(text: str) -> str | None:
     r"""The contents of the `\boxed{}` at the end that only commas, "and" or "or" separate, as a list."""
+    last = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"), 0)
     spans, start = [], 0
-    tail = text[-TAIL:]
+    tail = text[max(0, last - TAIL) :]
     while (opening := OPENING.search(tail, start)) is not None:
         end = closing_brace(tail, opening.end())
         if end is None:
@@ -62,7 +65,8 @@ def announced(text: str) -> str | None:
     maths = IN_MATHS.match(rest)
     if maths is not None:
         return _inside(maths)
-    return rest[: END_OF_SENTENCE.search(rest).start()].strip(" *") or None
+    phrase = rest[: END_OF_SENTENCE.search(rest).start()].strip(" *")
+    return (last_maths(phrase) if SENTENCE.search(phrase) else None) or phrase or None
 
 
 def after_hashes(text: str) -> str | None:
@@ -83,6 +87,17 @@ def last_number(text: str) -> str | None:
     return found[-1].rstrip(",") if found else None
 
 
+def last_maths(text: str) -> str | None:
+    """The last LaTeX, or the last number if that stands after it; the text itself if there are no words in it."""
+    tail = text[-TAIL:].strip()
+    latex = list(IN_MATHS.finditer(tail))
+    if latex and not NUMBER.search(tail, latex[-1].end()):
+        return _inside(latex[-1])
+    if tail and len(tail) < len(text.strip()) or SENTENCE.search(tail + " ") or latex:
+        return last_number(tail)
+    return tail or None
+
+
 def _inside(maths: re.Match) -> str:
     return next(group for group in maths.groups() if group is not None).strip()
 
@@ -93,6 +108,7 @@ SOURCES: dict[str, Callable[[str], str | None]] = {
     "announced": announced,
     "hashes": after_hashes,
     "last_latex": last_latex,
+    "last_maths": last_maths,
     "last_number": last_number,
 }
 

@@ -18,7 +18,8 @@ class MathVerifyReward:
         answer_from (`Sequence[str]`, *optional*, defaults to `("boxed",)`):
             Where the answer stands; the first of these that finds one counts. "boxed" is the last `\boxed{}`,
             "all_boxed" those at the end that only commas or "and" separate, "announced" what follows "answer is" or
-            "answer:", "hashes" what follows `####`, "last_latex" and "last_number" the last of each.
+            "answer:", "hashes" what follows `####`, "last_latex" and "last_number" the last of each, "last_maths" the
+            last of either, or all of a text without words.
         deadline (`float`, *optional*, defaults to `3.0`):
             Seconds for each comparison, after which its process is killed and the answer scores 0.
         workers (`int`, *optional*):
@@ -92,6 +93,9 @@ class LastNumberReward(MathVerifyReward):
 
     def __init__(self):
         super().__init__(answer_from=("last_number",))
+
+    def __reduce__(self):
+        return LastNumberReward, ()
 
 
 def content(completion: str | list[dict[str, str]]) -> str:

@@ -13,12 +13,15 @@ ROUNDED = Fraction(1, 10**5)  # relative tolerance where there are decimals
 DIGITS = r"[0-9]{1,300}"
 INTEGER = rf"(?:[0-9]{{1,3}}(?:,[0-9]{{3}}){{1,100}}|{DIGITS})"
 DECIMAL = re.compile(rf"([+-]?)({INTEGER}?)(?:\.({DIGITS})?)?")
+DECIMAL_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{1,2}$|[0-9]{4,}$)")
 FRACTION = re.compile(
     rf"([+-]?)\\frac(?:\{{([+-]?{DIGITS})\}}|([0-9]))(?:\{{({DIGITS})\}}|([0-9]))|([+-]?)({DIGITS})/({DIGITS})"
 )
 # What an answer may set equal to its value: `x`, `x_1`, `f(2)`
 NAME = re.compile(r"\s*\\?[A-Za-z]+(?:_(?:\{\w+\}|\w+))?\s*(?:\([^()]*\))?\s*")
-EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
+EQUALS = re.compile(r"(?<![<>!:\\=])==?(?!=)|\\equiv(?![A-Za-z])")
+THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
+SEVERAL = re.compile(r",|;|\b(?:and|or)\b")
 PERCENT = re.compile(r"\s*(?:\\%|%|\\?\s*\\text\{\s*percent\s*\}|percent|pct)\s*\.?\s*$")
 UNIT = re.compile(
     r"(?:\\[ ,;:!]|~|\s)*(?:\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}(?:\^\{?[23]\}?)?|\^\{?\\circ\}?)\s*$"
@@ -41,8 +44,8 @@ def normalised(text: str) -> str:
     r"""The text without what LaTeX only typesets: spacing, `\left`, `\dfrac`, `\text{}`, a final full stop."""
     text = SPACING.sub(lambda found: "" if found[0] in (r"\left", r"\right", r"\!") else " ", text.strip())
     text = text.replace("{,}", ",").replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
-    text = _unwrapped(text).strip().removesuffix(".").strip()
-    return SPACE.sub("", text)
+    text = _unwrapped(text).strip().removesuffix(".")
+    return SPACE.sub("", " ".join(text.split()))
 
 
 def _unwrapped(text: str) -> str:
@@ -56,6 +59,7 @@ def _unwrapped(text: str) -> str:
 
 def without_percent(text: str) -> tuple[str, bool]:
     """The text without a percent sign at its end, and whether there was one."""
+    text = " ".join(text.split())  # the patterns are slow on a run of spaces
     found = PERCENT.search(text)
     return (text[: found.start()], True) if found else (text, False)
 
@@ -91,7 +95,7 @@ class Number(NamedTuple):
 @lru_cache(maxsize=2**16)
 def number(text: str) -> Number | None:
     """The plain number that the text is, with its unit or currency ignored, or None."""
-    text, percent = without_percent(normalised_number(text))
+    text, percent = without_percent(normalised_number(" ".join(text.split())))
     value = _value(text.strip())
     return None if value is None else Number(value, percent, "." in text)
 
@@ -131,9 +135,20 @@ def sides(gold: str, answer: str) -> list[str]:
 
     math-verify looks at the last side only, so `1=24` would pass for 24.
     """
-    if not EQUALS.search(answer) or EQUALS.search(gold) or "," in answer:
+    text = SPACING.sub(" ", answer).strip(" ,;.")
+    if not EQUALS.search(text) or EQUALS.search(gold) or SEVERAL.search(THOUSANDS.sub("", text)):
         return [answer]
-    return [side for side in EQUALS.split(answer) if side.strip() and not NAME.fullmatch(side)] or [answer]
+    return [side for side in _split_outside_braces(text) if side.strip() and not NAME.fullmatch(side)] or [answer]
+
+
+def _split_outside_braces(text: str) -> list[str]:
+    depth, parts, start = 0, [], 0
+    for found in re.finditer(rf"\\[{{}}]|[{{}}]|{EQUALS.pattern}", text):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
+        if found[0] in ("=", "==", r"\equiv") and depth == 0:
+            parts.append(text[start : found.start()])
+            start = found.end()
+    return [*parts, text[start:]]
 
 
 def is_same(gold: str, answer: str) -> bool:
@@ -175,7 +190,7 @@ def _numbers_agree(gold: str, answer: str) -> bool | None:
     wanted = number(gold)
     if wanted is None:
         return None
-    given = [number(side) for side in sides(gold, answer)]
+    given = [number(DECIMAL_COMMA.sub(".", side)) for side in sides(gold, answer)]
     return all(_equal(wanted, value) for value in given) if None not in given else None
 
 
@@ -196,6 +211,6 @@ def _equal(gold: Number, answer: Number) -> bool:
 
 
 def _close(gold: Fraction, answer: Fraction, decimal: bool) -> bool:
-    if gold == answer or not decimal:
+    if gold == answer or not decimal or 1 in (gold.denominator, answer.denominator):
         return gold == answer
     return round(gold, 6) == round(answer, 6) and abs(gold - answer) <= ROUNDED * max(abs(gold), abs(answer))

@@ -8,6 +8,9 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 
+PATIENCE = 5.0  # seconds for the server to end its workers
+
+
 def default_workers() -> int:
     """The cores that this process may use, shared with the other ranks of its machine, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -73,5 +76,9 @@ def _stop(owner: int, connection: Connection, process: subprocess.Popen) -> None
     if os.getpid() != owner:  # a fork of the owner: the processes are not its own to end
         process.returncode = 0
         return
-    process.kill()  # its workers see that and end
-    process.wait()
+    process.terminate()  # it ends its workers first
+    try:
+        process.wait(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

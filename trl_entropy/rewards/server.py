@@ -23,11 +23,13 @@ PATIENCE = 1.0  # seconds between two looks at whether the parent still lives
 
 def main(channel: int, parent: int, workers: int, deadline: float) -> None:
     """Answer lists of (gold, answer) with lists of verdicts until the parent closes the channel or ends."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the parent is done: end the workers too
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     logging.disable(logging.WARNING)  # math-verify warns that it has no time limit of its own: here it needs none
     from .algebra import algebraic_verdict  # loaded once, before the forks
 
-    for gold, answer in (("2", r"\sqrt{4}"), ("x+1", "1+x"), (r"\frac{1}{2}", "1,2")):  # first calls are slow
+    # First calls are slow, and load a part of sympy each
+    for gold, answer in (("2", r"\sqrt{4}"), ("x+1", "1+x"), (r"\frac{1}{2}", "1,2"), (r"7\pi", r"11\sqrt{2}")):
         algebraic_verdict(gold, answer)
     gc.collect()
     gc.freeze()
@@ -144,13 +146,14 @@ def _work(verdict, connection: Connection, deadline: float) -> None:
     quiet = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(quiet, stream)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # The default action ends the process even while Python cannot run: the last resort if the server is gone
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     code = 1
     try:
         while True:
             pair = connection.recv()
-            signal.setitimer(signal.ITIMER_REAL, 2 * deadline)
+            signal.setitimer(signal.ITIMER_REAL, deadline + 1)
             answer = verdict(*pair)
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send(answer)

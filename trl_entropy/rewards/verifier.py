@@ -13,7 +13,7 @@ from .pool import Pool, default_workers
 
 REASONS = ("correct", "wrong", "no_answer", "unparsable_answer", "unparsable_gold", "timeout", "error")
 # Of several golds the answer needs to equal one; else the first of these that any of them gave
-ORDER = ("correct", "timeout", "error", "unparsable_answer", "wrong", "unparsable_gold", "no_answer")
+ORDER = ("correct", "timeout", "error", "unparsable_answer", "wrong", "no_answer", "unparsable_gold")
 
 _live = weakref.WeakSet()
 
