@@ -95,7 +95,7 @@ def test_yaml_reads_mappings(tmp_path):
 
 
 def test_bundled_presets():
-    assert sorted(presets()) == ["entropic", "entropy_guided", "epoch", "stage"]
+    assert sorted(presets()) == ["entropic", "entropy_guided", "epoch", "neg_to_pos", "stage"]
 
 
 @pytest.mark.parametrize(
