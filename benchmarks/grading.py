@@ -107,6 +107,16 @@ def hard(golds: list[str], rng: random.Random, groups: int = 100) -> Batch:
     return batch
 
 
+def alike(golds: list[str], rng: random.Random, groups: int = 100) -> Batch:
+    """Groups of eight with one answer each, right or wrong: a policy of low entropy."""
+    pairs = [group[index] for group in _groups(hard(golds, rng, groups)) for index in [rng.choice([1, 4])]]
+    return [pair for pair in pairs for _ in range(8)]
+
+
+def _groups(batch: Batch, size: int = 8) -> list[Batch]:
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
+
+
 def hostile(rng: random.Random) -> Batch:
     """Pairs of numbers, and some that computer algebra does not finish."""
     batch = distinct(rng, 800 - len(HOSTILE))
@@ -269,6 +279,7 @@ def main() -> None:
         rows = [json.loads(line) for line in arguments.golds.read_text(encoding="utf-8").splitlines() if line.strip()]
         golds = [row[arguments.column] for row in rows if isinstance(row.get(arguments.column), str)]
         batches["hard"] = hard(golds, random.Random(0))
+        batches["alike"] = alike(golds, random.Random(0))
     report = {
         "versions": {name: version(name) for name in ("trl-entropy", "trl", "math-verify", "sympy")},
         "python": platform.python_version(),

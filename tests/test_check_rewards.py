@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 
 from trl_entropy import cli
@@ -11,6 +12,14 @@ from trl_entropy.rewards import Verifier
 
 READABLE = ["24", r"\frac{1}{3}", "#### 1,000", r"So it is $\boxed{2k+2}$.", r"\text{Friday}", "$(1, x)$"]
 UNREADABLE = ["", "only words ####", r"\boxed{", "}{"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
 
 
 @pytest.fixture
@@ -86,11 +95,21 @@ def test_other_column_can_be_named(check):
     assert check(READABLE, "--solution_column", "answer", column="answer")[0] == 0
 
 
-def test_long_solution_is_shown_from_its_end(check):
-    _, output, _ = check(["x" * 300 + " ####"])
-    (failing,) = (cells for cells in rows_of(output) if cells[0] == "0")
-    assert failing[1] == "unparsable_gold"
-    assert "".join(cells[2] for cells in rows_of(output) if len(cells) == 3).endswith("x ####'")
+def test_end_of_a_long_solution_is_shown(check):
+    _, output, _ = check(["So it is " + "x" * 300 + "####"])
+    assert rows_of(output)[-1] == ["0", "unparsable_gold", "x" * 195 + "####'"]
+
+
+def test_brackets_in_a_solution_are_shown_as_they_are(check):
+    solutions = ["[/bold] ####", "[red]x[/red] ####", "[link=x]#### "]
+    _, output, _ = check(solutions)
+    assert [cells[2] for cells in rows_of(output)[-3:]] == [repr(solution) for solution in solutions]
+
+
+def test_long_solution_is_folded_in_a_narrow_terminal(check, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, output, _ = check(["x" * 100 + "y" * 20 + "####"])
+    assert "".join(cells[2] for cells in rows_of(output)[3:]) == "'" + "x" * 100 + "y" * 20 + "####'"
 
 
 def test_numbers_and_lists_as_solutions_are_checked(check):
@@ -125,12 +144,12 @@ def test_solution_is_read_and_not_only_compared_letter_by_letter():
 
 
 def refused(outcome: tuple[int, str, str]) -> str:
-    """The one line of a refusal."""
+    """The reason in the one line of a refusal."""
     status, output, errors = outcome
     assert status == 2
     assert output == ""
-    assert len(errors.splitlines()) == 1
-    start, _, reason = errors.strip().partition(": error: ")
+    (line,) = errors.splitlines()
+    start, _, reason = line.partition(": error: ")
     assert start == "trl-entropy check-rewards"
     return reason
 
@@ -146,7 +165,7 @@ def refused(outcome: tuple[int, str, str]) -> str:
         (["--solution_column", "solutoin"], "unknown dataset column 'solutoin'. Did you mean 'solution'? Available: "),
         (["--max_failure", "0.1"], "unrecognized arguments: --max_failure 0.1"),
         (["--max_rows", "many"], "argument --max_rows: invalid int value: 'many'"),
-        (["--grading_workers"], "argument --grading_workers: expected one argument"),
+        (["--max_failures"], "argument --max_failures: expected one argument"),
         (["extra"], "unrecognized arguments: extra"),
     ],
 )
@@ -173,16 +192,25 @@ def test_empty_file_is_refused(check, tmp_path):
 
 
 def test_dataset_without_rows_is_refused(check, tmp_path):
-    file = tmp_path / "rows.json"
-    file.write_text('{"data": []}')
-    assert "trl-entropy" not in refused(check.flags(["--dataset_name", str(file)]))
+    file = tmp_path / "rows.parquet"
+    datasets.Dataset.from_dict({"solution": []}).to_parquet(file)
+    reason = refused(check.flags(["--dataset_name", str(file)]))
+    assert reason.startswith(f"the dataset {str(file)!r} cannot be loaded: ")
+
+
+def test_split_without_rows_is_refused(check, monkeypatch):
+    empty = datasets.Dataset.from_dict({"solution": []})
+    monkeypatch.setattr("trl_entropy.check_rewards.load", lambda script, name, split: empty)
+    assert refused(check.flags(["--dataset_name", "problems"])) == "the dataset is empty"
 
 
 def test_file_that_is_no_json_is_refused(check, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("not json\n")
-    assert refused(check.flags(["--dataset_name", str(file)])).startswith(
-        f"the dataset {str(file)!r} cannot be loaded"
+    status, _, errors = check.flags(["--dataset_name", str(file)])
+    assert status == 2
+    assert errors.splitlines()[-1].startswith(
+        f"trl-entropy check-rewards: error: the dataset {str(file)!r} cannot be loaded: "
     )
 
 

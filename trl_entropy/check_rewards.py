@@ -5,7 +5,8 @@ from collections import Counter
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 from trl import ScriptArguments
 
 from .compose import unknown
@@ -42,7 +43,12 @@ def read(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--max_rows", type=int, default=20, help="failing rows to print")
     parser.add_argument("--grading_deadline", type=float, default=3.0, help="seconds for each solution")
     parser.add_argument("--grading_workers", type=int, help="processes; by default the cores, at most 8")
-    given = parser.parse_args(arguments)
+    try:
+        given = parser.parse_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(error) from error
+    if given.max_rows < 0:
+        raise ValueError(f"max_rows must be at least 0, got {given.max_rows}")
     if not 0 <= given.max_failures <= 1:
         raise ValueError(f"max_failures must be a share from 0 to 1, got {given.max_failures}")
     return given
@@ -96,7 +102,7 @@ def _print(rows: list[Row], failing: list[Row]) -> None:
             table.add_row(reason, str(counts[reason]), f"{counts[reason] / len(rows):.2%}")
     console.print(table)
     if failing:
-        table = Table("row", "reason", "solution", title="Failing rows", title_justify="left")
+        table = Table("row", "reason", Column("solution", overflow="fold"), title="Failing rows", title_justify="left")
         for row in failing:
-            table.add_row(str(row.number), row.verdict, repr(row.solution)[-200:])
-        console.print(table, markup=False)
+            table.add_row(str(row.number), row.verdict, Text(repr(row.solution)[-200:]))
+        console.print(table)

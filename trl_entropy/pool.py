@@ -92,8 +92,6 @@ class Pool:
         """
         last = self.largest(of, number, among)
         chosen = _among(tokens, among)
-        if not self.batches:
-            return chosen
         values = of(tokens).float()
 
         def ties(other):

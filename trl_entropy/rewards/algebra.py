@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, Expr, FiniteSet, Float, I, Rational, Symbol, Tuple, nan, prime, simplify, zoo
+from sympy import Basic, Expr, FiniteSet, Float, I, Rational, Set, Symbol, Tuple, nan, prime, simplify, zoo
 
 from .answers import closing_brace
 from .plain import ROUNDED, SPACE, SPACING, THOUSANDS, sides, value_of_gold, without_percent
@@ -96,6 +96,7 @@ def readable(text: str) -> str | None:
     text = DIGIT_GROUPS.sub(lambda found: re.sub(r"\s", "", found[0]), text)
     if not BRACKET.search(text) and text.count(",") == len(THOUSANDS.findall(text)):
         text = THOUSANDS.sub("", text)
+    text = text.replace(r"\varnothing", r"\emptyset")
     text = PRODUCT.sub(r"\\cdot(", text)
     text = BARE_FRAC.sub(r"\\frac{\1}{\2}", text)
     text = SPACE.sub("", " ".join(text.split()))
@@ -112,7 +113,11 @@ def equal(gold: Basic, answer: Basic) -> bool:
     """Whether math-verify finds them equal, and numbers also differ by no more than their rounding."""
     if isinstance(gold, Symbol) and isinstance(answer, Expr) and not isinstance(answer, Symbol):
         answer = simplify(answer)  # math-verify compares a letter with a letter only
-    if differ_at_a_point(gold, answer) or not verify(gold, answer, timeout_seconds=None, raise_on_error=True):
+    if (
+        _differ_in_kind(gold, answer)
+        or differ_at_a_point(gold, answer)
+        or not verify(gold, answer, timeout_seconds=None, raise_on_error=True)
+    ):
         return False
     # math-verify compares numbers after rounding to 6 decimals: 1/2^99 would equal 1/2^98
     if not (_is_finite_number(gold) and _is_finite_number(answer)):
@@ -120,6 +125,12 @@ def equal(gold: Basic, answer: Basic) -> bool:
     tolerance = float(ROUNDED) if gold.has(Float) or answer.has(Float) else EXACT
     larger = max(abs(gold.evalf(30)), abs(answer.evalf(30)))
     return bool(abs((gold - answer).evalf(30)) <= tolerance * larger)
+
+
+def _differ_in_kind(*sides: Basic) -> bool:
+    """Whether one is an interval or a union, and the other a single expression."""
+    spread = [isinstance(side, Set) and not isinstance(side, FiniteSet) for side in sides]
+    return any(spread) and any(isinstance(side, Expr) for side in sides)
 
 
 def _is_finite_number(value: Basic) -> bool:

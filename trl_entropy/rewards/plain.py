@@ -135,10 +135,16 @@ def sides(gold: str, answer: str) -> list[str]:
 
     math-verify looks at the last side only, so `1=24` would pass for 24.
     """
-    text = SPACING.sub(" ", answer).strip(" ,;.")
-    if not EQUALS.search(text) or EQUALS.search(gold) or SEVERAL.search(THOUSANDS.sub("", text)):
+    text = SPACING.sub(" ", answer).strip(" ,;").rstrip(".")
+    while text.startswith("{") and closing_brace(text, 1) == len(text) - 1:
+        text = text[1:-1]
+    equations = [text]
+    if SEVERAL.search(THOUSANDS.sub("", text)):
+        equations = [] if SEVERAL.search(gold) else SEVERAL.split(text)
+    if EQUALS.search(gold) or not equations or not all(map(EQUALS.search, equations)):
         return [answer]
-    return [side for side in _split_outside_braces(text) if side.strip() and not NAME.fullmatch(side)] or [answer]
+    every = [side for equation in equations for side in _split_outside_braces(equation)]
+    return [side for side in every if side.strip() and not NAME.fullmatch(side)] or [answer]
 
 
 def _split_outside_braces(text: str) -> list[str]:

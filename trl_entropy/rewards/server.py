@@ -18,6 +18,13 @@ from multiprocessing.connection import Connection, wait
 
 
 MEMORY = 4 * 2**30  # bytes of address space of a worker
+# First calls are slow: the parser and sympy learn from these before the forks
+WARM_UP = (
+    *(r"23\pi", r"9\sqrt{7}+4", r"\frac{5\sqrt{11}}{8}", r"17 \sqrt{3} + 5", "3^{7}-2", r"\frac{13+7b}{24}", "8-11i"),
+    *("x^2+5x-14", "(x-2)(x+7)", "y=5x+9", r"x \leq 8", r"x \in [-5,9]", "m(m+2)", r"\tan x", r"\log_3 7"),
+    *("(5,-8)", r"(7,\frac{\pi}{9})", r"(-\infty,4) \cup (11,\infty)", "[0,13)", "7,-9", r"\{4\pm\sqrt{13},-7\}"),
+    *(r"\begin{pmatrix} 9 \\ -4 \end{pmatrix}", r"\begin{pmatrix} 5 & 8 \\ 9 & 7 \end{pmatrix}", r"17 \text{ cm}"),
+)
 PATIENCE = 1.0  # seconds between two looks at whether the parent still lives
 
 
@@ -28,9 +35,9 @@ def main(channel: int, parent: int, workers: int, deadline: float) -> None:
     logging.disable(logging.WARNING)  # math-verify warns that it has no time limit of its own: here it needs none
     from .algebra import algebraic_verdict  # loaded once, before the forks
 
-    # First calls are slow, and load a part of sympy each
-    for gold, answer in (("2", r"\sqrt{4}"), ("x+1", "1+x"), (r"\frac{1}{2}", "1,2"), (r"7\pi", r"11\sqrt{2}")):
+    for gold, answer in zip(WARM_UP, WARM_UP[1:] + WARM_UP[:1], strict=True):
         algebraic_verdict(gold, answer)
+        algebraic_verdict(gold, rf"\frac{{2 \cdot ({gold})}}{{2}}")
     gc.collect()
     gc.freeze()
     connection = Connection(channel)
