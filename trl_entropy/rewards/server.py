@@ -21,7 +21,7 @@ MEMORY = 4 * 2**30  # bytes of address space of a worker
 # First calls are slow: the parser and sympy learn from these before the forks
 WARM_UP = (
     *(r"23\pi", r"9\sqrt{7}+4", r"\frac{5\sqrt{11}}{8}", r"17 \sqrt{3} + 5", "3^{7}-2", r"\frac{13+7b}{24}", "8-11i"),
-    *("x^2+5x-14", "(x-2)(x+7)", "y=5x+9", r"x \leq 8", r"x \in [-5,9]", "m(m+2)", r"\tan x", r"\log_3 7"),
+    *("x^2+5x-14", "(x-2)(x+7)", "y=5x+9", r"x \leq 8", r"x \in [-5,9]", "m(m+2)", r"\tan 5z", r"\log_3 7"),
     *("(5,-8)", r"(7,\frac{\pi}{9})", r"(-\infty,4) \cup (11,\infty)", "[0,13)", "7,-9", r"\{4\pm\sqrt{13},-7\}"),
     *(r"\begin{pmatrix} 9 \\ -4 \end{pmatrix}", r"\begin{pmatrix} 5 & 8 \\ 9 & 7 \end{pmatrix}", r"17 \text{ cm}"),
 )
