@@ -22,7 +22,7 @@ def case(seed: int = 5) -> tuple[dict, torch.Tensor]:
     entropies = entropy_of_table(logits)
     given["old_entropies"] = entropies + 0.02 * moved(torch.zeros_like(entropies), by=1.0, seed=3)
     generator = torch.Generator().manual_seed(seed)
-    given["group_rewards"] = torch.randint(0, 2, (8, 4), generator=generator).double()
+    given["group_rewards"] = torch.randint(0, 2, (8, 5), generator=generator).double()
     given["group_rewards"][:, 0], given["group_rewards"][:, 1] = 1.0, 0.0
     return given, logits
 

@@ -137,7 +137,7 @@ def random_tokens(seed: int = 0, rows: int = 4, length: int = 5, dtype=torch.flo
     advantages[:1], advantages[1:2] = advantages[:1].abs(), -advantages[1:2].abs()
     advantages[-1] = 0.0
     entropies = uniform(0.0, 3.0)
-    group_rewards = torch.randint(0, 2, (rows, 4), generator=generator).to(dtype)
+    group_rewards = torch.randint(0, 2, (rows, 5), generator=generator).to(dtype)
     group_rewards[:, 0], group_rewards[:, 1] = 1.0, 0.0
     facts = {
         "logps": logps,

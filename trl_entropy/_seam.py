@@ -165,7 +165,8 @@ class LossSeam:
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
         # Also called, outside of a loss, for the old and the reference policy. TRL < 1.7 returns two values.
-        wants_old = self._facts is None and "old_entropies" in self.needs()
+        of_policy = bool(args) and args[0] is self.model  # the head of the reference model gives no entropies
+        wants_old = self._facts is None and of_policy and "old_entropies" in self.needs()
         if wants_old:
             kwargs["compute_entropy"] = True
         outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)

@@ -1,3 +1,18 @@
 """Bonuses per token that are added to the advantage: `A' = (prod_i w_i) * A + sum_j b_j`."""
 
-BONUSES = {}
+from .entropy_advantage import EntropyAdvantage
+from .future_entropy import FutureEntropy
+from .position import Position
+from .quantile_advantage import QuantileAdvantage
+from .repo import Repo
+from .repo_r import RepoR
+
+
+BONUSES = {
+    "entropy_advantage": EntropyAdvantage,
+    "future_entropy": FutureEntropy,
+    "position": Position,
+    "quantile_advantage": QuantileAdvantage,
+    "repo": Repo,
+    "repo_r": RepoR,
+}

@@ -1,6 +1,14 @@
 """Loss terms per token: the loss is `L_TRL(A') + sum_k mean(t_k)` over the trained tokens of the optimizer step."""
 
+from .ce_gppo import CeGPPO
 from .confident_surrogate import ConfidentSurrogate
+from .kl_cov import KlCov
+from .sent import Sent
 
 
-TERMS = {"confident_surrogate": ConfidentSurrogate}
+TERMS = {
+    "ce_gppo": CeGPPO,
+    "confident_surrogate": ConfidentSurrogate,
+    "kl_cov": KlCov,
+    "sent": Sent,
+}

@@ -1,8 +1,34 @@
 """Loss weights per token, `w >= 0`: the effective advantage is `A' = (prod_i w_i) * A`."""
 
+from .a3po import A3PO
+from .asym_grpo import AsymGRPO
+from .clip_b import ClipB
+from .clip_cov import ClipCov
+from .clip_v import ClipV
 from .confident_sign import ConfidentSign
+from .entropy_ratio import EntropyRatio
 from .high_entropy import HighEntropy
+from .perplexity import Perplexity
+from .random_positive_clip import RandomPositiveClip
+from .ratio_range import RatioRange
+from .relative_entropy import RelativeEntropy
 from .sign import Sign
+from .steer import Steer
 
 
-WEIGHTS = {"confident_sign": ConfidentSign, "high_entropy": HighEntropy, "sign": Sign}
+WEIGHTS = {
+    "a3po": A3PO,
+    "asym_grpo": AsymGRPO,
+    "clip_b": ClipB,
+    "clip_cov": ClipCov,
+    "clip_v": ClipV,
+    "confident_sign": ConfidentSign,
+    "entropy_ratio": EntropyRatio,
+    "high_entropy": HighEntropy,
+    "perplexity": Perplexity,
+    "random_positive_clip": RandomPositiveClip,
+    "ratio_range": RatioRange,
+    "relative_entropy": RelativeEntropy,
+    "sign": Sign,
+    "steer": Steer,
+}

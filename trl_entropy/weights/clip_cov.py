@@ -1,0 +1,87 @@
+"""Drop a few random tokens of high covariance between advantage and log-probability."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..pool import Pool
+from ..tokens import Rule, Tokens, knob
+
+
+@dataclass(frozen=True)
+class ClipCov(Rule):
+    r"""
+    Drop a few random tokens of high covariance between advantage and log-probability.
+
+    $$
+    w_t = 0 \text{ if } t \in I, \quad 1 \text{ otherwise}, \qquad
+    c_t = (\hat A_t - \mathrm{mean} \, \hat A) \, (\log \pi_\theta(y_t) - \mathrm{mean} \, \log \pi_\theta)
+    $$
+
+    with \\( I \\) a random choice of \\( \lfloor \rho N \rfloor \\) of the tokens with `low` \\( < c_t < \\) `high`,
+    \\( \rho \\) = `share`, \\( N \\) the number of tokens; means and \\( N \\) are over the optimizer step. As in the
+    released code at least one token is chosen, and none that TRL's clip has stopped. A weight of 0 keeps the token in
+    the denominator of the loss.
+
+    Args:
+        share (`float`, *optional*, defaults to `2e-4`):
+            \\( \rho \in [0, 1] \\), the share of all tokens that is dropped (the paper's); `0.0` drops none.
+        low (`float`, *optional*, defaults to `1.0`):
+            Covariance above which a token may be dropped (the paper's).
+        high (`float`, *optional*, defaults to `5.0`):
+            Covariance below which a token may be dropped (the paper's), greater than `low`.
+
+    Raises `ValueError` for a share out of range, or `low` not below `high`.
+
+    Reference: [The Entropy Mechanism of Reinforcement Learning for Reasoning Language
+    Models](https://huggingface.co/papers/2505.22617), 2025 (Clip-Cov).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"pool", "completions"})
+
+    share: float = knob(2e-4, low=0.0, high=1.0)
+    low: float = knob(1.0)
+    high: float = knob(5.0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, got low={self.low:g}, high={self.high:g}")
+
+    @property
+    def neutral(self) -> bool:
+        return self.share == 0.0
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        covariance = covariances(tokens.pool)
+
+        def candidates(batch: Tokens) -> Tensor:
+            values = covariance(batch)
+            return (values > self.low) & (values < self.high) & ~batch.clipped
+
+        number = (self.share * tokens.pool.count()).floor().clamp(min=math.ceil(self.share))
+        dropped = tokens.pool.top(tokens, lambda batch: batch.noise(), number, candidates)
+        return torch.where(dropped, 0.0, torch.ones_like(tokens.logps))
+
+
+def covariances(pool: Pool, among: Callable = lambda batch: batch.mask) -> Callable:
+    r"""
+    The function of tokens \\( (\hat A_t - \mathrm{mean} \, \hat A) (\log \pi_t - \mathrm{mean} \, \log \pi) \\).
+
+    Args:
+        pool ([`~pool.Pool`]):
+            What the means are over.
+        among (`Callable[[Tokens], Tensor]`, *optional*):
+            Bool `(B, T)`: the tokens that count for the means.
+    """
+
+    def mean(of: Callable) -> Tensor:
+        total = pool.sum(lambda batch: torch.where(among(batch), of(batch), 0))
+        return (total / pool.sum(among).clamp(min=1)).float()
+
+    advantage, logp = mean(lambda batch: batch.advantages), mean(lambda batch: batch.logps)
+    return lambda batch: (batch.advantages.float() - advantage) * (batch.logps.detach().float() - logp)
