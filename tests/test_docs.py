@@ -14,8 +14,10 @@ from toy import even_length
 
 import trl_entropy
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, cli
+from trl_entropy.catalogue import first_line
 from trl_entropy.config import SECTIONS, presets
 from trl_entropy.grpo import prepare
+from trl_entropy.laws import LAWS
 from trl_entropy.rewards import math_verify_reward
 
 
@@ -305,6 +307,22 @@ def test_metrics_that_a_page_of_a_method_names_are_logged(everything):
         names = [name for name in re.findall(r"`([^`]+)`", sentence) if "/" in name]
         assert names, page
         assert unlogged(names, logged) == [], page
+
+
+def test_list_of_methods_has_the_whole_catalogue():
+    text = (REPOSITORY / "docs" / "methods.md").read_text()
+    origins = {"paper": "the paper's", "code": "the released code's", "style": "in the paper's style"}
+    for rules in SECTIONS.values():
+        for name, rule in rules.items():
+            line = first_line(rule).removesuffix(".")
+            assert re.search(
+                rf"^\| \[{name}\]\(methods/{name}\.md\) \| {re.escape(line)} \|.*\| {origins[rule.origin]} \|$",
+                text,
+                re.M,
+            )
+    assert f"[{sum(map(len, SECTIONS.values()))} methods](docs/methods.md)" in README
+    for name, law in LAWS.items():
+        assert f"| [{name}](methods/{name}.md) | {first_line(law).removesuffix('.')} |" in text
 
 
 def test_wrong_metric_is_found():
