@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import random_tokens
 
 from trl_entropy import Rule, Tokens
@@ -349,6 +350,61 @@ def test_gradient_of_padding_is_zero_for_every_rule(name):
         assert (gradient[tokens.mask] != 0).any()
     else:
         assert not acting(name)(tokens.detach()).requires_grad
+
+
+class HostSyncs(TorchDispatchMode):
+    """Keeps the operations that would make the host wait for a GPU, or copy to it."""
+
+    WAIT = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "bincount",
+        "unique",
+        "equal",
+        "lift_fresh",
+        "is_nonzero",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        by_mask = name in ("index", "index_put") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if by_mask or any(name.startswith(wait) for wait in self.WAIT):
+            self.found.append(name)
+        return operation(*args, **(kwargs or {}))
+
+
+@every_rule
+def test_rule_does_not_make_the_host_wait(name):
+    tokens, rule = random_tokens(), acting(name)
+    tokens.pool.mean(lambda batch: batch.logps)
+    with HostSyncs() as syncs:
+        rule(tokens)
+    assert syncs.found == []
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda tokens: tokens.logps.sum().item(),
+        lambda tokens: bool(tokens.mask.any()),
+        lambda tokens: tokens.logps[tokens.mask],
+        lambda tokens: tokens.logps + torch.tensor(1.0),
+        lambda tokens: tokens.mask.nonzero(),
+        lambda tokens: torch.as_tensor(3, device="cpu"),
+    ],
+)
+def test_waiting_of_the_host_is_found(wait):
+    tokens = random_tokens()
+    with HostSyncs() as syncs:
+        wait(tokens)
+    assert syncs.found != []
 
 
 @every_rule

@@ -74,13 +74,14 @@ class Pool:
         low, _ = self._bin(keys & (BINS - 1), chosen & (keys >> 16 == high), rank - above)
         value = _value((high << 16) + low)
         total = self.over_ranks(_exact(chosen).sum())
-        value = torch.where(torch.as_tensor(rank, device=value.device) <= total, value, -torch.inf)
-        return torch.where(torch.as_tensor(rank, device=value.device) < 1, torch.inf, value)
+        rank = _there(rank, total)
+        value = torch.where(rank <= total, value, -torch.inf)
+        return torch.where(rank < 1, torch.inf, value)
 
     def quantile(self, of: Callable, q: float, among: Callable | None = None) -> Tensor:
         r"""The value at place \\( \lceil q (n - 1) \rceil \\) of the n sorted ones, counted from 0, float32."""
         count = self.sum(among) if among is not None else self.count()
-        below = torch.ceil(_exact(torch.tensor(q, dtype=torch.float32).to(count.device) * (count.float() - 1)))
+        below = torch.ceil(_exact(q * (count.float() - 1)))
         return self.largest(of, (count - below).clamp(min=1), among)
 
     def top(self, tokens, of: Callable, number: Tensor | int, among: Callable | None = None) -> Tensor:
@@ -111,14 +112,20 @@ class Pool:
         counts = torch.zeros(BINS + 1, dtype=torch.int64, device=bins.device)
         counts.scatter_add_(0, torch.where(chosen, bins, BINS), torch.ones_like(bins))
         from_above = self.over_ranks(_exact(counts[:BINS])).flip(0).cumsum(0)
-        rank = torch.as_tensor(rank, dtype=from_above.dtype, device=bins.device)
-        place = torch.searchsorted(from_above, rank).clamp(max=BINS - 1)
-        above = torch.where(place > 0, from_above[(place - 1).clamp(min=0)], 0)
+        place = torch.searchsorted(from_above, _there(rank, from_above)).clamp(max=BINS - 1)
+        above = torch.where(
+            place > 0, from_above.take((place - 1).clamp(min=0)), 0
+        )  # an index would wait for the host
         return BINS - 1 - place, above
 
 
 def _among(tokens, among: Callable | None) -> Tensor:
     return tokens.mask if among is None else tokens.mask & among(tokens)
+
+
+def _there(number: Tensor | int, like: Tensor) -> Tensor:
+    """A number on the device of a tensor, without a copy from the host, which would wait."""
+    return number.to(like.dtype) if isinstance(number, Tensor) else like.new_full((), number)
 
 
 def _exact(values: Tensor) -> Tensor:

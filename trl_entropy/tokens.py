@@ -125,10 +125,10 @@ def mixed(values: Tensor) -> Tensor:
 
 
 def hashed(*keys: Tensor | int) -> Tensor:
-    """Uniform numbers in [0, 1), float32, from whole numbers."""
-    state = torch.zeros((), dtype=torch.int64)
+    """Uniform numbers in [0, 1), float32, from whole numbers; the first is an int64 tensor."""
+    state = torch.zeros_like(keys[0])
     for key in keys:
-        state = mixed(state.to(key.device) + key + 7046029254386353131) if torch.is_tensor(key) else mixed(state + key)
+        state = mixed(state + key + 7046029254386353131)
     return ((state >> 40) & (2**24 - 1)).float() / 2**24
 
 
