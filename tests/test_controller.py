@@ -5,7 +5,7 @@ import pytest
 
 from trl_entropy.controller import Controller, build_controllers
 from trl_entropy.knobs import Knob
-from trl_entropy.laws import LAWS, PI, BangBang, Epoch, Stage
+from trl_entropy.laws import LAWS, PI, BangBang, Constant, Epoch, Ratchet, Schedule, Stage
 
 
 KNOBS = {
@@ -83,8 +83,11 @@ def test_anti_windup_lets_a_knob_leave_its_bound_at_once():
     assert clamped[-3:] == pytest.approx([-1.0, -0.7, -0.6], abs=1e-12)
 
 
+SMOOTH = PI(kp=0.5, ki=0.1, kd=0.2, smoothing=0.5, slew=0.1)
+
+
 @pytest.mark.parametrize("raises_entropy", [True, False])
-@pytest.mark.parametrize(("law", "tolerance"), [(BangBang(0.05), 0.06), (PI(kp=0.5, ki=0.1), 1e-3)])
+@pytest.mark.parametrize(("law", "tolerance"), [(BangBang(0.05), 0.06), (PI(kp=0.5, ki=0.1), 1e-3), (SMOOTH, 1e-3)])
 def test_toy_plant_reaches_its_target(law, tolerance, raises_entropy):
     # entropy follows the knob with a lag and a leak to 0.4: without control it settles at 0.4, the target is 1
     c = controller(law, raises_entropy=raises_entropy)
@@ -107,10 +110,28 @@ def test_toy_plant_with_the_wrong_direction_does_not_reach_its_target():
 
 
 def test_schedules_have_their_first_value_from_the_start():
-    for law in (Stage(), Epoch()):
+    for law in (Stage(), Epoch(), Constant(), Schedule()):
         c = controller(law, value=1.0, target=None)
         c.start(num_epochs=4)
         assert c.value == 0.0
+
+
+def test_constant_is_clipped_to_the_range():
+    c = controller(Constant(9.0), target=None)
+    c.start(num_epochs=1)
+    assert c.value == c.high == 1.0
+
+
+def test_ratchet_on_a_knob_that_lowers_entropy_goes_up_above_the_target():
+    # target 1, factor 2, at most 1: above twice, at the target (not above), below
+    c = controller(Ratchet(), raises_entropy=False, value=0.5)
+    assert follow(c, [2.0, 2.0, 1.0, 0.5]) == [1.0, 1.0, 0.5, 0.25]
+
+
+def test_slew_is_from_the_clipped_value():
+    # wanted -4 and then 4 on [-1, 1], at most 0.75 a step: -0.75, -1.5 -> -1, then up from -1
+    c = controller(PI(kp=4.0, ki=0.0, slew=0.75))
+    assert follow(c, [2.0, 2.0, 0.0, 0.0]) == [-0.75, -1.0, -0.25, 0.5]
 
 
 def test_laws_with_a_target_start_where_they_are_set():
@@ -141,17 +162,30 @@ def test_epoch_schedule_of_one_epoch_is_refused_at_the_start():
 # State
 
 
-@pytest.mark.parametrize("law", [BangBang(0.1), PI(kp=0.3, ki=0.2)])
+EVERY_OPTION = PI(kp=0.3, ki=0.2, kd=0.15, dead_band=0.05, smoothing=0.7, slew=0.3, anti_windup=True)
+
+
+@pytest.mark.parametrize("law", [BangBang(0.1), PI(kp=0.3, ki=0.2), EVERY_OPTION, Ratchet(1.5)])
 @pytest.mark.parametrize("target", [{"target": 1.0}, {"target": None, "target_ratio": 0.3}])
 def test_state_through_json_continues_identically(law, target):
     entropies = [2.0, 0.3, 1.7, 0.1, 0.9, 1.1, 0.2, 3.0]
-    whole = follow(controller(law, **target), entropies)
-    first = controller(law, **target)
+    whole = follow(controller(law, value=0.1, **target), entropies)
+    first = controller(law, value=0.1, **target)
     values = follow(first, entropies[:3])
     second = controller(law, **target)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     second.start(1)
     assert values + follow(second, entropies[3:]) == whole
+
+
+def test_state_does_not_change_with_the_controller():
+    c = controller(PI())
+    follow(c, [2.0])
+    state = c.state_dict()
+    kept = json.dumps(state)
+    follow(c, [3.0])
+    assert json.dumps(state) == kept
+    assert state["memory"] == {"sum": -1.0, "average": -1.0}
 
 
 def test_state_of_a_schedule_through_json_keeps_its_value():
@@ -219,14 +253,15 @@ def test_no_specification_gives_no_controller():
 
 def test_every_law_of_the_catalogue_can_be_named():
     for name, law in LAWS.items():
-        assert type(build({"law": name, "knob": "up"}).law) is law
+        initial = {"initial": 0.5} if law.uses_target else {}
+        assert type(build({"law": name, "knob": "up", **initial}).law) is law
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ("pi", r"controllers\.mine must be a mapping with law and knob, got 'pi'"),
-        ({"knob": "up"}, r"controllers\.mine has no law; available: bang_bang, epoch, pi, stage"),
+        ({"knob": "up"}, r"controllers\.mine has no law; available: bang_bang, constant, epoch, pi, ratchet"),
         ({"law": "pi"}, r"controllers\.mine has no knob; available: up, down, unknown"),
         (
             {"law": "bangbang", "knob": "up"},
@@ -241,6 +276,11 @@ def test_every_law_of_the_catalogue_can_be_named():
         ({"law": "pi", "knob": "up", "low": 0.5, "high": 0.5}, r"low must be below high, got low=0\.5, high=0\.5"),
         ({"law": "pi", "knob": "unknown"}, r"whether a larger unknown raises or lowers entropy; set raises_entropy"),
         ({"law": "pi", "knob": "up", "raises_entropy": "yes"}, r"set raises_entropy to true or false, got 'yes'"),
+        (
+            {"law": "ratchet", "knob": "up"},
+            r"the knob must start above 0, got 0: set initial, and low to a value above 0 \(in controllers\.mine\)",
+        ),
+        ({"law": "constant", "knob": "up", "initial": 0.5}, r"the constant law is a schedule and takes no initial"),
         ({"law": "stage", "knob": "up", "initial": 0.5}, r"the stage law is a schedule and takes no initial"),
         ({"law": "stage", "knob": "up", "target": 0.5}, r"the stage law is a schedule and takes no target"),
         (

@@ -32,7 +32,7 @@ FLOORS = (
     ("weights", "bonuses", "terms", "laws", "measures", "rewards", "data"),
     ("compose", "knobs", "controller"),
     ("config", "vocabulary", "_seam"),
-    ("callbacks", "trainer"),
+    ("callbacks", "watchdog", "trainer"),
     ("fetch", "pretrain", "evaluate", "grpo", "check_rewards", "catalogue", "compare"),
     ("cli", "__main__"),
 )

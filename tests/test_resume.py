@@ -20,6 +20,12 @@ CONTROLS = [
         "token_weights": {"confident_sign": {"threshold": 0.2}},
         "controllers": {"entropic": {"kp": 2.0, "ki": 0.5}},
     },
+    {
+        "entropy_control": "entropic",
+        "entropy_target_ratio": 0.97,
+        "token_weights": {"confident_sign": {"threshold": 0.2}},
+        "controllers": {"entropic": {"kp": 2.0, "ki": 0.5, "kd": 1.0, "smoothing": 0.5, "slew": 0.2}},
+    },
     {"entropy_control": "stage"},
 ]
 STEPS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "max_completion_length": 5}

@@ -7,9 +7,11 @@ __version__ = "0.1.0"
 
 # Public names, imported on first use: `import trl_entropy` must not load TRL
 _HOME = {
+    "EntropyCallback": "callbacks",
     "EntropyController": "callbacks",
     "EntropyGRPOConfig": "config",
     "EntropyGRPOTrainer": "trainer",
+    "EntropyWatchdog": "watchdog",
     "Rule": "tokens",
     "SeamError": "_seam",
     "Tokens": "tokens",

@@ -251,13 +251,7 @@ class LossSeam:
 
     def log_means(self, means: dict[str, float]) -> None:
         """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""
-        for name, value in means.items():
-            self._metrics["train"][name].append(value)
-
-    def set_entropy_coef(self, value: float) -> None:
-        """Set TRL's entropy bonus, also in a run that began without one."""
-        self.entropy_coef = value
-        self._entropy_bonus_enabled = True
+        log_means(self, means)
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
@@ -278,6 +272,49 @@ class LossSeam:
             with open(path) as file:
                 state = json.load(file)
         self.load_control_state(state, path)
+
+
+def log_means(trainer, means: dict[str, float]) -> None:
+    """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""
+    for name, value in means.items():
+        trainer._metrics["train"][name].append(value)
+
+
+def set_entropy_coef(trainer, value: float) -> None:
+    """Set TRL's entropy bonus, also in a run that began without one."""
+    trainer.entropy_coef = value
+    trainer._entropy_bonus_enabled = True
+
+
+def logged_entropy(trainer) -> float | None:
+    """
+    The `entropy` (nats) that TRL logs for the optimizer step that has just ended, the same on every rank.
+
+    TRL takes the mean over tokens and ranks in each micro-batch, and the mean of those. `None` if no token was trained
+    on. Raises [`SeamError`] if TRL has logged none.
+    """
+    micro_batches = trainer._metrics["train"].get("entropy", [])[-trainer.current_gradient_accumulation_steps :]
+    if not micro_batches:
+        raise SeamError(
+            "TRL has logged no entropy for this optimizer step, so there is nothing to control: set "
+            "use_liger_kernel=False, and do not call trainer.log in a callback that comes before"
+        )
+    if trainer.mask_truncated_completions:
+        # of a micro-batch in which no completion ended TRL logs 0
+        micro_batches = [entropy for entropy in micro_batches if entropy != 0]
+    return sum(micro_batches) / len(micro_batches) if micro_batches else None
+
+
+def lower_learning_rate(optimizer, scheduler, factor: float) -> list[float]:
+    """Multiply the learning rate of all parameter groups, now and as scheduled; the new ones."""
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+    rates = [group["lr"] for group in optimizer.param_groups]
+    scheduler = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
+    if hasattr(scheduler, "base_lrs"):  # one that follows a metric has none, and goes on from the groups
+        scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+    scheduler._last_lr = rates  # what is logged for the next step
+    return rates
 
 
 def _completions(inputs: dict) -> Tensor:

@@ -1,11 +1,16 @@
-"""Floor 4: the callback that drives a controller."""
+"""Floor 4: the callbacks that drive a controller."""
 
 import math
 from collections.abc import Callable, MutableMapping
+from functools import partial
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOTrainer
 
-from .controller import Controller
+from ._seam import LossSeam, log_means, logged_entropy, set_entropy_coef
+from .controller import Controller, build_controllers
+from .knobs import TRL_KNOBS, Knobs
+from .laws import LAWS
 
 
 class EntropyController(TrainerCallback):
@@ -55,6 +60,118 @@ class EntropyController(TrainerCallback):
         if controller.law.uses_target:
             prefix = f"controllers/{controller.name}"
             self.log({f"{prefix}/target": controller.target, f"{prefix}/error": controller.error})
+
+
+class EntropyCallback(EntropyController):
+    """
+    A controller on a plain [`~trl.GRPOTrainer`], of a knob that TRL itself has.
+
+    It reads the `entropy` that TRL logs. With one micro-batch per optimizer step that is the mean over all tokens and
+    ranks; with several it is the mean of their means. Its state stands in the checkpoint's `trainer_state.json`.
+
+    Args:
+        law (`str`):
+            Name of the law.
+        knob (`str`):
+            `epsilon_low`, `epsilon_high` or `entropy_coef`.
+        name (`str`, *optional*):
+            Metrics stand under `controllers/<name>`. By default the knob's name.
+        settings:
+            What else stands under a name in the config's `controllers`: `target` or `target_ratio`, which a law with a
+            target needs here, `initial`, `low`, `high`, `raises_entropy`, and the law's parameters.
+
+    Raises `ValueError` for a knob that plain TRL does not have, and at the start of training if `attach` was not
+    called.
+    """
+
+    def __init__(self, law: str, knob: str, name: str | None = None, **settings):
+        names = [known.name for known in TRL_KNOBS]
+        if knob not in names:
+            raise ValueError(
+                f"on a plain GRPOTrainer knob must be {', '.join(names[:-1])} or {names[-1]}, got {knob!r}: the knobs "
+                "of rules need an EntropyGRPOTrainer, with controllers in its config"
+            )
+        if law in LAWS and LAWS[law].uses_target and not {"target", "target_ratio"} & settings.keys():
+            raise ValueError(f"the {law} law needs target (nats) or target_ratio (share of the starting entropy)")
+        self.name = knob if name is None else name
+        self.spec = {"law": law, "knob": knob, **settings}
+        self.trainer: GRPOTrainer | None = None
+
+    def attach(self, trainer: GRPOTrainer) -> "EntropyCallback":
+        """
+        Take the knob and the entropy from a trainer, and be called by it; once, before it trains.
+
+        Raises `TypeError` if it is no `GRPOTrainer`, and `ValueError` for wrong settings or if something else steers.
+        """
+        self._check(trainer)
+        values = {knob.name: getattr(trainer, knob.name) for knob in TRL_KNOBS}
+        (controller,) = build_controllers({self.name: self.spec}, {knob.name: knob for knob in TRL_KNOBS}, values)
+        super().__init__(controller, trl_knobs(trainer), partial(logged_entropy, trainer), partial(log_means, trainer))
+        self.trainer = trainer
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        return self
+
+    def _check(self, trainer: GRPOTrainer) -> None:
+        if isinstance(trainer, LossSeam):
+            raise ValueError(
+                "an EntropyGRPOTrainer needs no callback: "
+                f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
+            )
+        if not isinstance(trainer, GRPOTrainer):
+            raise TypeError(f"attach takes a trl.GRPOTrainer, got {type(trainer).__name__}")
+        if self.trainer is not None:
+            raise ValueError(f"the callback of {self.spec['knob']} is attached already: make one for each trainer")
+        if trainer.use_adaptive_entropy:
+            raise ValueError(
+                f"use_adaptive_entropy (TRL's controller of entropy_coef) and the callback of {self.spec['knob']} "
+                "would both steer entropy: keep one of them"
+            )
+        others = [other for other in trainer.callback_handler.callbacks if isinstance(other, EntropyCallback)]
+        for other in (other for other in others if other is not self):
+            if other.spec["knob"] == self.spec["knob"]:
+                raise ValueError(f"two callbacks have the knob {self.spec['knob']!r}: keep one of them")
+            if other.name == self.name:
+                raise ValueError(f"two callbacks have the name {self.name!r}: rename one of them")
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.trainer is None:
+            raise ValueError(
+                f"the callback of {self.spec['knob']} is attached to no trainer: call attach(trainer) before "
+                "trainer.train()"
+            )
+        # Not by way of ExportableState: restoring one makes a new callback, which would be attached to nothing
+        saved = state.stateful_callbacks.get(self._key)
+        if saved is None and state.global_step > 0:
+            raise ValueError(
+                f"the checkpoint of step {state.global_step} has no state of {self._key}: resume with the callbacks "
+                "that it was written with"
+            )
+        if saved is not None:
+            self.controller.load_state_dict(saved)
+        super().on_train_begin(args, state, control, **kwargs)
+        state.stateful_callbacks[self._key] = self.controller.state_dict()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        knob = self.controller.knob.name
+        self.log({f"knobs/{knob}": self.knobs[knob]})  # in force in the step that has ended
+        super().on_step_end(args, state, control, **kwargs)
+        state.stateful_callbacks[self._key] = self.controller.state_dict()
+
+    @property
+    def _key(self) -> str:
+        return f"controllers/{self.name}"
+
+
+def trl_knobs(trainer: GRPOTrainer) -> Knobs:
+    """TRL's own knobs, of any GRPO trainer."""
+    knobs = Knobs()
+    for knob in TRL_KNOBS:
+        write = partial(setattr, trainer, knob.name)
+        if knob.name == "entropy_coef":
+            write = partial(set_entropy_coef, trainer)
+        knobs.add(knob, partial(getattr, trainer, knob.name), write)
+    return knobs
 
 
 def _num_epochs(state: TrainerState) -> int:

@@ -1,11 +1,11 @@
 """Floor 2: one law on one knob, with its target and its state. Knows no trainer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from .compose import bind, unknown
 from .knobs import Knob
-from .laws import LAWS, Law, Reading
+from .laws import LAWS, Law, Memory, Reading
 from .tokens import check_number
 
 
@@ -42,7 +42,7 @@ class Controller:
     value: float
     target: float | None = None
     target_ratio: float | None = None
-    memory: float = 0.0
+    memory: Memory = field(default_factory=dict)
     error: float | None = None
     started: bool = False
 
@@ -66,7 +66,7 @@ class Controller:
 
     def state_dict(self) -> dict:
         """What a checkpoint must hold, JSON as it stands."""
-        return {"knob": self.knob.name, "value": self.value, "memory": self.memory, "target": self.target}
+        return {"knob": self.knob.name, "value": self.value, "memory": dict(self.memory), "target": self.target}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Continue from a checkpoint. Raises `ValueError` if it was written for another knob."""
@@ -75,7 +75,7 @@ class Controller:
                 f"controller {self.name!r} turns {self.knob.name}, but in the checkpoint it turned {state['knob']}: "
                 "resume with the same controllers"
             )
-        self.value, self.memory, self.started = state["value"], state["memory"], True
+        self.value, self.memory, self.started = state["value"], dict(state["memory"]), True
         if self.target_ratio is not None:
             self.target = state["target"]
 
@@ -167,6 +167,10 @@ def _initial(what: str, law: Law, knob: Knob, spec: Mapping, configured: float, 
             f"default ({knob.default:g}), or set {what}.initial alone"
         )
     check_number(f"{what}: the starting value of {knob.name}", initial, low, high)
+    try:
+        law.check_start(initial)
+    except ValueError as error:
+        raise ValueError(f"{error} (in {what})") from error
     return initial
 
 

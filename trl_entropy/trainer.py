@@ -7,12 +7,13 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from ._seam import LossSeam
-from .callbacks import EntropyController
+from .callbacks import EntropyController, trl_knobs
 from .compose import active, effective_advantages, evaluate, faults, needs, term_sum
 from .config import EntropyGRPOConfig, check_rollout_fits
-from .knobs import TRL_KNOBS, Knobs
+from .knobs import Knobs
 from .measures import IdleRules, Means, entropy_by_sign, rule_means
 from .tokens import Tokens
+from .watchdog import EntropyWatchdog
 
 
 logger = logging.getLogger(__name__)
@@ -50,19 +51,20 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
         self._entropy: float | None = None
         self.controllers = args.build_controllers()
         for controller in self.controllers:
-            self.add_callback(EntropyController(controller, self.knobs, lambda: self._entropy, self.log_means))
+            self.add_callback(EntropyController(controller, self.knobs, self.step_entropy, self.log_means))
 
     def _build_knobs(self) -> Knobs:
-        writers = {"entropy_coef": self.set_entropy_coef}
-        knobs = Knobs()
-        for knob in TRL_KNOBS:
-            name = knob.name
-            write = writers.get(name, lambda value, name=name: setattr(self, name, value))
-            knobs.add(knob, lambda name=name: getattr(self, name), write)
+        knobs = trl_knobs(self)
         knobs.add_rules("token_weights", self.token_weights)
         knobs.add_rules("advantage_bonuses", self.advantage_bonuses)
         knobs.add_rules("loss_terms", self.loss_terms)
         return knobs
+
+    def train(self, *args, **kwargs):
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EntropyWatchdog):
+                callback.attach(self)
+        return super().train(*args, **kwargs)
 
     def needs(self) -> set[str]:
         """What the active rules read besides the facts that are always there."""
@@ -114,6 +116,10 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
         self.log_means(means)
         # The values that were in force in this step; the controllers decide those of the next after it
         self.log_means({f"knobs/{name}": value for name, value in self.knobs.items()})
+
+    def step_entropy(self) -> float | None:
+        """Entropy (nats) over all tokens of the last optimizer step, on all ranks; `None` if there were none."""
+        return self._entropy
 
     def control_state(self) -> dict:
         """The state of every controller, by name."""

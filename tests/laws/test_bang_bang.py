@@ -9,16 +9,16 @@ def reading(error: float) -> Reading:
 
 def test_steps_by_hand():
     law = BangBang(step=0.25)
-    assert law(0.5, 0.0, reading(0.001)) == (0.75, 0.0)
-    assert law(0.5, 0.0, reading(-0.001)) == (0.25, 0.0)
+    assert law(0.5, {}, reading(0.001)) == (0.75, {})
+    assert law(0.5, {}, reading(-0.001)) == (0.25, {})
 
 
 def test_error_of_zero_goes_up():
-    assert BangBang(step=0.25)(0.5, 0.0, reading(0.0)) == (0.75, 0.0)
+    assert BangBang(step=0.25)(0.5, {}, reading(0.0)) == (0.75, {})
 
 
 def test_step_does_not_depend_on_the_size_of_the_error():
-    assert BangBang(step=0.25)(0.5, 0.0, reading(100.0)) == BangBang(step=0.25)(0.5, 0.0, reading(1e-9))
+    assert BangBang(step=0.25)(0.5, {}, reading(100.0)) == BangBang(step=0.25)(0.5, {}, reading(1e-9))
 
 
 def test_defaults_are_those_of_the_paper():

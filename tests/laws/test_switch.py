@@ -6,7 +6,7 @@ from trl_entropy.laws import Reading, Switch
 
 
 def value(law: Switch, progress: float) -> float:
-    return law(0.9, 0.0, Reading(0.0, progress, epoch=0.0, num_epochs=1))[0]
+    return law(0.9, {}, Reading(0.0, progress, epoch=0.0, num_epochs=1))[0]
 
 
 def test_values_by_hand():
@@ -16,7 +16,7 @@ def test_values_by_hand():
 
 
 def test_value_and_error_do_not_matter_and_memory_is_handed_on():
-    assert Switch()(0.1, 7.0, Reading(5.0, 0.75, 0.0, 1)) == (1.0, 7.0)
+    assert Switch()(0.1, {"x": 7.0}, Reading(5.0, 0.75, 0.0, 1)) == (1.0, {"x": 7.0})
 
 
 def test_it_is_a_schedule():

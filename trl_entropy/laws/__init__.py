@@ -1,13 +1,38 @@
 """Control laws: from the measured entropy, or from the progress of the run, to the next value of a knob."""
 
 from .bang_bang import BangBang
+from .constant import Constant
 from .epoch import Epoch
-from .law import Law, Reading
+from .law import Law, Memory, Reading
 from .pi import PI
+from .ratchet import Ratchet
+from .schedule import Schedule
 from .stage import Stage
 from .switch import Switch
 
 
-LAWS = {"bang_bang": BangBang, "epoch": Epoch, "pi": PI, "stage": Stage, "switch": Switch}
+LAWS = {
+    "bang_bang": BangBang,
+    "constant": Constant,
+    "epoch": Epoch,
+    "pi": PI,
+    "ratchet": Ratchet,
+    "schedule": Schedule,
+    "stage": Stage,
+    "switch": Switch,
+}
 
-__all__ = ["LAWS", "BangBang", "Epoch", "Law", "PI", "Reading", "Stage", "Switch"]
+__all__ = [
+    "LAWS",
+    "BangBang",
+    "Constant",
+    "Epoch",
+    "Law",
+    "Memory",
+    "PI",
+    "Ratchet",
+    "Reading",
+    "Schedule",
+    "Stage",
+    "Switch",
+]

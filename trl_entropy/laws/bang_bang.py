@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..tokens import check_number
-from .law import Law, Reading
+from .law import Law, Memory, Reading
 
 
 @dataclass(frozen=True)
@@ -38,5 +38,5 @@ class BangBang(Law):
         if self.step == 0:
             raise ValueError("step must be > 0, got 0: with it the knob never moves")
 
-    def __call__(self, value: float, memory: float, reading: Reading) -> tuple[float, float]:
+    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
         return value + (self.step if reading.error >= 0 else -self.step), memory

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .law import Law, Reading
+from .law import Law, Memory, Reading
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Epoch(Law):
 
     uses_target: ClassVar[bool] = False
 
-    def __call__(self, value: float, memory: float, reading: Reading) -> tuple[float, float]:
+    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
         if reading.num_epochs < 2:
             raise ValueError(
                 f"the epoch law needs a run of 2 epochs or more, got {reading.num_epochs}: raise num_train_epochs or "

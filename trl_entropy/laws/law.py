@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 
+# What a law remembers from step to step: numbers by name, empty at the start of a run
+Memory = dict[str, float]
+
+
 class Reading(NamedTuple):
     """
     What a law sees after an optimizer step.
@@ -33,11 +37,17 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Law(ABC):
-    """A pure control law. It knows no trainer and keeps no state: `memory` is handed in and out."""
+    """
+    A pure control law. It knows no trainer and keeps no state: `memory` is handed in and out, and never changed in
+    place.
+    """
 
     # Whether the law steers towards a target entropy; if not, it is a schedule
     uses_target: ClassVar[bool]
 
+    def check_start(self, value: float) -> None:  # noqa: B027 (most laws start anywhere)
+        """Raise `ValueError` if the law cannot start from this value of the knob."""
+
     @abstractmethod
-    def __call__(self, value: float, memory: float, reading: Reading) -> tuple[float, float]:
+    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
         """The knob's next value (the controller clips it to the knob's range) and the law's next memory."""

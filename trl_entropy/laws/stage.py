@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .law import Law, Reading
+from .law import Law, Memory, Reading
 
 
 @dataclass(frozen=True)
@@ -21,5 +21,5 @@ class Stage(Law):
 
     uses_target: ClassVar[bool] = False
 
-    def __call__(self, value: float, memory: float, reading: Reading) -> tuple[float, float]:
+    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
         return max(0.0, 2 * reading.progress - 1), memory

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..tokens import check_number
-from .law import Law, Reading
+from .law import Law, Memory, Reading
 
 
 @dataclass(frozen=True)
@@ -42,5 +42,5 @@ class Switch(Law):
         check_number("before", self.before)
         check_number("after", self.after)
 
-    def __call__(self, value: float, memory: float, reading: Reading) -> tuple[float, float]:
+    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
         return self.before if reading.progress < self.at else self.after, memory

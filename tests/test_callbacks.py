@@ -1,0 +1,290 @@
+"""A controller on TRL's own trainer."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_docs import blocks
+from toy import PlainGiven, build_trainer, logged, parameters, same
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+
+from trl_entropy import EntropyCallback, EntropyWatchdog, SeamError
+from trl_entropy._seam import logged_entropy
+
+
+PI = {"law": "pi", "knob": "entropy_coef", "target": 2.0, "kp": 0.5, "ki": 0.1}
+
+
+@pytest.fixture
+def train(build):
+    """Train TRL's trainer with an attached callback: `train(settings, **arguments)` gives the trainer."""
+
+    def make(settings: dict, resume=None, **arguments):
+        trainer = build(plain=True, **arguments)
+        EntropyCallback(**settings).attach(trainer)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    return make
+
+
+def pi_by_hand(entropies: list[float], target: float, kp: float, ki: float) -> list[float]:
+    """Values of a knob that raises entropy: in force in step 1, 2, ..., and after the last."""
+    errors = [target - entropy for entropy in entropies]
+    return [0.0] + [kp * error + ki * sum(errors[:k]) for k, error in enumerate(errors)]
+
+
+def test_knob_follows_the_law_and_trl_uses_it(train):
+    trainer = train(PI, max_steps=4)
+    assert type(trainer) is GRPOTrainer
+    entropies = logged(trainer, "entropy")
+    values = pi_by_hand(entropies, target=2.0, kp=0.5, ki=0.1)
+    assert len(set(values)) == 5
+    assert logged(trainer, "knobs/entropy_coef") == pytest.approx(values[:4], abs=1e-12)
+    # what TRL logs is what its loss has used
+    assert logged(trainer, "entropy_coef") == logged(trainer, "knobs/entropy_coef")
+    assert trainer.entropy_coef == pytest.approx(values[4], abs=1e-12)
+    assert logged(trainer, "controllers/entropy_coef/target") == [2.0] * 4
+    assert logged(trainer, "controllers/entropy_coef/error") == [2.0 - entropy for entropy in entropies]
+
+
+def test_bonus_acts_in_a_run_that_began_without_one(train, run, tmp_path):
+    # the second step is the first with another coefficient
+    plain = parameters(run(plain=True, max_steps=2))
+    assert not same(parameters(train(PI, max_steps=2)), plain)
+    # and a law that leaves the coefficient at 0 leaves the run as it is
+    assert same(parameters(train({**PI, "kp": 0.0, "ki": 0.0}, max_steps=2)), plain)
+
+
+@pytest.mark.parametrize(("knob", "sign"), [("epsilon_low", -1), ("epsilon_high", 1)])
+def test_clip_bounds_are_turned_in_their_direction(train, knob, sign):
+    law = {"law": "bang_bang", "knob": knob, "target": 9.0, "step": 0.0625, "name": "clip"}
+    trainer = train(law, epsilon=0.25)
+    # entropy is below 9: more is asked for at every step
+    values = [0.25 + sign * 0.0625 * k for k in range(4)]
+    assert logged(trainer, f"knobs/{knob}") == values[:3]
+    assert getattr(trainer, knob) == values[3]
+    assert len(logged(trainer, "controllers/clip/error")) == 3
+
+
+def test_value_is_clipped_to_the_range_of_the_controller(train):
+    trainer = train({**PI, "target": 9.0, "low": 0.0, "high": 0.01})
+    assert logged(trainer, "knobs/entropy_coef") == [0.0, 0.01, 0.01]
+
+
+def test_target_may_be_a_share_of_the_first_entropy(train):
+    settings = {key: value for key, value in PI.items() if key != "target"}
+    trainer = train({**settings, "target_ratio": 0.5})
+    entropies = logged(trainer, "entropy")
+    assert logged(trainer, "controllers/entropy_coef/target") == [0.5 * entropies[0]] * 3
+    values = pi_by_hand(entropies, target=0.5 * entropies[0], kp=0.5, ki=0.1)
+    assert logged(trainer, "knobs/entropy_coef") == pytest.approx(values[:3], abs=1e-12)
+
+
+def test_schedule_needs_no_target(train):
+    trainer = train({"law": "stage", "knob": "epsilon_high"}, max_steps=4)
+    assert logged(trainer, "knobs/epsilon_high") == [0.0, 0.0, 0.0, 0.5]
+    assert logged(trainer, "controllers/epsilon_high/target") == []
+
+
+def test_callback_may_stand_in_callbacks_and_is_called_once(build):
+    callback = EntropyCallback(**PI)
+    trainer = build(plain=True, callbacks=[callback])
+    assert callback.attach(trainer) is callback
+    trainer.train()
+    assert trainer.callback_handler.callbacks.count(callback) == 1
+    values = pi_by_hand(logged(trainer, "entropy"), target=2.0, kp=0.5, ki=0.1)
+    assert trainer.entropy_coef == pytest.approx(values[3], abs=1e-12)
+
+
+def test_two_callbacks_turn_two_knobs(build):
+    trainer = build(plain=True)
+    EntropyCallback(**PI).attach(trainer)
+    EntropyCallback(law="bang_bang", knob="epsilon_high", target=9.0, step=0.1).attach(trainer)
+    trainer.train()
+    assert logged(trainer, "knobs/epsilon_high") == pytest.approx([0.2, 0.3, 0.4], abs=1e-12)
+    assert len(set(logged(trainer, "knobs/entropy_coef"))) == 3
+
+
+# The entropy it reads
+
+
+def test_entropy_of_several_micro_batches_is_the_one_that_trl_logs(train):
+    split = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}
+    trainer = train(PI, **split)
+    read = [2.0 - error for error in logged(trainer, "controllers/entropy_coef/error")]
+    assert read == pytest.approx(logged(trainer, "entropy"), abs=1e-12)
+
+
+def test_every_step_is_read_whatever_is_logged(train):
+    settings = {"trainer_class": PlainGiven, "max_steps": 4}
+    every, seldom = train(PI, **settings), train(PI, **settings, logging_steps=2)
+    assert seldom.entropy_coef == every.entropy_coef
+    errors = logged(every, "controllers/entropy_coef/error")
+    assert logged(seldom, "controllers/entropy_coef/error") == pytest.approx(
+        [(errors[0] + errors[1]) / 2, (errors[2] + errors[3]) / 2], abs=1e-12
+    )
+
+
+def test_evaluation_changes_nothing(train, dataset):
+    settings = {"trainer_class": PlainGiven, "max_steps": 3}
+    evaluated = train(PI, **settings, eval_strategy="steps", eval_steps=1, eval_dataset=dataset.select(range(2)))
+    assert len(logged(evaluated, "eval_entropy")) == 3
+    trainer = train(PI, **settings)
+    # evaluation draws random numbers, so TRL shuffles the next batch otherwise: sums differ by rounding
+    close = pytest.approx([*logged(trainer, "knobs/entropy_coef"), trainer.entropy_coef], abs=1e-5)
+    assert [*logged(evaluated, "knobs/entropy_coef"), evaluated.entropy_coef] == close
+    assert abs(logged(evaluated, "eval_entropy")[0] - logged(evaluated, "entropy")[0]) > 1e-2  # would be seen
+    before = trainer.entropy_coef
+    trainer.evaluate(dataset.select(range(2)))
+    assert trainer.entropy_coef == before
+
+
+class Truncating(PlainGiven):
+    truncated_at = (1,)
+
+
+def test_step_without_tokens_leaves_the_knob(train):
+    law = {"law": "bang_bang", "knob": "epsilon_high", "target": 9.0, "step": 0.125}
+    settings = {"trainer_class": Truncating, "mask_truncated_completions": True, "epsilon": 0.25}
+    trainer = train(law, **settings)
+    assert logged(trainer, "entropy")[1] == 0.0  # what TRL logs for it
+    assert logged(trainer, "knobs/epsilon_high") == [0.25, 0.375, 0.375]
+    assert trainer.epsilon_high == 0.5
+
+
+def test_trainer_that_logs_no_entropy_is_refused(build):
+    trainer = build(plain=True)
+    with pytest.raises(SeamError, match="TRL has logged no entropy for this optimizer step"):
+        logged_entropy(trainer)
+
+
+# Checkpoints
+
+
+STEPS = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+
+
+@pytest.mark.parametrize("restore", [False, True])
+def test_resumed_run_is_the_uninterrupted_one(train, tmp_path, restore):
+    settings = {key: value for key, value in PI.items() if key != "target"} | {"target_ratio": 0.9}
+    whole = train(settings, output_dir=tmp_path / "whole", **STEPS)
+    train(settings, output_dir=tmp_path / "parts", callbacks=[StopAt(2)], **STEPS)
+    checkpoint = str(tmp_path / "parts" / "checkpoint-2")
+    resumed = train(
+        settings,
+        resume=checkpoint,
+        output_dir=tmp_path / "parts",
+        restore_callback_states_from_checkpoint=restore,
+        **STEPS,
+    )
+    for name in ("knobs/entropy_coef", "controllers/entropy_coef/target", "controllers/entropy_coef/error"):
+        assert len(logged(whole, name)) == 4
+        assert logged(resumed, name) == logged(whole, name)
+    assert resumed.entropy_coef == whole.entropy_coef
+    assert same(parameters(resumed), parameters(whole))
+
+
+def test_state_stands_in_the_state_of_the_trainer(train, tmp_path):
+    trainer = train(PI, **{**STEPS, "max_steps": 2})
+    state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())["stateful_callbacks"]
+    assert state["controllers/entropy_coef"]["value"] == trainer.entropy_coef
+
+
+def test_checkpoint_without_its_state_is_refused(train, run, tmp_path):
+    run(plain=True, **{**STEPS, "max_steps": 2})
+    with pytest.raises(ValueError, match="step 2 has no state of controllers/entropy_coef: resume with the callbacks"):
+        train(PI, resume=str(tmp_path / "checkpoint-2"), **STEPS)
+
+
+# Refused
+
+
+@pytest.mark.parametrize("knob", ["positive_advantage_coef", "token_weights.confident_sign.alpha", "epsilon"])
+def test_knob_that_plain_trl_does_not_have_is_refused(knob):
+    message = r"must be epsilon_low, epsilon_high or entropy_coef, got '.*': the knobs of rules need an EntropyGRPOTr"
+    with pytest.raises(ValueError, match=message):
+        EntropyCallback(law="pi", knob=knob, target=0.3)
+
+
+def test_callback_without_a_trainer_is_refused(run):
+    message = r"the callback of entropy_coef is attached to no trainer: call attach\(trainer\) before trainer\.train"
+    with pytest.raises(ValueError, match=message):
+        run(plain=True, callbacks=[EntropyCallback(**PI)])
+
+
+def test_two_controls_of_entropy_are_refused(build):
+    with pytest.raises(ValueError, match="use_adaptive_entropy .* and the callback of entropy_coef would both steer"):
+        EntropyCallback(**PI).attach(build(plain=True, use_adaptive_entropy=True))
+
+
+def test_trainer_of_the_package_is_refused(build):
+    with pytest.raises(ValueError, match=r"set controllers=\{'entropy_coef': \{'law': 'pi'.* in its config instead"):
+        EntropyCallback(**PI).attach(build())
+
+
+def test_what_is_no_grpo_trainer_is_refused():
+    with pytest.raises(TypeError, match=r"attach takes a trl\.GRPOTrainer, got str"):
+        EntropyCallback(**PI).attach("trainer")
+
+
+def test_second_trainer_is_refused(model_dir, dataset, tmp_path):
+    callback = EntropyCallback(**PI).attach(build_trainer(model_dir, dataset, tmp_path, plain=True))
+    with pytest.raises(ValueError, match="of entropy_coef is attached already: make one for each trainer"):
+        callback.attach(build_trainer(model_dir, dataset, tmp_path, plain=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "two callbacks have the knob 'entropy_coef'"),
+        ({"knob": "epsilon_high", "name": "entropy_coef"}, "two callbacks have the name 'entropy_coef'"),
+    ],
+)
+def test_two_callbacks_of_one_knob_or_name_are_refused(build, changes, message):
+    trainer = build(plain=True)
+    EntropyCallback(**PI).attach(trainer)
+    with pytest.raises(ValueError, match=message):
+        EntropyCallback(**{**PI, **changes}).attach(trainer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"law": "pie"}, r"unknown law in controllers\.entropy_coef 'pie'\. Did you mean 'pi'\?"),
+        ({"kq": 1.0}, r"unknown setting of controllers\.entropy_coef 'kq'"),
+        ({"target": 0.0}, r"controllers\.entropy_coef\.target must be > 0, got 0"),
+        ({"target_ratio": 0.5}, r"give target \(nats\) or target_ratio"),
+    ],
+)
+def test_wrong_settings_are_refused(build, changes, message):
+    with pytest.raises(ValueError, match=message):
+        EntropyCallback(**{**PI, **changes}).attach(build(plain=True))
+
+
+def test_missing_target_is_refused():
+    with pytest.raises(ValueError, match=r"the pi law needs target \(nats\) or target_ratio \(share of the starting"):
+        EntropyCallback(law="pi", knob="entropy_coef")
+
+
+# The page
+
+
+def test_python_of_the_page_runs(build):
+    page = Path(__file__).parent.parent / "docs" / "controllers.md"
+    codes = blocks(page.read_text(), "python")
+    assert len(codes) == 2
+    plain, ours = build(plain=True), build()
+    for code, trainer in zip(codes, (plain, ours), strict=True):
+        exec(compile(code, page.name, "exec"), {"trainer": trainer})
+    assert logged(plain, "knobs/entropy_coef") == [0.0] * 3  # entropy is above the target, and low is 0
+    assert any(isinstance(callback, EntropyWatchdog) for callback in ours.callback_handler.callbacks)
