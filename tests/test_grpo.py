@@ -122,7 +122,8 @@ WRONG_NAMES = [
     ),
     (
         ["--controllers", '{"m": {"law": "bangbang", "knob": "entropy_coef"}}'],
-        "unknown law in controllers.m 'bangbang'. Did you mean 'bang_bang'? Available: bang_bang, constant, epoch, pi, ratchet, schedule, stage, switch",
+        "unknown law in controllers.m 'bangbang'. Did you mean 'bang_bang'? Available: bang_bang, constant, epoch, "
+        "pi, ratchet, schedule, stage, switch",
     ),
     (
         ["--controllers", '{"m": {"law": "pi", "knob": "epsilon_hi"}}'],
