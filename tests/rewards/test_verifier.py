@@ -729,3 +729,9 @@ def test_group_that_is_split_over_two_ranks_gets_the_bonus_of_the_whole_group(tm
     assert first["bonus"] + second["bonus"] == pytest.approx([0.4, 0.2, 0.0, -0.5, 0.0, 0.0], abs=1e-12)
     assert first["bonus"] + second["bonus"] == relative_length_reward(completion_ids=ids, **rows)
     assert first["right"] + second["right"] == math_verify_reward(**rows) == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+
+
+def test_system_without_fork_is_refused_with_a_reason(monkeypatch):
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(RuntimeError, match=r"needs os\.fork, which Linux and macOS have"):
+        Pool(1, 1.0)

@@ -27,10 +27,14 @@ class Pool:
         deadline (`float`):
             Seconds for each pair, after which its process is killed and replaced.
 
-    Raises `RuntimeError` if the processes cannot be started, or end while they grade.
+    Raises `RuntimeError` if the processes cannot be started, or end while they grade, and where there is no `os.fork`.
     """
 
     def __init__(self, workers: int, deadline: float):
+        if not hasattr(os, "fork"):
+            raise RuntimeError(
+                "computer algebra on answers needs os.fork, which Linux and macOS have and this system not"
+            )
         self.owner = os.getpid()
         ours, theirs = Pipe()
         self._connection = ours
