@@ -22,6 +22,10 @@ from .vocabulary import HiddenStates, expected_discriminator
 
 
 STATE_FILE = "entropy_control.json"
+UNREAD = (
+    "TRL computed a loss without reading `advantages`, so no weight could act. This TRL version is not supported; see "
+    "docs/architecture.md for what is relied on"
+)
 
 
 class SeamError(RuntimeError):
@@ -113,10 +117,7 @@ class LossSeam:
         with self._capture(needs):
             loss = super()._compute_loss(model, LateAdvantages(inputs, decide))
         if tokens is None:
-            raise SeamError(
-                "TRL computed a loss without reading `advantages`, so no weight could act. This TRL version is not "
-                "supported; see docs/architecture.md for what is relied on"
-            )
+            raise SeamError(UNREAD)
         self._reached = True
         if self.model.training:
             self.observe(tokens.detach())
@@ -158,7 +159,7 @@ class LossSeam:
                 super()._compute_loss(model, LateAdvantages(inputs, decide))
         except _Seen:
             return tokens.detach()
-        raise SeamError("TRL computed a loss without reading `advantages`; see docs/architecture.md")
+        raise SeamError(UNREAD)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum")

@@ -1,5 +1,6 @@
 """Floor 0: statistics over all trained tokens of an optimizer step, on all ranks, without a host sync."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -37,13 +38,18 @@ class Pool:
         parts = [_exact(torch.where(tokens.mask, of(tokens), 0)).sum() for tokens in self.batches]
         return self.over_ranks(torch.stack(parts).sum())
 
-    def count(self) -> Tensor:
-        """Number of trained tokens, float64."""
-        return self.sum(lambda tokens: tokens.mask)
+    def count(self, among: Callable | None = None) -> Tensor:
+        """Number of trained tokens, or of those `among` them, float64."""
+        return self.sum(lambda tokens: _among(tokens, among))
 
-    def mean(self, of: Callable) -> Tensor:
-        """Mean over the trained tokens, float32; 0 if there are none."""
-        return (self.sum(of) / self.count().clamp(min=1)).float()
+    def share(self, share: float, among: Callable | None = None) -> Tensor:
+        """How many tokens a share of them is: rounded down, but at least one unless the share is 0; float64."""
+        return (share * self.count(among)).floor().clamp(min=math.ceil(share))
+
+    def mean(self, of: Callable, among: Callable | None = None) -> Tensor:
+        """Mean over the trained tokens, or those `among` them, float32; 0 if there are none."""
+        total = self.sum(lambda tokens: torch.where(_among(tokens, among), of(tokens), 0))
+        return (total / self.count(among).clamp(min=1)).float()
 
     def std(self, of: Callable) -> Tensor:
         """Standard deviation over the trained tokens (of the population), float32."""
@@ -80,7 +86,7 @@ class Pool:
 
     def quantile(self, of: Callable, q: float, among: Callable | None = None) -> Tensor:
         r"""The value at place \\( \lceil q (n - 1) \rceil \\) of the n sorted ones, counted from 0, float32."""
-        count = self.sum(among) if among is not None else self.count()
+        count = self.count(among)
         below = torch.ceil(_exact(q * (count.float() - 1)))
         return self.largest(of, (count - below).clamp(min=1), among)
 

@@ -95,9 +95,12 @@ class Tokens:
     @property
     def clipped(self) -> Tensor:
         """Bool: where TRL's clip has stopped the gradient, at the clip range in force."""
-        low, high = self.clip_range
-        over = (self.advantages > 0) & (self.ratios > 1 + high)
-        return over | ((self.advantages < 0) & (self.ratios < 1 - low))
+        return self.leaves(self.ratios, *self.clip_range)
+
+    def leaves(self, ratios: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+        r"""Bool: where ratios leave \\( [1 - \text{low}, 1 + \text{high}] \\) in the direction of the advantage."""
+        over = (self.advantages > 0) & (ratios > 1 + high)
+        return over | ((self.advantages < 0) & (ratios < 1 - low))
 
     def mean_over_row(self, values: Tensor) -> Tensor:
         """`(B,)`: the mean of `(B, T)` values over the trained tokens of each completion; 0 if it has none."""

@@ -8,7 +8,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Basic, Expr, FiniteSet, Float, I, Rational, Set, Symbol, Tuple, nan, prime, simplify, zoo
 
 from .answers import closing_brace
-from .plain import ROUNDED, SPACE, SPACING, THOUSANDS, sides, value_of_gold, without_percent
+from .plain import ROUNDED, SPACE, SPACING, THOUSANDS, THOUSANDS_IN_LATEX, sides, value_of_gold, without_percent
 
 
 def _reading(units: bool) -> list[LatexExtractionConfig]:
@@ -26,7 +26,6 @@ def _reading(units: bool) -> list[LatexExtractionConfig]:
 # Units only where there is one: else `2 t` is two tonnes.
 UNITS, NO_UNITS = _reading(units=True), _reading(units=False)
 HAS_UNIT = re.compile(r"\\(?:text|mathrm|mbox|textbf)|\$|\\circ|(?<![\\A-Za-z])[A-Za-z]{2,}\.?$")
-THOUSANDS_IN_LATEX = re.compile(r",(?:\\!)+\s*|\{,\}")
 MIXED = re.compile(r"([0-9])\s+([0-9]+)\s*/\s*([0-9]+)")
 DIGIT_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\s[0-9]{3})+(?![0-9])")
 TWO_NUMBERS = re.compile(r"(?<![_^0-9.])[0-9.]+\s+[0-9]")

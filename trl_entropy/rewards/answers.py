@@ -20,10 +20,14 @@ CONNECTIVE = re.compile(r"(?:\s|[,;$.]|\\[()\[\],;]|\\q?quad|\\text\{[^{}]{0,40}
 
 def last_boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{}` or `\fbox{}`; None if it is not closed."""
-    start = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
+    start = _last_box(text)
     opening = OPENING.match(text, start) if start >= 0 else None
     end = opening and closing_brace(text, opening.end())
     return text[opening.end() : end] if end else None
+
+
+def _last_box(text: str) -> int:
+    return max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
 
 
 def closing_brace(text: str, start: int) -> int | None:
@@ -38,9 +42,8 @@ def closing_brace(text: str, start: int) -> int | None:
 
 def all_boxed(text: str) -> str | None:
     r"""The contents of the `\boxed{}` at the end that only commas, "and" or "or" separate, as a list."""
-    last = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"), 0)
     spans, start = [], 0
-    tail = text[max(0, last - TAIL) :]
+    tail = text[max(0, _last_box(text) - TAIL) :]
     while (opening := OPENING.search(tail, start)) is not None:
         end = closing_brace(tail, opening.end())
         if end is None:

@@ -21,6 +21,7 @@ FRACTION = re.compile(
 NAME = re.compile(r"\s*\\?[A-Za-z]+(?:_(?:\{\w+\}|\w+))?\s*(?:\([^()]*\))?\s*")
 EQUALS = re.compile(r"(?<![<>!:\\=])==?(?!=)|\\equiv(?![A-Za-z])")
 THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
+THOUSANDS_IN_LATEX = re.compile(r",(?:\\!)+\s*|\{,\}")
 SEVERAL = re.compile(r",|;|\b(?:and|or)\b")
 PERCENT = re.compile(r"\s*(?:\\%|%|\\?\s*\\text\{\s*percent\s*\}|percent|pct)\s*\.?\s*$")
 UNIT = re.compile(
@@ -102,7 +103,7 @@ def number(text: str) -> Number | None:
 
 def normalised_number(text: str) -> str:
     r"""The text without typesetting of numbers: `1{,}000`, `1,\!000`, `\$5`, `5\text{ cm}`, `90^\circ`."""
-    text = re.sub(r",(?:\\!)+\s*|\{,\}", ",", text.strip()).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    text = THOUSANDS_IN_LATEX.sub(",", text.strip()).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
     text = DOLLAR.sub("", text.removesuffix(".").strip(), count=1) if DOLLAR.match(text) else text
     percent, unit = PERCENT.search(text), UNIT.search(text)
     return text if percent or not unit else text[: unit.start()]
@@ -155,6 +156,11 @@ def _split_outside_braces(text: str) -> list[str]:
             parts.append(text[start : found.start()])
             start = found.end()
     return [*parts, text[start:]]
+
+
+def is_blank(gold: str) -> bool:
+    """Whether there is nothing in the text to compare: no letter and no digit."""
+    return not any(map(str.isalnum, gold))
 
 
 def is_same(gold: str, answer: str) -> bool:

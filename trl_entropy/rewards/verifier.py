@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 
-from .plain import LONGEST, is_same, plain_verdict
+from .plain import LONGEST, is_blank, is_same, plain_verdict
 from .pool import Pool, default_workers
 
 
@@ -79,7 +79,7 @@ class Verifier:
 
     def self_check(self, golds: list[str]) -> list[str]:
         """The verdict on each gold as its own answer, by reading it: being written alike does not count."""
-        readable = ["" if any(map(str.isalnum, gold)) else "unparsable_gold" for gold in golds]
+        readable = ["unparsable_gold" if is_blank(gold) else "" for gold in golds]
         verdicts = [known or plain_verdict(gold, gold) for gold, known in zip(golds, readable, strict=True)]
         asked = [gold for gold, verdict in zip(golds, verdicts, strict=True) if verdict is None]
         answers = iter(self.ask([(gold, gold) for gold in asked]))
@@ -104,7 +104,7 @@ class Verifier:
 
     @staticmethod
     def _at_once(gold: str, answer: str | None) -> str | None:
-        if not any(map(str.isalnum, gold)):
+        if is_blank(gold):
             return "correct" if gold.strip() and answer and is_same(gold, answer) else "unparsable_gold"
         if answer is None or not answer.strip():
             return "no_answer"

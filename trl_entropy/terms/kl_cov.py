@@ -1,6 +1,5 @@
 """A divergence from the old policy on the tokens of highest covariance."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,7 +57,6 @@ class KlCov(Rule):
         return self.coef == 0.0 or self.share == 0.0
 
     def __call__(self, tokens: Tokens) -> Tensor:
-        number = (self.share * tokens.pool.count()).floor().clamp(min=math.ceil(self.share))
-        chosen = tokens.pool.top(tokens, covariances(tokens.pool), number)
+        chosen = tokens.pool.top(tokens, covariances(tokens.pool), tokens.pool.share(self.share))
         change = torch.where(chosen, tokens.logps - tokens.old_logps, 0.0)
         return self.coef * (change.abs() if self.divergence == "abs" else change.exp() - 1 - change)

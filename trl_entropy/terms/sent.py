@@ -79,7 +79,7 @@ class Sent(Rule):
             return batch.mask & (batch.entropies.float() < threshold)
 
         covariance = covariances(pool) if self.form == "paper" else covariances(pool, low)
-        number = (self.share * pool.sum(low)).floor().clamp(min=math.ceil(self.share))
+        number = pool.share(self.share, low)
         highest = pool.top(tokens, covariance, number, low)
         if self.form == "paper":
             factor = torch.where(highest, self.high_coef, torch.where(low(tokens), self.low_coef, 0.0))

@@ -1,6 +1,5 @@
 """Drop the tokens whose update would move entropy most, judged against the step."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -86,6 +85,5 @@ def without_outliers(tokens: Tokens, deviation: Callable, mu: float, max_share: 
         eligible = batch.advantages != 0 if sides == "both" else batch.advantages < 0
         return eligible & (distance(batch) > mu * std) & (std > 1e-12)  # the released code's bound against rounding
 
-    number = (max_share * tokens.pool.count()).floor().clamp(min=math.ceil(max_share))
-    dropped = tokens.pool.top(tokens, distance, number, outliers)
+    dropped = tokens.pool.top(tokens, distance, tokens.pool.share(max_share), outliers)
     return torch.where(dropped, 0.0, torch.ones_like(tokens.logps))

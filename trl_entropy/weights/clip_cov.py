@@ -1,6 +1,5 @@
 """Drop a few random tokens of high covariance between advantage and log-probability."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -63,12 +62,11 @@ class ClipCov(Rule):
             values = covariance(batch)
             return (values > self.low) & (values < self.high) & ~batch.clipped
 
-        number = (self.share * tokens.pool.count()).floor().clamp(min=math.ceil(self.share))
-        dropped = tokens.pool.top(tokens, lambda batch: batch.noise(), number, candidates)
+        dropped = tokens.pool.top(tokens, lambda batch: batch.noise(), tokens.pool.share(self.share), candidates)
         return torch.where(dropped, 0.0, torch.ones_like(tokens.logps))
 
 
-def covariances(pool: Pool, among: Callable = lambda batch: batch.mask) -> Callable:
+def covariances(pool: Pool, among: Callable | None = None) -> Callable:
     r"""
     The function of tokens \\( (\hat A_t - \mathrm{mean} \, \hat A) (\log \pi_t - \mathrm{mean} \, \log \pi) \\).
 
@@ -78,10 +76,8 @@ def covariances(pool: Pool, among: Callable = lambda batch: batch.mask) -> Calla
         among (`Callable[[Tokens], Tensor]`, *optional*):
             Bool `(B, T)`: the tokens that count for the means.
     """
-
-    def mean(of: Callable) -> Tensor:
-        total = pool.sum(lambda batch: torch.where(among(batch), of(batch), 0))
-        return (total / pool.sum(among).clamp(min=1)).float()
-
-    advantage, logp = mean(lambda batch: batch.advantages), mean(lambda batch: batch.logps)
+    advantage, logp = (
+        pool.mean(lambda batch: batch.advantages, among),
+        pool.mean(lambda batch: batch.logps, among),
+    )
     return lambda batch: (batch.advantages.float() - advantage) * (batch.logps.detach().float() - logp)

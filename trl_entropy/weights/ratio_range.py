@@ -65,6 +65,4 @@ class RatioRange(Rule):
         low = torch.where(wide, self.high_entropy_epsilon_low, self.epsilon_low)
         high = torch.where(wide, self.high_entropy_epsilon_high, self.epsilon_high)
         ratios = torch.exp(tokens.logps.float() - tokens.old_logps.float())
-        over = (tokens.advantages > 0) & (ratios > 1 + high)
-        outside = over | ((tokens.advantages < 0) & (ratios < 1 - low))
-        return torch.where(outside, self.outside, torch.ones_like(tokens.logps))
+        return torch.where(tokens.leaves(ratios, low, high), self.outside, torch.ones_like(tokens.logps))
