@@ -93,7 +93,10 @@ class Simulator:
         known = {knob.name: knob for knob in TRL_KNOBS}
         known |= {name: entry[0] for name, entry in rule_knobs("token_weights", self.token_weights).items()}
         self.controllers = build_controllers(controllers or {}, known, self.knobs)
-        self.callbacks = [EntropyController(c, self.knobs, lambda: self.entropy, self._log) for c in self.controllers]
+        self.callbacks = [
+            EntropyController(c, self.knobs, lambda _: self.entropy, self._log, self._rollout_ends)
+            for c in self.controllers
+        ]
         self.entropy: float | None = None
         self.logged: dict[str, float] = {}
         # One entry per update: entropy before it (nats), share of clipped tokens, knobs in force
@@ -110,6 +113,9 @@ class Simulator:
         for name, value in values.items():
             knobs[name] = value
         return knobs
+
+    def _rollout_ends(self) -> bool:
+        return self.world.step % self.updates == 0
 
     def _log(self, values: Mapping[str, float]) -> None:
         self.logged.update(values)

@@ -69,6 +69,7 @@ class Table:
 
 ON_POLICY, OFF_POLICY = 0.0, 0.15
 CLAIMS = [
+    ("aer_entropy", {"coef": 0.1}, ON_POLICY),
     ("sign", {"positive_advantage_coef": 0.5}, ON_POLICY),
     ("confident_sign", {"alpha": -0.5, "threshold": 0.6}, ON_POLICY),
     ("confident_surrogate", {"alpha": -0.5, "threshold": 0.6}, ON_POLICY),

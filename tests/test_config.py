@@ -7,9 +7,12 @@ import yaml
 from trl import GRPOConfig, TrlParser
 
 from trl_entropy import EntropyGRPOConfig
+from trl_entropy.bonuses import RepoR
 from trl_entropy.config import presets
+from trl_entropy.controller import Controller
 from trl_entropy.laws import PI, BangBang, Epoch, Stage
-from trl_entropy.terms import ConfidentSurrogate
+from trl_entropy.targets import Target
+from trl_entropy.terms import AerEntropy, ConfidentSurrogate
 from trl_entropy.weights import ConfidentSign, HighEntropy, Sign
 
 
@@ -87,7 +90,7 @@ def test_yaml_reads_mappings(tmp_path):
     )
     made = parsed("--config", str(recipe))
     (controller,) = made.build_controllers()
-    assert (controller.law, controller.target) == (PI(kp=1.0, ki=0.5), 0.4)
+    assert (controller.law, controller.target) == (PI(kp=1.0, ki=0.5), Target(0.4, 0.4))
     assert made.build_rules()["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(alpha=0.25)}
 
 
@@ -95,7 +98,8 @@ def test_yaml_reads_mappings(tmp_path):
 
 
 def test_bundled_presets():
-    assert sorted(presets()) == ["entropic", "entropy_guided", "epoch", "neg_to_pos", "stage"]
+    names = ["aer", "entropic", "entropy_guided", "epoch", "mai_clip", "neg_to_pos", "repo_r", "skywork", "stage"]
+    assert sorted(presets()) == names
 
 
 @pytest.mark.parametrize(
@@ -109,8 +113,8 @@ def test_preset_that_steers_is_that_of_its_paper(name, law, knob, low, high, val
     (controller,) = config(entropy_control=name).build_controllers()
     assert (controller.name, controller.law, controller.knob.name) == (name, law, knob)
     assert (controller.low, controller.high, controller.value) == (low, high, value)
-    assert controller.raises_entropy is False
-    assert controller.target == 0.2  # TRL's default of entropy_target, in nats
+    assert controller.raises_signal is False
+    assert controller.target == Target(0.2, 0.2)  # TRL's default of entropy_target, in nats
 
 
 @pytest.mark.parametrize(("name", "law"), [("stage", Stage()), ("epoch", Epoch())])
@@ -128,7 +132,7 @@ def test_preset_with_entries_put_over_it():
     )
     assert made.build_rules()["token_weights"]["confident_sign"] == ConfidentSign(threshold=0.8)
     first, second = made.build_controllers()
-    assert (first.law, first.target, first.target_ratio) == (PI(0.5, 0.01), None, 0.5)
+    assert (first.law, first.target) == (PI(0.5, 0.01), Target(0.5, 0.5, is_ratio=True, start_steps=5))
     assert second.law == Stage()
 
 
@@ -136,6 +140,79 @@ def test_entries_put_over_a_preset_do_not_change_it():
     before = presets()
     config(entropy_control="entropic", controllers={"entropic": {"kp": 0.5}})
     assert presets() == before
+
+
+def follow(controllers: list[Controller], steps: list[float], per_rollout: int = 1) -> list[list[float]]:
+    """The knobs after each optimizer step of these entropies, one list for each controller."""
+    values = []
+    for controller in controllers:
+        controller.start(num_epochs=1)
+        values.append([])
+        for number, entropy in enumerate(steps, start=1):
+            controller.update(entropy, 0.0, 0.0, 1, rollout_ends=number % per_rollout == 0)
+            values[-1].append(controller.value)
+    return values
+
+
+def test_skywork_is_its_published_rule():
+    # target 0.2, up by 1e-4 at or below it, down above it, in [0, 5e-3], 0 in force above it; once per rollout batch,
+    # here of two steps: means 0.25, 0.1, 0.2, 0.3, 0.15
+    controllers = config(entropy_control="skywork").build_controllers()
+    (values,) = follow(controllers, [0.2, 0.3, 0.05, 0.15, 0.2, 0.2, 0.1, 0.5, 0.1, 0.2], per_rollout=2)
+    assert values == pytest.approx([0.0, 0.0, 0.0, 1e-4, 1e-4, 2e-4, 2e-4, 0.0, 0.0, 2e-4], abs=1e-12)
+    (values,) = follow(controllers, [0.1] * 49 + [0.3, 0.1])
+    assert values[46:] == pytest.approx([4.9e-3, 5e-3, 5e-3, 0.0, 5e-3], abs=1e-12)
+
+
+def test_mai_clip_is_its_published_rule():
+    # the interval is [1 - 0.6, 1 / (1 - 0.6) + k], k <- clip(k + 0.25 sign(0.3 - H), 0, 2.5)
+    entropies = [0.5, 0.1, 0.2, 0.4] + [0.1] * 12 + [0.4] * 2
+    high, low = follow(config(entropy_control="mai_clip").build_controllers(), entropies)
+    k, upper = 0.0, []
+    for entropy in entropies:
+        k = min(2.5, max(0.0, k + (0.25 if entropy < 0.3 else -0.25)))
+        upper.append(1 / (1 - 0.6) + k)
+    assert [1 + epsilon for epsilon in high] == pytest.approx(upper, abs=1e-12)
+    assert max(upper) == pytest.approx(5.0)
+    assert low == [0.6] * len(entropies)
+
+
+def test_repo_r_is_its_published_rule():
+    # after five steps the start is their mean, 1: doubled below it, halved otherwise, in [0.001, 1]
+    made = config(entropy_control="repo_r")
+    assert made.build_rules()["advantage_bonuses"] == {"repo_r": RepoR(zeta=0.1)}
+    (values,) = follow(made.build_controllers(), [0.8, 1.2, 1.0, 0.9, 1.1] + [0.9] * 5 + [1.1, 1.0] + [2.0] * 9)
+    assert values[:5] == pytest.approx([0.1] * 4 + [0.05], rel=1e-12)
+    assert values[5:12] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 0.5, 0.25], rel=1e-12)
+    assert values[-2:] == pytest.approx([0.001] * 2, rel=1e-12)
+
+
+def test_aer_by_hand():
+    # after five steps the target is 0.4 of their mean, 1; then 1e-3 times the error, in [0, 0.05]: no wind-up at 0
+    made = config(entropy_control="aer")
+    assert made.build_rules()["loss_terms"] == {"aer_entropy": AerEntropy()}
+    (values,) = follow(made.build_controllers(), [1.0] * 20 + [0.3, 0.2, 0.9, 0.3, 0.4])
+    assert values == pytest.approx([0.0] * 20 + [1e-4, 3e-4, 0.0, 1e-4, 1e-4], abs=1e-12)
+    (values,) = follow(config(entropy_control="aer").build_controllers(), [1.0] * 5 + [0.0] * 200)
+    # 0.05 / (1e-3 * 0.4) = 125 steps
+    assert values[5 + 123 : 5 + 126] == pytest.approx([0.0496, 0.05, 0.05], abs=1e-12)
+    assert values[-1] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "target"),
+    [
+        ("mai_clip", {}, {"entropy_target": 0.3, "entropy_target_ratio": None}),
+        ("mai_clip", {"entropy_target": 0.5}, {"entropy_target": 0.5, "entropy_target_ratio": None}),
+        ("mai_clip", {"entropy_target_ratio": 0.5}, {"entropy_target": 0.2, "entropy_target_ratio": 0.5}),
+        ("aer", {}, {"entropy_target": 0.2, "entropy_target_ratio": 0.4}),
+        ("aer", {"entropy_target": 0.5}, {"entropy_target": 0.5, "entropy_target_ratio": None}),
+        ("aer", {"entropy_target_ratio": 0.5}, {"entropy_target": 0.2, "entropy_target_ratio": 0.5}),
+    ],
+)
+def test_target_of_a_preset_is_taken_where_no_flag_sets_one(name, flags, target):
+    made = config(entropy_control=name, **flags)
+    assert {flag: getattr(made, flag) for flag in target} == target
 
 
 def test_knobs_of_trl_start_at_its_flags():
@@ -189,7 +266,7 @@ GUIDED = {"entropy_control": "entropy_guided"}
     [
         (
             {"entropy_control": "entropyguided"},
-            r"unknown entropy_control .*Did you mean 'entropy_guided'\? Available: e",
+            r"unknown entropy_control .*Did you mean 'entropy_guided'\? Available: a",
         ),
         ({"token_weights": "{"}, r"token_weights must be a YAML mapping or a JSON object, got '\{' \("),
         ({"token_weights": "[1]"}, r"token_weights must be a mapping, got \[1\]"),

@@ -4,8 +4,10 @@ import math
 import pytest
 
 from trl_entropy.controller import Controller, build_controllers
-from trl_entropy.knobs import Knob
-from trl_entropy.laws import LAWS, PI, BangBang, Constant, Epoch, Ratchet, Schedule, Stage
+from trl_entropy.knobs import TRAINER_KNOBS, Knob
+from trl_entropy.laws import LAWS, PI, BangBang, Constant, Epoch, Integral, Ratchet, Schedule, Stage
+from trl_entropy.signals import SIGNALS
+from trl_entropy.targets import Target
 
 
 KNOBS = {
@@ -16,10 +18,18 @@ KNOBS = {
 VALUES = {name: knob.default for name, knob in KNOBS.items()}
 
 
-def controller(law, raises_entropy=True, **changes) -> Controller:
-    knob = KNOBS["up" if raises_entropy else "down"]
-    settings = {"low": knob.low, "high": knob.high, "value": 0.0, "target": 1.0, **changes}
-    return Controller("mine", law, knob, raises_entropy, **settings)
+def point(value: float) -> Target:
+    return Target(value, value)
+
+
+def share(value: float, start_steps: int = 1) -> Target:
+    return Target(value, value, is_ratio=True, start_steps=start_steps)
+
+
+def controller(law, raises=True, **changes) -> Controller:
+    knob = KNOBS["up" if raises else "down"]
+    settings = {"low": knob.low, "high": knob.high, "value": 0.0, "target": point(1.0), **changes}
+    return Controller("mine", law, knob, raises, **settings)
 
 
 def build(spec: dict, values: dict | None = None, **targets) -> Controller:
@@ -44,11 +54,11 @@ def test_knob_that_raises_entropy_goes_up_below_the_target():
 
 
 def test_knob_that_lowers_entropy_goes_up_above_the_target():
-    assert follow(controller(BangBang(0.25), raises_entropy=False), [2.0, 0.5, 1.0]) == [0.25, 0.0, 0.25]
+    assert follow(controller(BangBang(0.25), raises=False), [2.0, 0.5, 1.0]) == [0.25, 0.0, 0.25]
 
 
 def test_error_is_positive_where_a_larger_value_is_asked_for():
-    up, down = controller(PI()), controller(PI(), raises_entropy=False)
+    up, down = controller(PI()), controller(PI(), raises=False)
     follow(up, [0.75])
     follow(down, [0.75])
     assert (up.error, down.error) == (0.25, -0.25)
@@ -57,7 +67,7 @@ def test_error_is_positive_where_a_larger_value_is_asked_for():
 def test_pi_on_entropy_is_the_formula_of_the_paper():
     # alpha = kp (H - H*) + ki sum of the earlier (H - H*), clipped to [-1, 1], on a knob that lowers entropy:
     # errors 0.5, -1, 3 with kp = 0.5 and ki = 0.1: 0.25; -0.5 + 0.05 = -0.45; 1.5 + 0.1 * -0.5 = 1.45 -> 1
-    values = follow(controller(PI(kp=0.5, ki=0.1), raises_entropy=False), [1.5, 0.0, 4.0])
+    values = follow(controller(PI(kp=0.5, ki=0.1), raises=False), [1.5, 0.0, 4.0])
     assert values == pytest.approx([0.25, -0.45, 1.0], abs=1e-12)
 
 
@@ -66,11 +76,66 @@ def test_value_is_clipped_and_comes_back_by_whole_steps():
     assert follow(c, [0.0, 0.0, 2.0, 2.0, 0.0]) == [0.5, 0.5, -0.25, -0.5, 0.25]
 
 
-def test_target_ratio_is_resolved_at_the_first_step():
-    c = controller(BangBang(0.25), target=None, target_ratio=0.5)
+def test_share_of_the_starting_entropy_is_resolved_at_the_first_step():
+    c = controller(BangBang(0.25), target=share(0.5))
     # the first step measures 3, so the target is 1.5: 3 and 1.6 are above it, 1.4 is below
     assert follow(c, [3.0, 1.6, 1.4]) == [-0.25, -0.5, -0.25]
-    assert c.target == 1.5
+    assert c.metrics() == {
+        "controllers/mine/target": 1.5,
+        "controllers/mine/error": pytest.approx(0.1),
+        "controllers/mine/start": 3.0,
+    }
+
+
+def test_starting_entropy_is_the_mean_of_the_first_steps_and_the_knob_rests_until_then():
+    # (3 + 2 + 1) / 3 = 2, times 0.75: 1.5; the third step is below it, the fourth above
+    c = controller(BangBang(0.25), target=share(0.75, start_steps=3))
+    assert follow(c, [3.0, 2.0]) == [0.0, 0.0]
+    assert c.metrics() == {}
+    assert follow(c, [1.0, 9.0]) == [0.25, 0.0]
+    assert c.target.start == 2.0
+
+
+def test_knob_rests_inside_of_a_band():
+    # below 1 up, inside nothing, above 2 down; the error is the distance to the band
+    c = controller(BangBang(0.25), target=Target(1.0, 2.0))
+    assert follow(c, [0.5, 1.0, 1.5, 2.0, 2.5]) == [0.25, 0.25, 0.25, 0.25, 0.0]
+    assert c.error == -0.5
+    follow(c, [1.5])
+    assert (c.aim, c.error) == (1.5, 0.0)
+
+
+def test_band_leaves_the_sum_of_errors_alone():
+    c = controller(PI(kp=0.5, ki=0.25), target=Target(1.0, 2.0))
+    assert follow(c, [0.5, 1.5, 0.5]) == [0.25, 0.25, 0.375]  # 0.5 * 0.5; rest; 0.25 + 0.25 * 0.5
+
+
+def test_target_may_move_over_the_run():
+    # from 2 to 1 over the first half: 1.5 at a quarter, 1 from the half on
+    c = controller(PI(kp=1.0, ki=0.0), target=Target(*[Schedule(2.0, 1.0, finish=0.5)] * 2))
+    errors = []
+    for progress in (0.25, 0.5, 1.0):
+        c.update(1.25, progress, 0.0, 1)
+        errors.append(c.error)
+    assert errors == [0.25, -0.25, -0.25]
+
+
+def test_share_may_move_too():
+    c = controller(PI(), target=Target(*[Schedule(1.0, 0.5)] * 2, is_ratio=True, start_steps=1))
+    c.update(2.0, 0.0, 0.0, 1)
+    c.update(2.0, 1.0, 0.0, 1)
+    assert c.aim == 1.0
+
+
+def test_rollout_cadence_decides_once_from_the_mean():
+    # target 1: mean (0 + 3) / 2 is above, mean (0 + 1) / 2 below; a step without an entropy does not count
+    c = controller(BangBang(0.25), cadence="rollout")
+    values = []
+    for entropy, ends in ((0.0, False), (3.0, True), (0.0, False), (None, False), (1.0, True), (None, True)):
+        c.update(entropy, 0.0, 0.0, 1, rollout_ends=ends)
+        values.append(c.value)
+    assert values == [0.0, -0.25, -0.25, -0.25, 0.0, 0.0]
+    assert c.error == 0.5
 
 
 def test_anti_windup_lets_a_knob_leave_its_bound_at_once():
@@ -86,12 +151,12 @@ def test_anti_windup_lets_a_knob_leave_its_bound_at_once():
 SMOOTH = PI(kp=0.5, ki=0.1, kd=0.2, smoothing=0.5, slew=0.1)
 
 
-@pytest.mark.parametrize("raises_entropy", [True, False])
+@pytest.mark.parametrize("raises", [True, False])
 @pytest.mark.parametrize(("law", "tolerance"), [(BangBang(0.05), 0.06), (PI(kp=0.5, ki=0.1), 1e-3), (SMOOTH, 1e-3)])
-def test_toy_plant_reaches_its_target(law, tolerance, raises_entropy):
+def test_toy_plant_reaches_its_target(law, tolerance, raises):
     # entropy follows the knob with a lag and a leak to 0.4: without control it settles at 0.4, the target is 1
-    c = controller(law, raises_entropy=raises_entropy)
-    sign = 1.0 if raises_entropy else -1.0
+    c = controller(law, raises=raises)
+    sign = 1.0 if raises else -1.0
     entropy, seen = 2.0, []
     for _ in range(600):
         entropy += 0.3 * (0.4 + sign * c.value - entropy)
@@ -124,7 +189,7 @@ def test_constant_is_clipped_to_the_range():
 
 def test_ratchet_on_a_knob_that_lowers_entropy_goes_up_above_the_target():
     # target 1, factor 2, at most 1: above twice, at the target (not above), below
-    c = controller(Ratchet(), raises_entropy=False, value=0.5)
+    c = controller(Ratchet(), raises=False, value=0.5)
     assert follow(c, [2.0, 2.0, 1.0, 0.5]) == [1.0, 1.0, 0.5, 0.25]
 
 
@@ -165,17 +230,32 @@ def test_epoch_schedule_of_one_epoch_is_refused_at_the_start():
 EVERY_OPTION = PI(kp=0.3, ki=0.2, kd=0.15, dead_band=0.05, smoothing=0.7, slew=0.3, anti_windup=True)
 
 
-@pytest.mark.parametrize("law", [BangBang(0.1), PI(kp=0.3, ki=0.2), EVERY_OPTION, Ratchet(1.5)])
-@pytest.mark.parametrize("target", [{"target": 1.0}, {"target": None, "target_ratio": 0.3}])
-def test_state_through_json_continues_identically(law, target):
+@pytest.mark.parametrize(
+    "law", [BangBang(0.1), BangBang(0.1, off=0.0), Integral(0.3), PI(kp=0.3, ki=0.2), EVERY_OPTION, Ratchet(1.5)]
+)
+@pytest.mark.parametrize("target", [lambda: point(1.0), lambda: share(0.3, start_steps=4), lambda: Target(0.8, 1.0)])
+@pytest.mark.parametrize("cadence", ["step", "rollout"])
+def test_state_through_json_continues_identically(law, target, cadence):
+    # the checkpoint is within a rollout batch, and for a share within the measurement of the start
     entropies = [2.0, 0.3, 1.7, 0.1, 0.9, 1.1, 0.2, 3.0]
-    whole = follow(controller(law, value=0.1, **target), entropies)
-    first = controller(law, value=0.1, **target)
-    values = follow(first, entropies[:3])
-    second = controller(law, **target)
+    ends = [False, False, False, True] * 2 if cadence == "rollout" else [True] * 8
+    settings = {"cadence": cadence}
+
+    def run(c: Controller, places: range) -> list[float]:
+        values = []
+        for k in places:
+            c.update(entropies[k], 0.0, 0.0, 1, ends[k])
+            values.append(c.value)
+        return values
+
+    whole = run(controller(law, value=0.1, target=target(), **settings), range(8))
+    first = controller(law, value=0.1, target=target(), **settings)
+    values = run(first, range(3))
+    second = controller(law, target=target(), **settings)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     second.start(1)
-    assert values + follow(second, entropies[3:]) == whole
+    assert values + run(second, range(3, 8)) == whole
+    assert len(set(whole)) > 1
 
 
 def test_state_does_not_change_with_the_controller():
@@ -199,17 +279,19 @@ def test_state_of_a_schedule_through_json_keeps_its_value():
 
 
 def test_target_in_nats_is_that_of_the_new_run():
-    state = controller(BangBang(), target=1.0).state_dict()
-    c = controller(BangBang(), target=2.0)
+    state = controller(BangBang(), target=point(1.0)).state_dict()
+    c = controller(BangBang(), target=point(2.0))
     c.load_state_dict(state)
-    assert c.target == 2.0
+    assert c.target == point(2.0)
 
 
-def test_state_of_another_knob_is_refused():
-    state = controller(BangBang(), raises_entropy=False).state_dict()
-    with pytest.raises(
-        ValueError, match="'mine' turns up, but in the checkpoint it turned down: resume with the same"
-    ):
+def test_state_of_another_knob_or_signal_is_refused():
+    state = controller(BangBang(), raises=False).state_dict()
+    message = "'mine' turns up by entropy, but in the checkpoint it turned {} by {}: resume with the same"
+    with pytest.raises(ValueError, match=message.format("down", "entropy")):
+        controller(BangBang()).load_state_dict(state)
+    state = controller(BangBang(), signal="reward").state_dict()
+    with pytest.raises(ValueError, match=message.format("up", "reward")):
         controller(BangBang()).load_state_dict(state)
 
 
@@ -218,28 +300,62 @@ def test_state_of_another_knob_is_refused():
 
 def test_controller_by_hand():
     c = build({"law": "pi", "knob": "down", "kp": 2.0, "low": -0.5, "initial": 0.25, "target": 0.3})
-    assert (c.name, c.law, c.knob, c.raises_entropy) == ("mine", PI(kp=2.0, ki=0.01), KNOBS["down"], False)
-    assert (c.low, c.high, c.value, c.target, c.target_ratio) == (-0.5, 1.0, 0.25, 0.3, None)
+    assert (c.name, c.law, c.knob, c.raises_signal) == ("mine", PI(kp=2.0, ki=0.01), KNOBS["down"], False)
+    assert (c.low, c.high, c.value, c.target) == (-0.5, 1.0, 0.25, point(0.3))
+    assert (c.signal, c.cadence) == ("entropy", "step")
 
 
 def test_direction_of_the_knob_can_be_given():
-    assert build({"law": "pi", "knob": "unknown", "raises_entropy": False}).raises_entropy is False
-    assert build({"law": "pi", "knob": "down", "raises_entropy": True}).raises_entropy is True
+    assert build({"law": "pi", "knob": "unknown", "raises_signal": False}).raises_signal is False
+    assert build({"law": "pi", "knob": "down", "raises_signal": True}).raises_signal is True
 
 
 def test_schedule_needs_no_direction_and_no_target():
-    c = build({"law": "stage", "knob": "unknown"}, target=None)
-    assert (c.target, c.target_ratio) == (None, None)
+    assert build({"law": "stage", "knob": "unknown"}, target=None).target is None
 
 
 def test_target_of_the_config_is_taken_where_none_is_given():
-    assert build({"law": "pi", "knob": "up"}, target=0.7).target == 0.7
-    c = build({"law": "pi", "knob": "up"}, target=0.7, target_ratio=0.4)
-    assert (c.target, c.target_ratio) == (None, 0.4)
-    c = build({"law": "pi", "knob": "up", "target": 0.1}, target=0.7, target_ratio=0.4)
-    assert (c.target, c.target_ratio) == (0.1, None)
-    c = build({"law": "pi", "knob": "up", "target_ratio": 0.9}, target=0.7)
-    assert (c.target, c.target_ratio) == (None, 0.9)
+    def target(targets: dict, **spec) -> Target:
+        return build({"law": "pi", "knob": "up", **spec}, **targets).target
+
+    assert target({"target": 0.7}) == point(0.7)
+    assert target({"target": 0.7, "target_ratio": 0.4}) == share(0.4, start_steps=5)
+    assert target({"target": 0.7, "target_ratio": 0.4}, target=0.1) == point(0.1)
+    assert target({"target": 0.7}, target_ratio=0.9, start_steps=2) == share(0.9, start_steps=2)
+
+
+def test_target_may_be_a_band_or_a_schedule():
+    assert build({"law": "pi", "knob": "up", "target": [0.2, 0.4]}).target == Target(0.2, 0.4)
+    moving = Schedule(0.6, 0.3, finish=0.5, shape="cosine")
+    spec = {"start": 0.6, "end": 0.3, "finish": 0.5, "shape": "cosine"}
+    assert build({"law": "pi", "knob": "up", "target": spec}).target == Target(moving, moving)
+    shares = build({"law": "pi", "knob": "up", "target_ratio": [0.5, 0.6]}).target
+    assert shares == Target(0.5, 0.6, is_ratio=True, start_steps=5)
+
+
+def test_direction_of_an_entropy_is_that_of_the_knob():
+    for signal in (signal for signal in SIGNALS if signal.startswith("entropy")):
+        assert build({"law": "pi", "knob": "down", "signal": signal}).raises_signal is False
+    signals = ["entropy/token_weights.high_entropy"]
+    (c,) = build_controllers(
+        {"mine": {"law": "pi", "knob": "up", "signal": signals[0]}}, KNOBS, VALUES, target=1.0, signals=signals
+    )
+    assert (c.signal, c.raises_signal) == (signals[0], True)
+
+
+def test_temperature_has_no_known_effect_on_the_entropy_at_temperature_1():
+    knob = next(knob for knob in TRAINER_KNOBS if knob.name == "temperature")
+    specs = {"mine": {"law": "pi", "knob": "temperature", "signal": "entropy/temperature_1"}}
+    with pytest.raises(ValueError, match="whether a larger temperature raises or lowers entropy/temperature_1; set"):
+        build_controllers(specs, {"temperature": knob}, {"temperature": 1.0}, target=1.0)
+    specs["mine"]["signal"] = "entropy"
+    (c,) = build_controllers(specs, {"temperature": knob}, {"temperature": 1.0}, target=1.0)
+    assert c.raises_signal is True
+
+
+def test_signal_that_is_no_entropy_takes_any_target():
+    spec = {"law": "pi", "knob": "up", "signal": "reward", "raises_signal": False, "target": -0.5}
+    assert build(spec).target == point(-0.5)
 
 
 def test_value_of_the_config_is_where_the_law_starts():
@@ -261,7 +377,7 @@ def test_every_law_of_the_catalogue_can_be_named():
     ("spec", "message"),
     [
         ("pi", r"controllers\.mine must be a mapping with law and knob, got 'pi'"),
-        ({"knob": "up"}, r"controllers\.mine has no law; available: bang_bang, constant, epoch, pi, ratchet"),
+        ({"knob": "up"}, r"controllers\.mine has no law; available: bang_bang, constant, epoch, integral, pi"),
         ({"law": "pi"}, r"controllers\.mine has no knob; available: up, down, unknown"),
         (
             {"law": "bangbang", "knob": "up"},
@@ -274,8 +390,31 @@ def test_every_law_of_the_catalogue_can_be_named():
         ({"law": "pi", "knob": "up", "low": -2}, r"controllers\.mine\.low must be a number >= -1 and <= 1, got -2"),
         ({"law": "pi", "knob": "up", "high": 2}, r"controllers\.mine\.high must be a number >= -1 and <= 1, got 2"),
         ({"law": "pi", "knob": "up", "low": 0.5, "high": 0.5}, r"low must be below high, got low=0\.5, high=0\.5"),
-        ({"law": "pi", "knob": "unknown"}, r"whether a larger unknown raises or lowers entropy; set raises_entropy"),
-        ({"law": "pi", "knob": "up", "raises_entropy": "yes"}, r"set raises_entropy to true or false, got 'yes'"),
+        ({"law": "pi", "knob": "unknown"}, r"whether a larger unknown raises or lowers entropy; set raises_signal"),
+        ({"law": "pi", "knob": "up", "raises_signal": "yes"}, r"set raises_signal to true or false, got 'yes'"),
+        ({"law": "pi", "knob": "up", "raises_entropy": True}, r"unknown setting of .* Did you mean 'raises_signal'\?"),
+        ({"law": "pi", "knob": "up", "signal": "entrop"}, r"unknown signal in .* Did you mean 'entropy'\?"),
+        ({"law": "pi", "knob": "up", "cadence": "rolout"}, r"unknown cadence in .* Did you mean 'rollout'\?"),
+        ({"law": "pi", "knob": "up", "signal": "reward", "target": 1}, r"raises or lowers reward; set raises_signal"),
+        (
+            {"law": "pi", "knob": "up", "signal": "reward", "raises_signal": True},
+            r"the signal reward needs a target of its own: entropy_target is in nats",
+        ),
+        ({"law": "pi", "knob": "up", "target": [0.2]}, r"target must be a number, a band \[low, high\] or {start"),
+        ({"law": "pi", "knob": "up", "target": [0.4, 0.2]}, r"a band is \[low, high\] with low < high, got \[0\.4"),
+        ({"law": "pi", "knob": "up", "target": [0.0, 0.2]}, r"controllers\.mine\.target\[0\] must be > 0, got 0"),
+        ({"law": "pi", "knob": "up", "target": {"start": 0.2}}, r"controllers\.mine\.target has no end: a target"),
+        ({"law": "pi", "knob": "up", "target": {"start": 0.2, "end": 0}}, r"mine\.target\.end must be > 0, got 0"),
+        (
+            {"law": "pi", "knob": "up", "target": {"start": 0.2, "end": 0.1, "stop": 1}},
+            r"unknown parameter of controllers\.mine\.target 'stop'",
+        ),
+        ({"law": "pi", "knob": "up", "target": 0.2, "start_steps": 3}, r"start_steps is for a target_ratio: drop it"),
+        (
+            {"law": "pi", "knob": "up", "target_ratio": 0.2, "start_steps": 0},
+            r"controllers\.mine\.start_steps must be a whole number >= 1, got 0",
+        ),
+        ({"law": "stage", "knob": "up", "cadence": "rollout"}, r"stage law is a schedule and takes no cadence"),
         (
             {"law": "ratchet", "knob": "up"},
             r"the knob must start above 0, got 0: set initial, and low to a value above 0 \(in controllers\.mine\)",
@@ -293,7 +432,7 @@ def test_every_law_of_the_catalogue_can_be_named():
         ),
         (
             {"law": "pi", "knob": "up", "target": 0.5, "target_ratio": 0.5},
-            r"give target \(nats\) or target_ratio \(share of the starting entropy\), not both",
+            r"give target or target_ratio \(share of the starting signal\), not both",
         ),
         ({"law": "pi", "knob": "up", "target": 0}, r"controllers\.mine\.target must be > 0, got 0"),
         ({"law": "pi", "knob": "up", "target_ratio": -0.5}, r"controllers\.mine\.target_ratio must be > 0, got -0\.5"),

@@ -5,7 +5,7 @@ import torch
 from toy import batch, table, table_gradient
 
 from trl_entropy.compose import PlainFunction
-from trl_entropy.knobs import TRL_KNOBS, Knob, Knobs, rule_knobs
+from trl_entropy.knobs import TRAINER_KNOBS, TRL_KNOBS, Knob, Knobs, rule_knobs
 from trl_entropy.weights import ConfidentSign, HighEntropy, Sign
 
 
@@ -117,3 +117,14 @@ def test_directions_of_the_knobs_of_trl():
         "epsilon_high": True,
         "entropy_coef": True,
     }
+
+
+def test_directions_of_what_trl_fixes():
+    effects = {knob.name: knob.raises_entropy for knob in TRAINER_KNOBS if knob not in TRL_KNOBS}
+    assert effects == {"temperature": True, "learning_rate_scale": None}
+
+
+def test_temperature_raises_the_entropy_at_that_temperature():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0], dtype=torch.float64)
+    entropies = [torch.distributions.Categorical(logits=logits / t).entropy().item() for t in (0.5, 1.0, 2.0)]
+    assert entropies == sorted(entropies)

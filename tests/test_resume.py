@@ -8,23 +8,21 @@ from toy import EntropyGiven, logged, parameters, same
 from transformers import TrainerCallback
 
 
+SHARE = {"target_ratio": 0.97, "start_steps": 1}
 CONTROLS = [
     {
         "entropy_control": "entropy_guided",
-        "entropy_target_ratio": 0.97,
-        "controllers": {"entropy_guided": {"initial": 0.5}},
+        "controllers": {"entropy_guided": {"initial": 0.5, **SHARE}},
     },
     {
         "entropy_control": "entropic",
-        "entropy_target_ratio": 0.97,
         "token_weights": {"confident_sign": {"threshold": 0.2}},
-        "controllers": {"entropic": {"kp": 2.0, "ki": 0.5}},
+        "controllers": {"entropic": {"kp": 2.0, "ki": 0.5, **SHARE}},
     },
     {
         "entropy_control": "entropic",
-        "entropy_target_ratio": 0.97,
         "token_weights": {"confident_sign": {"threshold": 0.2}},
-        "controllers": {"entropic": {"kp": 2.0, "ki": 0.5, "kd": 1.0, "smoothing": 0.5, "slew": 0.2}},
+        "controllers": {"entropic": {"kp": 2.0, "ki": 0.5, "kd": 1.0, "smoothing": 0.5, "slew": 0.2, **SHARE}},
     },
     {"entropy_control": "stage"},
 ]

@@ -101,9 +101,22 @@ def control(law: tuple, knob: str, target: float, **more) -> dict:
 
 
 # law, its parameters, and the share of the target by which a smoothed value may miss it
-BONUS_LAWS = [("bang_bang", {"step": 0.02}, 0.1), ("pi", {"kp": 1.0, "ki": 0.02}, 0.1)]
-LAMBDA_LAWS = [("bang_bang", {"step": 0.05}, 0.15), ("pi", {"kp": 3.0, "ki": 0.05, "anti_windup": True}, 0.15)]
-ALPHA_LAWS = [("bang_bang", {"step": 0.05}, 0.1), ("pi", {"kp": 1.0, "ki": 0.01}, 0.1)]
+BONUS_LAWS = [
+    ("bang_bang", {"step": 0.02}, 0.1),
+    ("bang_bang", {"step": 0.02, "otherwise": 0.0}, 0.1),
+    ("integral", {"rate": 0.05}, 0.1),
+    ("pi", {"kp": 1.0, "ki": 0.02}, 0.1),
+]
+LAMBDA_LAWS = [
+    ("bang_bang", {"step": 0.05}, 0.15),
+    ("integral", {"rate": 0.2}, 0.15),
+    ("pi", {"kp": 3.0, "ki": 0.05, "anti_windup": True}, 0.15),
+]
+ALPHA_LAWS = [
+    ("bang_bang", {"step": 0.05}, 0.1),
+    ("integral", {"rate": 0.2}, 0.1),
+    ("pi", {"kp": 1.0, "ki": 0.01}, 0.1),
+]
 
 
 def assert_held(simulators: list[Simulator], target: float, share: float) -> None:
@@ -165,6 +178,17 @@ def test_alpha_cannot_hold_it_where_a_task_is_learnt():
     ):
         assert simulator.turned[-1][ALPHA] == -1.0
         assert mean(simulator) < 0.2
+
+
+@pytest.mark.parametrize("law", BONUS_LAWS, ids=lambda law: law[0])
+def test_bonus_that_is_never_negative_cannot_hold_it_where_the_clip_raises_entropy(law):
+    # a tight clip-low: only a negative coefficient holds the target, and one that is off above it has none
+    settings = {**OFF_POLICY, "learning_rate": 16.0, "steps": 480, "epsilon_low": 0.05}
+    for low, held in (({}, "otherwise" not in law[1]), ({"low": 0.0}, False)):
+        for simulator in over_seeds(1.0, **settings, controllers=control(law, "entropy_coef", 1.0, **low)):
+            assert (mean(simulator) < 1.1) == held
+            assert mean(simulator) > 0.9
+            assert held or simulator.turned[-1]["entropy_coef"] == 0.0
 
 
 def test_pi_that_winds_up_passes_the_target_and_stays_there_for_long():

@@ -7,10 +7,11 @@ from functools import partial
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOTrainer
 
-from ._seam import LossSeam, log_means, logged_entropy, set_entropy_coef
+from ._seam import LossSeam, log_means, logged_signal, rollout_ends, set_entropy_coef
 from .controller import Controller, build_controllers
 from .knobs import TRL_KNOBS, Knobs
 from .laws import LAWS
+from .signals import ENTROPY, TRL_SIGNALS
 
 
 class EntropyController(TrainerCallback):
@@ -22,44 +23,70 @@ class EntropyController(TrainerCallback):
             The law, its knob and its state.
         knobs (`MutableMapping[str, float]`):
             Where the knob is turned.
-        entropy (`Callable[[], float | None]`):
-            Entropy (nats) of the step that has ended, the same on every rank; `None` if no token was trained on, and
-            then the knob stays.
+        read (`Callable[[str], float | None]`):
+            A signal's value in the step that has ended, the same on every rank; `None` if it had none.
         log (`Callable[[dict[str, float]], None]`):
             Where target and error are logged.
+        rollout_ends (`Callable[[], bool]`):
+            Whether the step that has ended was the last of its rollout batch.
+
+    Raises `ValueError` for a signal that is not finite.
     """
 
     def __init__(
         self,
         controller: Controller,
         knobs: MutableMapping[str, float],
-        entropy: Callable[[], float | None],
+        read: Callable[[str], float | None],
         log: Callable[[dict[str, float]], None],
+        rollout_ends: Callable[[], bool],
     ):
         self.controller = controller
         self.knobs = knobs
-        self.entropy = entropy
+        self.read = read
         self.log = log
+        self.rollout_ends = rollout_ends
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self.controller.start(_num_epochs(state))
         self.knobs[self.controller.knob.name] = self.controller.value
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        entropy = self.entropy()
-        if entropy is None and self.controller.law.uses_target:
-            return
-        if entropy is not None and not math.isfinite(entropy):
-            raise ValueError(
-                f"the entropy was {entropy} at step {state.global_step}: the policy's logits are not finite, so there "
-                "is nothing to control; resume from an earlier checkpoint with a smaller learning_rate"
-            )
         controller = self.controller
-        controller.update(entropy, state.global_step / state.max_steps, state.epoch, _num_epochs(state))
+        signal = self.read(controller.signal) if controller.law.uses_target else None
+        if signal is not None and not math.isfinite(signal):
+            raise ValueError(
+                f"{controller.signal} was {signal} at step {state.global_step}, so there is nothing to control. If it "
+                "is an entropy, the policy's logits are not finite: resume from an earlier checkpoint with a smaller "
+                "learning_rate"
+            )
+        progress = state.global_step / state.max_steps
+        controller.update(signal, progress, state.epoch, _num_epochs(state), self.rollout_ends())
         self.knobs[controller.knob.name] = controller.value
-        if controller.law.uses_target:
-            prefix = f"controllers/{controller.name}"
-            self.log({f"{prefix}/target": controller.target, f"{prefix}/error": controller.error})
+        self.log(controller.metrics())
+
+
+class LearningRateScale(TrainerCallback):
+    """
+    Multiply the learning rate during each optimizer step; schedule, checkpoint and log keep the one that is set.
+
+    Attributes:
+        value (`float`): The factor in force.
+    """
+
+    def __init__(self):
+        self.value = 1.0
+        self._rates: list[float] = []
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        groups = kwargs["optimizer"].param_groups
+        self._rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= self.value
+
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        for group, rate in zip(kwargs["optimizer"].param_groups, self._rates, strict=True):
+            group["lr"] = rate
 
 
 class EntropyCallback(EntropyController):
@@ -78,7 +105,8 @@ class EntropyCallback(EntropyController):
             Metrics stand under `controllers/<name>`. By default the knob's name.
         settings:
             What else stands under a name in the config's `controllers`: `target` or `target_ratio`, which a law with a
-            target needs here, `initial`, `low`, `high`, `raises_entropy`, and the law's parameters.
+            target needs here, `initial`, `low`, `high`, `signal` (entropy, or one that TRL logs), `cadence`,
+            `start_steps`, `raises_signal`, and the law's parameters.
 
     Raises `ValueError` for a knob that plain TRL does not have, and at the start of training if `attach` was not
     called.
@@ -90,6 +118,12 @@ class EntropyCallback(EntropyController):
             raise ValueError(
                 f"on a plain GRPOTrainer knob must be {', '.join(names[:-1])} or {names[-1]}, got {knob!r}: the knobs "
                 "of rules need an EntropyGRPOTrainer, with controllers in its config"
+            )
+        signal = settings.get("signal", ENTROPY)
+        if signal not in TRL_SIGNALS:
+            raise ValueError(
+                f"on a plain GRPOTrainer signal must be one of {', '.join(TRL_SIGNALS)}, got {signal!r}: the others "
+                "need an EntropyGRPOTrainer, with controllers in its config"
             )
         if law in LAWS and LAWS[law].uses_target and not {"target", "target_ratio"} & settings.keys():
             raise ValueError(f"the {law} law needs target (nats) or target_ratio (share of the starting entropy)")
@@ -106,7 +140,8 @@ class EntropyCallback(EntropyController):
         self._check(trainer)
         values = {knob.name: getattr(trainer, knob.name) for knob in TRL_KNOBS}
         (controller,) = build_controllers({self.name: self.spec}, {knob.name: knob for knob in TRL_KNOBS}, values)
-        super().__init__(controller, trl_knobs(trainer), partial(logged_entropy, trainer), partial(log_means, trainer))
+        of_trainer = (partial(function, trainer) for function in (logged_signal, log_means, rollout_ends))
+        super().__init__(controller, trl_knobs(trainer), *of_trainer)
         self.trainer = trainer
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)

@@ -1,12 +1,17 @@
 """Floor 2: one law on one knob, with its target and its state. Knows no trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 
 from .compose import bind, unknown
-from .knobs import Knob
+from .knobs import TEMPERATURE, Knob
 from .laws import LAWS, Law, Memory, Reading
+from .signals import AT_ONE, ENTROPY, check_signal, is_entropy
+from .targets import Target, build_target
 from .tokens import check_number
+
+
+CADENCES = ("step", "rollout")
 
 
 @dataclass
@@ -21,28 +26,37 @@ class Controller:
             How the next value follows from the error or from the progress of the run.
         knob ([`Knob`]):
             What it turns.
-        raises_entropy (`bool`):
-            Whether a larger value of the knob raises entropy.
+        raises_signal (`bool`):
+            Whether a larger value of the knob raises the signal.
         low, high (`float`):
             Range to which the value is clipped.
         value (`float`):
             Value in force; at construction, the one the run starts with.
-        target (`float`, *optional*):
-            Nats per token. `None` for a schedule, or until `target_ratio` has been resolved.
-        target_ratio (`float`, *optional*):
-            Target as a share of the starting entropy, which is measured at the first optimizer step.
+        target ([`~targets.Target`], *optional*):
+            Where the signal is to be; `None` for a schedule.
+        signal (`str`, *optional*, defaults to `"entropy"`):
+            What is measured, one of [`~signals.SIGNALS`] or the entropy of the tokens of a rule.
+        cadence (`str`, *optional*, defaults to `"step"`):
+            Whether the law decides after every optimizer step, or after the last one of a `"rollout"` batch, from the
+            mean of the signal over its steps.
     """
 
     name: str
     law: Law
     knob: Knob
-    raises_entropy: bool
+    raises_signal: bool
     low: float
     high: float
     value: float
-    target: float | None = None
-    target_ratio: float | None = None
+    target: Target | None = None
+    signal: str = ENTROPY
+    cadence: str = "step"
     memory: Memory = field(default_factory=dict)
+    # Of the steps since the law last decided: the sum of the signal, and how many they are
+    total: float = 0.0
+    count: int = 0
+    # What the law last saw
+    aim: float | None = None
     error: float | None = None
     started: bool = False
 
@@ -52,35 +66,62 @@ class Controller:
             self._apply(Reading(error=0.0, progress=0.0, epoch=0.0, num_epochs=num_epochs))
         self.started = True
 
-    def update(self, entropy: float, progress: float, epoch: float, num_epochs: int) -> None:
-        """Decide the next value from the entropy (nats) of the step that has ended."""
-        if self.law.uses_target:
-            if self.target is None:
-                self.target = self.target_ratio * entropy
-            self.error = self.target - entropy if self.raises_entropy else entropy - self.target
-        self._apply(Reading(self.error or 0.0, progress, epoch, num_epochs))
+    def update(
+        self, signal: float | None, progress: float, epoch: float, num_epochs: int, rollout_ends: bool = True
+    ) -> None:
+        """Decide the next value from the signal of the step that has ended; `None` if the step had none."""
+        if not self.law.uses_target:
+            self._apply(Reading(error=0.0, progress=progress, epoch=epoch, num_epochs=num_epochs))
+            return
+        if signal is not None:
+            self.target.measure(signal)
+            self.total, self.count = self.total + signal, self.count + 1
+        if self.count == 0 or (self.cadence == "rollout" and not rollout_ends):
+            return
+        signal = self.total / self.count
+        self.total, self.count = 0.0, 0
+        self.aim = self.target.nearest(signal, progress)
+        if self.aim is None:
+            return
+        self.error = self.aim - signal if self.raises_signal else signal - self.aim
+        if self.aim != signal or self.target.low == self.target.high:  # inside of a band the knob rests
+            self._apply(Reading(self.error, progress, epoch, num_epochs))
 
     def _apply(self, reading: Reading) -> None:
         value, self.memory = self.law(self.value, self.memory, reading._replace(low=self.low, high=self.high))
         self.value = min(self.high, max(self.low, value))
 
+    def metrics(self) -> dict[str, float]:
+        """Where the signal was to be, how far it was, and the starting signal; what is known of them."""
+        start = None if self.target is None else self.target.start
+        values = {"target": self.aim, "error": self.error, "start": start}
+        return {f"controllers/{self.name}/{key}": value for key, value in values.items() if value is not None}
+
     def state_dict(self) -> dict:
         """What a checkpoint must hold, JSON as it stands."""
-        return {"knob": self.knob.name, "value": self.value, "memory": dict(self.memory), "target": self.target}
+        state = {"knob": self.knob.name, "value": self.value, "memory": dict(self.memory)}
+        if self.target is not None:
+            state |= {"signal": self.signal, "total": self.total, "count": self.count}
+            state |= {"target": self.target.state_dict()}
+        return state
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Continue from a checkpoint. Raises `ValueError` if it was written for another knob."""
-        if state["knob"] != self.knob.name:
+        """Continue from a checkpoint. Raises `ValueError` if it was written for another knob or signal."""
+        saved, given = (state["knob"], state.get("signal", self.signal)), (self.knob.name, self.signal)
+        if saved != given:
             raise ValueError(
-                f"controller {self.name!r} turns {self.knob.name}, but in the checkpoint it turned {state['knob']}: "
-                "resume with the same controllers"
+                f"controller {self.name!r} turns {given[0]} by {given[1]}, but in the checkpoint it turned {saved[0]} "
+                f"by {saved[1]}: resume with the same controllers"
             )
         self.value, self.memory, self.started = state["value"], dict(state["memory"]), True
-        if self.target_ratio is not None:
-            self.target = state["target"]
+        if self.target is not None:
+            self.total, self.count = state["total"], state["count"]
+            self.target.load_state_dict(state["target"])
 
 
-OPTIONS = ("law", "knob", "target", "target_ratio", "low", "high", "initial", "raises_entropy")
+OF_TARGET = ("target", "target_ratio", "start_steps", "signal", "cadence", "raises_signal")
+OPTIONS = ("law", "knob", "low", "high", "initial", *OF_TARGET)
+START_STEPS = 5
 
 
 def build_controllers(
@@ -89,6 +130,7 @@ def build_controllers(
     values: Mapping[str, float],
     target: float | None = None,
     target_ratio: float | None = None,
+    signals: Collection[str] = (),
 ) -> list[Controller]:
     """
     Controllers from the config's mapping.
@@ -101,7 +143,9 @@ def build_controllers(
         values (`Mapping[str, float]`):
             Where the config sets them.
         target, target_ratio (`float`, *optional*):
-            For the controllers that give neither; `target_ratio` goes first.
+            For the controllers of an entropy that give neither; `target_ratio` goes first.
+        signals (`Collection[str]`, *optional*):
+            The signals of rules that there are besides [`~signals.SIGNALS`].
 
     Raises `ValueError` for an unknown name, a value out of range, or two controllers on one knob.
     """
@@ -138,23 +182,12 @@ def build_controllers(
             name=name,
             law=law,
             knob=knob,
-            raises_entropy=_direction(what, law, knob, spec),
             low=low,
             high=high,
             value=_initial(what, law, knob, spec, values[knob.name], low, high),
-            **_target(what, law, spec, target, target_ratio),
+            **_of_target(what, law, knob, spec, target, target_ratio, signals),
         )
     return list(controllers.values())
-
-
-def _direction(what: str, law: Law, knob: Knob, spec: Mapping) -> bool:
-    raises_entropy = spec.get("raises_entropy", knob.raises_entropy)
-    if law.uses_target and not isinstance(raises_entropy, bool):
-        raise ValueError(
-            f"{what}: it is not known whether a larger {knob.name} raises or lowers entropy; "
-            f"set raises_entropy to true or false, got {raises_entropy!r}"
-        )
-    return bool(raises_entropy)
 
 
 def _initial(what: str, law: Law, knob: Knob, spec: Mapping, configured: float, low: float, high: float) -> float:
@@ -174,21 +207,52 @@ def _initial(what: str, law: Law, knob: Knob, spec: Mapping, configured: float, 
     return initial
 
 
-def _target(what: str, law: Law, spec: Mapping, target: float | None, target_ratio: float | None) -> dict:
-    given = {key: spec[key] for key in ("target", "target_ratio") if key in spec}
-    prefix = f"{what}."
+def _of_target(what: str, law: Law, knob: Knob, spec: Mapping, target, target_ratio, signals) -> dict:
+    """What only a law with a target has: signal, direction, target and cadence."""
     if not law.uses_target:
+        given = [key for key in OF_TARGET if key in spec]
         if given:
             raise ValueError(f"{what}: the {spec['law']} law is a schedule and takes no {' or '.join(given)}")
-        return {}
+        return {"raises_signal": True}
+    signal, cadence = spec.get("signal", ENTROPY), spec.get("cadence", "step")
+    check_signal(what, signal, signals)
+    if cadence not in CADENCES:
+        raise unknown(f"cadence in {what}", cadence, CADENCES)
+    return {
+        "raises_signal": _direction(what, knob, signal, spec),
+        "target": _target(what, signal, spec, target, target_ratio),
+        "signal": signal,
+        "cadence": cadence,
+    }
+
+
+def _direction(what: str, knob: Knob, signal: str, spec: Mapping) -> bool:
+    # A larger temperature raises the entropy at that temperature; what it does to the policy is not known
+    known = is_entropy(signal) and (knob.name, signal) != (TEMPERATURE, AT_ONE)
+    raises_signal = spec.get("raises_signal", knob.raises_entropy if known else None)
+    if not isinstance(raises_signal, bool):
+        raise ValueError(
+            f"{what}: it is not known whether a larger {knob.name} raises or lowers {signal}; "
+            f"set raises_signal to true or false, got {raises_signal!r}"
+        )
+    return raises_signal
+
+
+def _target(what: str, signal: str, spec: Mapping, target, target_ratio) -> Target:
+    given = {key: spec[key] for key in ("target", "target_ratio") if key in spec}
+    prefix = f"{what}."
     if len(given) == 2:
-        raise ValueError(f"{what}: give target (nats) or target_ratio (share of the starting entropy), not both")
+        raise ValueError(f"{what}: give target or target_ratio (share of the starting signal), not both")
+    if not is_entropy(signal) and "target" not in given:
+        raise ValueError(f"{what}: the signal {signal} needs a target of its own: entropy_target is in nats")
     if not given:
         given = {"target": target} if target_ratio is None else {"target_ratio": target_ratio}
         prefix = "entropy_"
-    for key, value in given.items():
-        flag = f"{prefix}{key}"
-        check_number(flag, value)
-        if value <= 0:
-            raise ValueError(f"{flag} must be > 0, got {value:g}")
-    return given
+    ((key, value),) = given.items()
+    steps = spec.get("start_steps", START_STEPS)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"{what}.start_steps must be a whole number >= 1, got {steps!r}")
+    if "start_steps" in spec and key == "target":
+        raise ValueError(f"{what}.start_steps is for a target_ratio: drop it, or give target_ratio instead of target")
+    is_ratio = key == "target_ratio"
+    return build_target(f"{prefix}{key}", value, is_ratio, steps if is_ratio else 1, positive=is_entropy(signal))

@@ -37,6 +37,15 @@ TRL_KNOBS = (
     Knob("epsilon_high", low=0.0, high=inf, raises_entropy=True, default=0.2),
     Knob("entropy_coef", low=-inf, high=inf, raises_entropy=True, default=0.0),
 )
+TEMPERATURE = "temperature"
+LEARNING_RATE_SCALE = "learning_rate_scale"
+# What TRL fixes when the trainer is made
+TRAINER_KNOBS = (
+    *TRL_KNOBS,
+    Knob(TEMPERATURE, low=0.01, high=inf, raises_entropy=True, default=1.0),
+    # How fast entropy moves, whichever way it goes
+    Knob(LEARNING_RATE_SCALE, low=0.0, high=inf, raises_entropy=None, default=1.0),
+)
 
 
 def rule_knobs(section: str, rules: Mapping[str, Rule]) -> dict[str, tuple[Knob, str, str]]:
@@ -53,7 +62,10 @@ def rule_knobs(section: str, rules: Mapping[str, Rule]) -> dict[str, tuple[Knob,
 
 
 class Knobs(Mapping[str, float]):
-    """The knobs of one trainer. Reading gives the value in force; setting one takes effect at the next loss."""
+    """
+    The knobs of one trainer. Reading gives the value in force; setting one takes effect at the next loss, and the
+    temperature at the next rollout.
+    """
 
     def __init__(self):
         self._entries: dict[str, tuple[Knob, Callable[[], float], Callable[[float], None]]] = {}

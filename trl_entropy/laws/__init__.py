@@ -3,6 +3,7 @@
 from .bang_bang import BangBang
 from .constant import Constant
 from .epoch import Epoch
+from .integral import Integral
 from .law import Law, Memory, Reading
 from .pi import PI
 from .ratchet import Ratchet
@@ -15,6 +16,7 @@ LAWS = {
     "bang_bang": BangBang,
     "constant": Constant,
     "epoch": Epoch,
+    "integral": Integral,
     "pi": PI,
     "ratchet": Ratchet,
     "schedule": Schedule,
@@ -27,6 +29,7 @@ __all__ = [
     "BangBang",
     "Constant",
     "Epoch",
+    "Integral",
     "Law",
     "Memory",
     "PI",

@@ -1,5 +1,6 @@
 """Loss terms per token: the loss is `L_TRL(A') + sum_k mean(t_k)` over the trained tokens of the optimizer step."""
 
+from .aer_entropy import AerEntropy
 from .ce_gppo import CeGPPO
 from .confident_surrogate import ConfidentSurrogate
 from .kl_cov import KlCov
@@ -7,6 +8,7 @@ from .sent import Sent
 
 
 TERMS = {
+    "aer_entropy": AerEntropy,
     "ce_gppo": CeGPPO,
     "confident_surrogate": ConfidentSurrogate,
     "kl_cov": KlCov,

@@ -1,0 +1,109 @@
+"""Floor 2: where a controller is to bring its signal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .compose import bind
+from .laws import Reading, Schedule
+from .tokens import check_number
+
+
+@dataclass
+class Target:
+    r"""
+    Where a signal \\( H \\) is to be: a point, a band, or a point that moves over the run.
+
+    $$
+    \text{low}_k \le H_k \le \text{high}_k, \qquad \text{times } H_0 = \frac{1}{M} \sum_{k=1}^{M} H_k
+    \text{ if it is a share}
+    $$
+
+    Args:
+        low, high (`float` or [`~laws.Schedule`]):
+            The bounds of the band, the same for a point; in the unit of the signal, or shares of its start.
+        is_ratio (`bool`, *optional*, defaults to `False`):
+            Whether the bounds are shares of the starting signal \\( H_0 \\).
+        start_steps (`int`, *optional*, defaults to `1`):
+            \\( M \\): first optimizer steps over which the starting signal is measured. The knob rests until then.
+    """
+
+    low: float | Schedule
+    high: float | Schedule
+    is_ratio: bool = False
+    start_steps: int = 1
+    measured: int = 0
+    total: float = 0.0
+
+    @property
+    def start(self) -> float | None:
+        """The starting signal; `None` if it is not needed, or not measured yet."""
+        return self.total / self.measured if self.is_ratio and self.measured == self.start_steps else None
+
+    def measure(self, signal: float) -> None:
+        """See the signal of an optimizer step."""
+        if self.is_ratio and self.measured < self.start_steps:
+            self.measured += 1
+            self.total += signal
+
+    def nearest(self, signal: float, progress: float) -> float | None:
+        """The value in the band that is nearest to a signal; `None` until the starting signal is known."""
+        if self.is_ratio and self.start is None:
+            return None
+        scale = self.start if self.is_ratio else 1.0
+        low, high = (scale * _at(bound, progress) for bound in (self.low, self.high))
+        return min(high, max(low, signal))
+
+    def state_dict(self) -> dict:
+        """What a checkpoint must hold."""
+        return {"measured": self.measured, "total": self.total}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Continue from a checkpoint."""
+        self.measured, self.total = state["measured"], state["total"]
+
+
+def _at(bound: float | Schedule, progress: float) -> float:
+    if isinstance(bound, Schedule):
+        return bound(0.0, {}, Reading(error=0.0, progress=progress, epoch=0.0, num_epochs=1))[0]
+    return bound
+
+
+def build_target(flag: str, value, is_ratio: bool, start_steps: int, positive: bool) -> Target:
+    """
+    A target from what the config gives.
+
+    Args:
+        flag (`str`):
+            What was set; stands in error messages.
+        value (`float`, `list` or `Mapping`):
+            A point; `[low, high]`, a band; or the settings of [`~laws.Schedule`], with `start` and `end`.
+        is_ratio (`bool`), start_steps (`int`):
+            As in [`Target`].
+        positive (`bool`):
+            Whether the signal is always positive, and so must be its target.
+
+    Raises `ValueError` for anything else.
+    """
+    if isinstance(value, Mapping):
+        for key in ("start", "end"):
+            if key not in value:
+                raise ValueError(
+                    f"{flag} has no {key}: a target that moves is {{start: ..., end: ...}}, got {value!r}"
+                )
+        low = high = bind(flag, Schedule, value)
+        points = {f"{flag}.start": low.start, f"{flag}.end": low.end}
+    elif isinstance(value, list | tuple):
+        if len(value) != 2:
+            raise ValueError(f"{flag} must be a number, a band [low, high] or {{start: ..., end: ...}}, got {value!r}")
+        low, high = value
+        points = {f"{flag}[0]": low, f"{flag}[1]": high}
+    else:
+        low = high = value
+        points = {flag: value}
+    for name, point in points.items():
+        check_number(name, point)
+        if positive and point <= 0:
+            raise ValueError(f"{name} must be > 0, got {point:g}")
+    if isinstance(value, list | tuple) and low >= high:
+        raise ValueError(f"{flag}: a band is [low, high] with low < high, got {value!r}")
+    return Target(low, high, is_ratio, start_steps)
