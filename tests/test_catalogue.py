@@ -45,6 +45,7 @@ def test_sections_are_those_of_the_flags():
         "loss_terms",
         "laws",
         "knobs",
+        "signals",
         "TRL's",
         "reward_funcs",
     ]
@@ -55,6 +56,9 @@ def test_names_that_the_errors_offer_are_listed():
     assert offered(refusal(token_weights={"?": {}})) == section("token_weights").keys()
     assert offered(refusal(loss_terms={"?": {}})) == section("loss_terms").keys()
     assert offered(refusal(controllers={"c": {"law": "?", "knob": "entropy_coef"}})) == section("laws").keys()
+    asked = {"c": {"law": "pi", "knob": "entropy_coef", "signal": "?"}}
+    of_rules = {"entropy/SECTION.RULE", "entropy/token_weights.sign"}
+    assert offered(refusal(controllers=asked)) - of_rules == section("signals").keys() - of_rules
     some = {"token_weights": {"sign": None}, "loss_terms": {"confident_surrogate": None}}
     refused = refusal(**some, controllers={"c": {"law": "pi", "knob": "?"}})
     assert offered(refused) < section("knobs").keys()
@@ -78,7 +82,7 @@ def test_listed_names_are_those_of_the_package():
 def test_listed_knob_can_be_turned(name):
     kind, _, rule = name.rpartition(".")[0].partition(".")
     rules = {kind: {rule: None}, "beta": 0.1} if kind else {}
-    spec = {"law": "bang_bang", "knob": name, "raises_entropy": True}
+    spec = {"law": "bang_bang", "knob": name, "raises_signal": True}
     (controller,) = EntropyGRPOConfig(**SETTINGS, **rules, controllers={"c": spec}).build_controllers()
     assert controller.knob.name == name
 
@@ -88,9 +92,12 @@ def test_listed_method_can_be_named_and_is_described_by_its_head_line(name):
     content = PRESET_FILES[name]
     assert EntropyGRPOConfig(**SETTINGS, entropy_control=name, num_train_epochs=2).build_controllers()
     assert section("entropy_control")[name] in content.splitlines()[0]
-    assert re.fullmatch(r"# .+ \(https://huggingface\.co/papers/\d{4}\.\d{5}\):.*", content.splitlines()[0])
+    source = r"https://(huggingface\.co/papers/\d{4}\.\d{5}|microsoft\.ai/pdf/[\w-]+\.pdf)"
+    assert re.fullmatch(rf"# .+ \({source}\):.*", content.splitlines()[0])
     assert section("entropy_control")[name].startswith(re.match(r"# ([\w-]+)", content)[1])
-    assert yaml.safe_load(content)["controllers"].keys() == {name}
+    first, *others = yaml.safe_load(content)["controllers"]
+    assert first == name
+    assert all(other.startswith(f"{name}_") for other in others)
 
 
 def test_flags_of_trl_that_are_listed_exist():

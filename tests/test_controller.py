@@ -231,7 +231,7 @@ EVERY_OPTION = PI(kp=0.3, ki=0.2, kd=0.15, dead_band=0.05, smoothing=0.7, slew=0
 
 
 @pytest.mark.parametrize(
-    "law", [BangBang(0.1), BangBang(0.1, off=0.0), Integral(0.3), PI(kp=0.3, ki=0.2), EVERY_OPTION, Ratchet(1.5)]
+    "law", [BangBang(0.1), BangBang(0.1, otherwise=0.0), Integral(0.3), PI(kp=0.3, ki=0.2), EVERY_OPTION, Ratchet(1.5)]
 )
 @pytest.mark.parametrize("target", [lambda: point(1.0), lambda: share(0.3, start_steps=4), lambda: Target(0.8, 1.0)])
 @pytest.mark.parametrize("cadence", ["step", "rollout"])

@@ -18,7 +18,8 @@ from trl_entropy.catalogue import first_line
 from trl_entropy.config import SECTIONS, presets
 from trl_entropy.grpo import prepare
 from trl_entropy.laws import LAWS
-from trl_entropy.rewards import math_verify_reward
+from trl_entropy.rewards import MathVerifyReward
+from trl_entropy.targets import Target
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -78,7 +79,7 @@ def test_python_of_the_readme_runs_up_to_the_model(tmp_path):
     call.keywords += [ast.keyword(name, ast.Constant(value)) for name, value in settings.items()]
     args = eval(compile(ast.fix_missing_locations(ast.Expression(call)), "README", "eval"), namespace)
     assert isinstance(args, EntropyGRPOConfig)
-    assert [controller.target for controller in args.build_controllers()] == [0.2]
+    assert [controller.target for controller in args.build_controllers()] == [Target(0.2, 0.2)]
 
     call = call_of(tree, "EntropyGRPOTrainer")
     signature = inspect.signature(EntropyGRPOTrainer.__mro__[2].__init__)  # TRL's own
@@ -279,12 +280,15 @@ def everything(run):
     """A run in which everything that can be logged is."""
     rules = {section: {name: ACTING[name] for name in table} for section, table in SECTIONS.items()}
     flags = rules["token_weights"].pop("sign")
-    law = {"law": "bang_bang", "knob": "positive_advantage_coef", "target": 2.0}
+    law = {"law": "bang_bang", "knob": "positive_advantage_coef", "target_ratio": 0.9, "start_steps": 1}
+    signal = "entropy/token_weights.high_entropy"
     return run(
-        reward_funcs=[even_length, math_verify_reward],
+        reward_funcs=[even_length, MathVerifyReward(answer_from=("boxed", "last_maths"))],
+        entropy_measures="full",
+        temperature=0.3,  # so that some tokens are likely
         beta=0.1,  # with a reference policy
         num_iterations=2,  # with an old one
-        controllers={"mine": {**law, "step": 0.1, "initial": 1.0, "high": 2.0}},
+        controllers={"mine": {**law, "step": 0.1, "initial": 1.0, "high": 2.0, "signal": signal}},
         **{**rules, "negative_advantage_coef": flags["negative_advantage_coef"]},
     )
 
@@ -294,7 +298,7 @@ def test_metrics_of_the_docs_are_logged_and_all_that_is_logged_is_there(run, eve
     logged = logged_keys(everything)
     in_prose = [name for name in re.findall(r"`([\w/<>*]+)`", text) if "/" in name]
     assert unlogged([*table_keys(), *in_prose], logged) == []
-    own = logged - logged_keys(run(plain=True, beta=0.1))
+    own = logged - logged_keys(run(plain=True, beta=0.1, entropy_coef=0.1))  # with TRL's metrics of its bonus
     assert len(own) > 10
     assert undocumented(own, table_keys()) == set()
 

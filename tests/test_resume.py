@@ -50,7 +50,8 @@ def test_resumed_run_is_the_uninterrupted_one(run, tmp_path, settings):
     assert names
     for name in names:
         assert logged(second, name) == logged(whole, name)
-        assert len(logged(whole, name)) == 6
+    # some entropies have no tokens in some steps, such as that of likely tokens of positive advantage
+    assert all(len(logged(whole, name)) == 6 for name in names if name.startswith(("knobs/", "controllers/")))
     assert same(parameters(second), parameters(whole))
     assert second.control_state() == whole.control_state()
     turned = {len(set(logged(whole, name))) for name in names if name.startswith("knobs/")}
