@@ -1,0 +1,26 @@
+"""Floor 5: one thing that can be said about runs."""
+
+from typing import NamedTuple
+
+from ...compare import WINDOW
+from ..runs import Run
+from ..statistics import finite
+
+
+BAD, NOTE, GOOD = "bad", "note", "good"
+MIN_LOGS = 3 * WINDOW  # logged steps, ours; from fewer nothing is concluded
+
+
+class Finding(NamedTuple):
+    """What happened, the numbers that show it, how grave it is, and what to consider."""
+
+    text: str
+    evidence: str
+    severity: str
+    advice: str = ""
+
+
+def enough(run: Run, key: str, least: int = MIN_LOGS) -> list[float]:
+    """A metric's finite values; none if there are fewer than `least`."""
+    values = finite(run.series.get(key)).values
+    return values if len(values) >= least else []
