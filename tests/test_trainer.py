@@ -91,6 +91,8 @@ def test_knobs_are_those_of_trl_and_of_the_rules(build):
         "epsilon_low": 0.2,
         "epsilon_high": 0.3,
         "entropy_coef": 0.0,
+        "temperature": 1.0,
+        "learning_rate_scale": 1.0,
         "positive_advantage_coef": 1.0,
         "negative_advantage_coef": 1.0,
         "token_weights.confident_sign.alpha": -0.5,
@@ -158,7 +160,8 @@ def test_controller_on_entropy_coef_is_the_adaptive_coefficient_of_trl(run):
     "sizes", [{}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "temperature": 0.7}]
 )
 def test_logged_entropy_is_the_mean_over_all_tokens_of_the_step(run, sizes):
-    trainer = run(trainer_class=Measured, entropy_control="entropic", entropy_target_ratio=0.9, **sizes)
+    control = {"entropy_control": "entropic", "controllers": {"entropic": {"target_ratio": 0.9, "start_steps": 1}}}
+    trainer = run(trainer_class=Measured, **control, **sizes)
     tokens = [len(entropies) for _, entropies, _ in trainer.seen]
     assert len(set(tokens)) > 1
     # float32 against float64
@@ -194,7 +197,8 @@ def clipped(value: float, low: float, high: float) -> float:
 
 
 def test_bang_bang_decides_after_a_step_what_is_used_from_the_next(run):
-    spec = {"law": "bang_bang", "knob": "positive_advantage_coef", "step": 0.2, "high": 1.0, "target_ratio": 0.97}
+    spec = {"law": "bang_bang", "knob": "positive_advantage_coef", "step": 0.2, "high": 1.0}
+    spec |= {"target_ratio": 0.97, "start_steps": 1}
     trainer = run(trainer_class=Measured, max_steps=8, controllers={"mine": spec}, positive_advantage_coef=0.5)
     entropies = trainer.measured()
     target = entropies[0] * 0.97
@@ -266,7 +270,8 @@ def test_decided_value_is_the_one_that_acts(build):
 
 @pytest.mark.parametrize("control", ["entropy_guided", "entropic"])
 def test_evaluation_moves_no_controller(run, dataset, control):
-    settings = {"max_steps": 4, "entropy_target_ratio": 0.97, "entropy_control": control}
+    controllers = {control: {"target_ratio": 0.97, "start_steps": 1}}
+    settings = {"max_steps": 4, "entropy_control": control, "controllers": controllers}
     evaluated = run(trainer_class=Measured, eval_strategy="steps", eval_steps=1, eval_dataset=dataset, **settings)
     alone = run(trainer_class=Measured, **settings)
     assert len(logged(evaluated, "eval_loss")) == 4
@@ -284,12 +289,14 @@ def test_step_without_a_trained_token_moves_no_controller(run):
     class Truncated(EntropyGiven):
         truncated_at = (0, 2)
 
-    settings = {"entropy_target_ratio": 0.5, "mask_truncated_completions": True, "max_steps": 5}
+    controllers = {"entropy_guided": {"target_ratio": 0.5, "start_steps": 1}}
+    settings = {"controllers": controllers, "mask_truncated_completions": True, "max_steps": 5}
     trainer = run(trainer_class=Truncated, entropy_control="entropy_guided", **settings)
-    # steps 1 and 3 train on nothing; 2 measures the target and goes up, 4 and 5 follow
+    # steps 1 and 3 train on nothing; 2 measures the target and goes up, 3 logs its error again, 4 and 5 follow
     knobs = logged(trainer, "knobs/positive_advantage_coef")
     errors = logged(trainer, "controllers/entropy_guided/error")
-    assert len(errors) == 3
+    assert len(errors) == 4
+    assert errors[0] == errors[1]
     assert knobs == pytest.approx([0.0, 0.0, 0.05, 0.05, 0.1])
     assert errors[0] > 0
     assert all(value.isfinite().all() for value in parameters(trainer).values())
@@ -349,8 +356,10 @@ def test_split_into_micro_batches_does_not_matter(build, settings, total, rollou
             assert distance(steps[step], expected[step]) < 1e-5
         for name in (f"knobs/{knob}" for knob in whole.knobs):
             assert logged(trainer, name) == pytest.approx(logged(whole, name), abs=1e-5)
-        for name in ("entropy/positive_advantage", "entropy/negative_advantage"):
+        for name in ("entropy/positive_advantage", "entropy/negative_advantage", "gradient_mass/positive"):
             assert logged(trainer, name) == pytest.approx(logged(whole, name), rel=1e-5)
+        for name in ("covariance/logp_advantage", "entropy_change/predicted", "entropy_change/observed"):
+            assert logged(trainer, name) == pytest.approx(logged(whole, name), abs=1e-5)
 
 
 def test_rules_of_the_accumulation_tests_are_at_work(build):

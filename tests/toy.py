@@ -8,7 +8,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, Tokens
-from trl_entropy.measures import Means
+from trl_entropy.measures import StepMeasures
 
 
 LOSS_TYPES = ("bnpo", "cispo", "dapo", "dr_grpo", "grpo", "luspo", "sapo", "vespo")
@@ -150,6 +150,9 @@ def random_tokens(seed: int = 0, rows: int = 4, length: int = 5, dtype=torch.flo
         "ref_logps": (logps + uniform(-0.5, 0.5)).clamp(max=0.0),
         "group_rewards": group_rewards,
         "expected_discriminator": uniform(-0.2, 0.2),
+        "entropies_at_one": uniform(0.0, 3.0),
+        "rewards": group_rewards[:, 2],
+        "prompt_entropies": torch.where(uniform(0, 1) < 0.3, torch.nan, uniform(0.0, 3.0)),
     }
     return Tokens(**{**facts, **changes})
 
@@ -197,10 +200,10 @@ class EntropyTable(EntropyGRPOTrainer, Forward):
     def needs(self):
         return super().needs() - {"expected_discriminator"}  # there is no model to take it from
 
-    def _expected_discriminator(self, length):
+    def _of_vocabulary(self, needs, entropies, inputs):
         logps = self.logits.detach().log_softmax(-1)
         entropies = -(logps.exp() * logps).sum(-1, keepdim=True)
-        return (logps.exp().square() * (entropies + logps)).sum(-1)
+        return {"expected_discriminator": (logps.exp().square() * (entropies + logps)).sum(-1)}
 
 
 def table(logits: torch.Tensor, plain: bool = False, **arguments):
@@ -216,11 +219,12 @@ def table(logits: torch.Tensor, plain: bool = False, **arguments):
     trainer.off_policy_mask_threshold = args.off_policy_mask_threshold
     trainer.epsilon_low = args.epsilon
     trainer.epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
-    trainer.entropy_coef = args.entropy_coef
+    trainer.entropy_coef, trainer.temperature = args.entropy_coef, args.temperature
     trainer.use_adaptive_entropy = args.use_adaptive_entropy
     trainer._entropy_bonus_enabled = args.entropy_coef != 0.0 or args.use_adaptive_entropy
     trainer.use_vllm = trainer.aux_loss_enabled = False
     trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
+    trainer.controllers = []
     trainer.model = SimpleNamespace(training=True)
     trainer.state = SimpleNamespace(global_step=0)
     trainer.accelerator = SimpleNamespace(
@@ -232,7 +236,7 @@ def table(logits: torch.Tensor, plain: bool = False, **arguments):
     trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
     if not plain:
         trainer.token_weights, trainer.advantage_bonuses, trainer.loss_terms = args.build_rules().values()
-        trainer._means = Means()
+        trainer.measures, trainer._signals = StepMeasures(args.entropy_measures), set()
     return trainer
 
 

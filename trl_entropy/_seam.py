@@ -8,17 +8,18 @@ whose advantages are decided at the moment they are read, from the log-probs and
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl.trainer import grpo_trainer
 
 from .pool import Pool
 from .tokens import Tokens, mixed
-from .vocabulary import HiddenStates, expected_discriminator
+from .vocabulary import HiddenStates, entropy_at, expected_discriminator, prompt_entropies
 
 
 STATE_FILE = "entropy_control.json"
@@ -66,6 +67,12 @@ class LossSeam:
     # While completions are generated: log-probs and entropies under the policy that generates them
     _old: tuple[Tensor, Tensor] | None = None
     _rewards: Tensor | None = None
+    # What the next rollout is sampled at; None if it stays as it is
+    _next_temperature: float | None = None
+    # What `observe` reads besides the facts that are always there
+    measured: Set[str] = frozenset()
+    # Optimizer steps since completions were generated
+    _updates = 0
 
     def needs(self) -> set[str]:
         """What the active rules read besides the facts that are always there."""
@@ -79,8 +86,12 @@ class LossSeam:
         """Sum over tokens to be added to the loss, or `None`."""
         raise NotImplementedError
 
-    def observe(self, tokens: Tokens) -> None:
-        """See the raw tokens of a training micro-batch."""
+    def observe(self, tokens: Tokens, effective: Tensor) -> None:
+        """See the raw tokens of a training micro-batch, and their effective advantages `(B, T)`."""
+        raise NotImplementedError
+
+    def observe_rollout(self, rewards: Tensor, completions: list) -> None:
+        """See the rewards `(groups, G)` and the completions, group by group, of a training rollout on all ranks."""
         raise NotImplementedError
 
     def control_state(self) -> dict:
@@ -101,18 +112,26 @@ class LossSeam:
             )
         if self.accelerator.sync_gradients:
             self._pool, self._next_pool = self._next_pool, None
+            self.log_means({"staleness/updates": self._updates})
+            self._updates += 1
         return loss
 
     def _compute_loss(self, model, inputs):
-        tokens = None
+        tokens = seen = effective = None
         needs = self.needs()
+        if "entropy_gradient" in needs:
+            self._entropy_bonus_enabled = True  # without its bonus TRL < 1.15 takes entropies without gradient
         if "pool" in needs and self.model.training and self._pool is None and self.args.pooling == "exact":
             self._pool = self._look_ahead(model)
+        if self.model.training:
+            needs = needs | self.measured
 
         def decide(raw: Tensor) -> Tensor:
-            nonlocal tokens
+            nonlocal tokens, seen, effective
             tokens = self._tokens(inputs, raw, needs)
-            return self.effective_advantages(raw, tokens.detach())
+            seen = tokens.detach()
+            effective = self.effective_advantages(raw, seen)
+            return effective
 
         with self._capture(needs):
             loss = super()._compute_loss(model, LateAdvantages(inputs, decide))
@@ -120,7 +139,7 @@ class LossSeam:
             raise SeamError(UNREAD)
         self._reached = True
         if self.model.training:
-            self.observe(tokens.detach())
+            self.observe(seen, _per_token(effective, seen.mask))
         extra = self.extra_loss(tokens)
         return loss if extra is None else loss + extra / self._tokens_per_update(inputs)
 
@@ -128,7 +147,10 @@ class LossSeam:
     def _capture(self, needs: set[str]):
         """While a loss is computed, keep what its forward gives."""
         self._facts = {}
-        hidden = HiddenStates(self.accelerator.unwrap_model(self.model)) if "expected_discriminator" in needs else None
+        wanted = {"expected_discriminator", "prompt_entropies"}
+        if self.temperature != 1.0:
+            wanted.add("entropies_at_one")
+        hidden = HiddenStates(self.accelerator.unwrap_model(self.model)) if needs & wanted else None
         self._hidden = hidden
         try:
             yield
@@ -182,24 +204,31 @@ class LossSeam:
         return self._rewards
 
     def _generate_and_score_completions(self, inputs):
+        if self.model.training and self._next_temperature is not None:
+            set_temperature(self, self._next_temperature)
+            self._next_temperature = None
         self._old = None
         outputs = super()._generate_and_score_completions(inputs)
+        groups = self._groups()
+        if self.model.training:
+            self._updates = 0
+            self.observe_rollout(groups, list(self._logs["completion"]))  # TRL has gathered them
         # What is added here is shuffled and split with the rest of the batch
+        start = self.accelerator.process_index * len(inputs)
+        of_this_rank = slice(start, start + len(inputs))
+        outputs["rewards"] = groups.flatten()[of_this_rank]
         if "group_rewards" in self.needs():
-            outputs["group_rewards"] = self._group_rewards(len(inputs))
+            outputs["group_rewards"] = groups.repeat_interleave(groups.shape[1], dim=0)[of_this_rank]
         if self._old is not None and outputs.get("old_per_token_logps") is self._old[0]:
             outputs["old_entropies"] = self._old[1]
         self._old = self._rewards = None
         return outputs
 
-    def _group_rewards(self, rows: int) -> Tensor:
-        """`(B, G)`: for each completion of this rank, the rewards of its group."""
+    def _groups(self) -> Tensor:
+        """`(groups, G)`: the rewards of a rollout on all ranks."""
         weighted = self._rewards * self.reward_weights.to(self._rewards.device)
         rewards = torch.where(self._rewards.isnan().all(1), torch.nan, weighted.nansum(1))
-        size = self.num_generations if self.model.training else self.num_generations_eval
-        of_every_row = rewards.view(-1, size).repeat_interleave(size, dim=0)
-        start = self.accelerator.process_index * rows
-        return of_every_row[start : start + rows]
+        return rewards.view(-1, self.num_generations if self.model.training else self.num_generations_eval)
 
     def _tokens(self, inputs: dict, raw_advantages: Tensor, needs: set[str]) -> Tokens:
         logps, entropies = self._facts.get("logps"), self._facts.get("entropies")
@@ -212,13 +241,11 @@ class LossSeam:
         mask = inputs["completion_mask"]
         if "tool_mask" in inputs:
             mask = mask * inputs["tool_mask"]
-        if raw_advantages.dim() == 1:
-            raw_advantages = raw_advantages.unsqueeze(1)
         tokens = Tokens(
             logps=logps,
             old_logps=logps.detach() if old_logps is None else old_logps,
             entropies=entropies,
-            advantages=raw_advantages.expand_as(logps),
+            advantages=_per_token(raw_advantages, logps),
             mask=mask.bool(),
             step=self.state.global_step,
             clip_range=(self.epsilon_low, self.epsilon_high),
@@ -226,8 +253,9 @@ class LossSeam:
             completions=_completions(inputs) if needs & {"pool", "completions"} else None,
             old_entropies=inputs.get("old_entropies"),
             ref_logps=inputs.get("ref_per_token_logps"),
+            rewards=inputs.get("rewards"),
             group_rewards=inputs.get("group_rewards"),
-            expected_discriminator=self._expected_discriminator(logps.shape[1]),
+            **self._of_vocabulary(needs, entropies, inputs),
         )
         if "pool" not in needs:
             return tokens
@@ -237,10 +265,26 @@ class LossSeam:
         has_pool = self.model.training and self._pool is not None
         return tokens if has_pool else replace(tokens, pool=Pool([tokens.detach()], self._sum_over_ranks))
 
-    def _expected_discriminator(self, length: int) -> Tensor | None:
-        if self._hidden is None:
-            return None
-        return expected_discriminator(self._hidden.model, self._hidden.states, length, self.temperature)
+    def _of_vocabulary(self, needs: set[str], entropies: Tensor, inputs: dict) -> dict[str, Tensor]:
+        facts, hidden, length = {}, self._hidden, entropies.shape[1]
+        if "expected_discriminator" in needs:
+            facts["expected_discriminator"] = expected_discriminator(
+                hidden.model, hidden.states, length, self.temperature
+            )
+        if "entropies_at_one" in needs:
+            at_one = self.temperature == 1.0
+            facts["entropies_at_one"] = (
+                entropies.detach() if at_one else entropy_at(hidden.model, hidden.states, length, temperature=1.0)
+            )
+        if "prompt_entropies" in needs:
+            facts["prompt_entropies"] = prompt_entropies(
+                hidden.model, hidden.states, inputs["prompt_mask"], self.temperature
+            )
+        return facts
+
+    def plan_temperature(self, value: float) -> None:
+        """Sample the next rollout at this temperature, and score it at that."""
+        self._next_temperature = value
 
     def _tokens_per_update(self, inputs: dict) -> Tensor:
         # Tokens of one optimizer step, divided by the ranks because DDP averages gradients: what TRL's dapo loss
@@ -253,6 +297,14 @@ class LossSeam:
     def log_means(self, means: dict[str, float]) -> None:
         """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""
         log_means(self, means)
+
+    def logged_signal(self, name: str) -> float | None:
+        """A signal of the optimizer step that has just ended, from what TRL logs; `None` if it logged none in it."""
+        return logged_signal(self, name)
+
+    def rollout_ends(self) -> bool:
+        """Whether the optimizer step that has just ended was the last of its rollout batch."""
+        return rollout_ends(self)
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
@@ -275,6 +327,11 @@ class LossSeam:
         self.load_control_state(state, path)
 
 
+def _per_token(advantages: Tensor, like: Tensor) -> Tensor:
+    """Advantages `(B,)` or `(B, T)` as `(B, T)`."""
+    return (advantages.unsqueeze(1) if advantages.dim() == 1 else advantages).expand_as(like)
+
+
 def log_means(trainer, means: dict[str, float]) -> None:
     """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""
     for name, value in means.items():
@@ -285,6 +342,66 @@ def set_entropy_coef(trainer, value: float) -> None:
     """Set TRL's entropy bonus, also in a run that began without one."""
     trainer.entropy_coef = value
     trainer._entropy_bonus_enabled = True
+
+
+def set_temperature(trainer, value: float) -> None:
+    """
+    Sample and score at another temperature from now on.
+
+    Raises [`SeamError`] if the place where TRL divides the logits by it cannot be found.
+    """
+    trainer.temperature = value
+    if trainer.use_vllm:
+        trainer.vllm_generation.temperature = value
+    else:
+        trainer.generation_config.temperature = trainer.generation_kwargs["temperature"] = value
+    if not hasattr(grpo_trainer, "add_fused_lm_head"):
+        return  # TRL < 1.15 divides the logits by trainer.temperature
+    for model in (trainer.model, trainer.ref_model):
+        if model is not None:
+            _fused_temperature(trainer.accelerator.unwrap_model(model)).cell_contents = value
+
+
+def _fused_temperature(model):
+    """The cell in which TRL's fused LM head keeps its temperature."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    forward = model.__dict__.get("_original_forward", model.forward)  # accelerate wraps it for mixed precision
+    while forward is not None:
+        function = getattr(forward, "__func__", forward)
+        if "temperature" in function.__code__.co_freevars:
+            return function.__closure__[function.__code__.co_freevars.index("temperature")]
+        forward = getattr(function, "__wrapped__", None)
+    raise SeamError(
+        "the temperature of TRL's fused LM head was not found, so completions would be scored at another temperature "
+        "than they were sampled at: drop the controller of temperature; this TRL version is not supported"
+    )
+
+
+def logged_signal(trainer, name: str) -> float | None:
+    """A signal of the optimizer step that has just ended, from what TRL logs; `None` if it logged none in it."""
+    if name == "entropy":
+        return logged_entropy(trainer)
+    if name == "reward" and not _crosses_rollout(trainer, trainer._step - 1):
+        return None  # TRL logs it where it generates
+    logged = trainer._metrics["train"].get(name, [])
+    logged = logged[-1:] if name == "reward" else logged[-trainer.current_gradient_accumulation_steps :]
+    if not logged:
+        raise SeamError(
+            f"TRL has logged no {name} for this optimizer step, so there is nothing to control: it depends on "
+            f"loss_type={trainer.args.loss_type!r}, and on no callback before calling trainer.log"
+        )
+    return sum(logged) / len(logged)
+
+
+def rollout_ends(trainer) -> bool:
+    """Whether the optimizer step that has just ended was the last of its rollout batch."""
+    return _crosses_rollout(trainer, trainer._step)
+
+
+def _crosses_rollout(trainer, micro_batch: int) -> bool:
+    """Whether a rollout batch begins at one of the last micro-batches up to this one, an optimizer step of them."""
+    size = trainer.args.steps_per_generation * trainer.args.num_iterations
+    return micro_batch // size > (micro_batch - trainer.current_gradient_accumulation_steps) // size
 
 
 def logged_entropy(trainer) -> float | None:

@@ -13,7 +13,9 @@ from trl import GRPOConfig
 from .bonuses import BONUSES
 from .compose import build, needs, unknown
 from .controller import Controller, build_controllers
-from .knobs import TRL_KNOBS, rule_knobs
+from .knobs import TEMPERATURE, TRAINER_KNOBS, rule_knobs
+from .measures import LEVELS
+from .signals import of_rules
 from .terms import TERMS
 from .tokens import Rule
 from .weights import WEIGHTS
@@ -72,9 +74,10 @@ class EntropyGRPOConfig(GRPOConfig):
             steps_per_generation = N * gradient_accumulation_steps / num_iterations.
         entropy_control (`str`, *optional*, defaults to `"none"`):
             Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic (EntroPIC),
-            neg_to_pos (Dissecting Long-CoT), or none.
+            neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer
+            (in the style of AER), or none. The last four bring a target of their own, if none is set.
         entropy_target_ratio (`float`, *optional*):
-            Target of the controllers as a share > 0 of the entropy measured at the first optimizer step. Without it
+            Target of the controllers as a share > 0 of the entropy of the first optimizer steps. Without it
             they hold entropy_target, which is in nats per token.
         token_weights (`dict` or `str`, *optional*):
             Loss weights per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
@@ -91,6 +94,12 @@ class EntropyGRPOConfig(GRPOConfig):
             Where rules take statistics over tokens (means, quantiles, largest values) from: exact is the whole
             optimizer step, on all ranks, for one more forward pass of each micro-batch if there are several; lagged
             is the step before, for nothing.
+        entropy_measures (`str`, *optional*, defaults to `"basic"`):
+            What is logged of every optimizer step: basic is what costs less than a hundredth of it; full also the
+            entropy of the prompts and at temperature 1, the exact prediction of the change of entropy, and how much
+            the answers of a group differ.
+        live_view (`bool`, *optional*, defaults to `False`):
+            Whether to show the run in a panel in the terminal, in place of the progress bar.
 
     Raises `ValueError` for an unknown name, a value out of range, or settings that exclude each other.
     """
@@ -114,13 +123,14 @@ class EntropyGRPOConfig(GRPOConfig):
         default="none",
         metadata={
             "help": "Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic "
-            "(EntroPIC), neg_to_pos (Dissecting Long-CoT), or none."
+            "(EntroPIC), neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r "
+            "(REPO-R), aer (in the style of AER), or none. The last four bring a target of their own, if none is set."
         },
     )
     entropy_target_ratio: float | None = field(
         default=None,
         metadata={
-            "help": "Target of the controllers as a share > 0 of the entropy measured at the first optimizer step. "
+            "help": "Target of the controllers as a share > 0 of the entropy of the first optimizer steps. "
             "Without it they hold entropy_target, which is in nats per token."
         },
     )
@@ -160,6 +170,18 @@ class EntropyGRPOConfig(GRPOConfig):
             "lagged is the step before, for nothing."
         },
     )
+    entropy_measures: str = field(
+        default="basic",
+        metadata={
+            "help": "What is logged of every optimizer step: basic is what costs less than a hundredth of it; full "
+            "also the entropy of the prompts and at temperature 1, the exact prediction of the change of entropy, and "
+            "how much the answers of a group differ."
+        },
+    )
+    live_view: bool = field(
+        default=False,
+        metadata={"help": "Whether to show the run in a panel in the terminal, in place of the progress bar."},
+    )
 
     def __post_init__(self):
         self._merge_preset()
@@ -171,6 +193,8 @@ class EntropyGRPOConfig(GRPOConfig):
         controllers = self.build_controllers()
         self._refuse_two_controls(controllers)
         self._check_needs(needs(rules))
+        if TEMPERATURE in {controller.knob.name for controller in controllers}:
+            self._check_temperature()
         if self.importance_sampling_level == "sequence":
             selective = [name for name, rule in rules.items() if rule.token_selective]
             if selective:
@@ -186,6 +210,9 @@ class EntropyGRPOConfig(GRPOConfig):
         preset = available[self.entropy_control]
         for name in (*SECTIONS, "controllers"):
             setattr(self, name, _merged(preset.get(name, {}), _mapping(name, getattr(self, name))))
+        if self.entropy_target_ratio is None and self.entropy_target == GRPOConfig.entropy_target:
+            self.entropy_target = preset.get("entropy_target", self.entropy_target)
+            self.entropy_target_ratio = preset.get("entropy_target_ratio")
 
     def _set_off_policy_updates(self) -> None:
         updates = self.off_policy_updates
@@ -238,6 +265,8 @@ class EntropyGRPOConfig(GRPOConfig):
     def _check_needs(self, needed: set[str]) -> None:
         if self.pooling not in POOLING:
             raise unknown("pooling", self.pooling, POOLING)
+        if self.entropy_measures not in LEVELS:
+            raise unknown("entropy_measures", self.entropy_measures, LEVELS)
         misaligned = self.steps_per_generation % self.gradient_accumulation_steps
         if "pool" in needed and self.pooling == "exact" and misaligned:
             raise ValueError(
@@ -247,6 +276,13 @@ class EntropyGRPOConfig(GRPOConfig):
             )
         if "ref_logps" in needed and self.beta == 0.0:
             raise ValueError("a rule needs the reference policy, which TRL loads with beta > 0 only: set beta > 0")
+
+    def _check_temperature(self) -> None:
+        if TEMPERATURE in (self.generation_kwargs or {}):
+            raise ValueError(
+                f"generation_kwargs sets temperature={self.generation_kwargs[TEMPERATURE]!r}, and a controller turns "
+                "it: drop it there"
+            )
 
     def build_rules(self) -> dict[str, dict[str, Rule]]:
         """The rules of every section, with those that have a flag of their own."""
@@ -266,19 +302,21 @@ class EntropyGRPOConfig(GRPOConfig):
 
     def build_controllers(self) -> list[Controller]:
         """The controllers, at the start of the run."""
-        knobs = {knob.name: knob for knob in TRL_KNOBS}
+        knobs = {knob.name: knob for knob in TRAINER_KNOBS}
         values = {
+            "temperature": self.temperature,
+            "learning_rate_scale": 1.0,
             "epsilon_low": self.epsilon,
             "epsilon_high": self.epsilon if self.epsilon_high is None else self.epsilon_high,
             "entropy_coef": self.entropy_coef,
         }
-        for section, rules in self.build_rules().items():
+        sections = self.build_rules()
+        for section, rules in sections.items():
             for name, (knob, rule_name, field_name) in rule_knobs(section, rules).items():
                 knobs[name] = knob
                 values[name] = getattr(rules[rule_name], field_name)
-        return build_controllers(
-            self.controllers, knobs, values, target=self.entropy_target, target_ratio=self.entropy_target_ratio
-        )
+        targets = {"target": self.entropy_target, "target_ratio": self.entropy_target_ratio}
+        return build_controllers(self.controllers, knobs, values, **targets, signals=of_rules(sections))
 
 
 def check_rollout_fits(args: EntropyGRPOConfig, dataset: Dataset | IterableDataset | None) -> None:

@@ -12,7 +12,7 @@ from .pool import Pool
 
 
 REQUIRED = ("logps", "old_logps", "entropies", "advantages")
-PER_TOKEN = (*REQUIRED, "old_entropies", "ref_logps", "expected_discriminator")
+PER_TOKEN = (*REQUIRED, "old_entropies", "ref_logps", "expected_discriminator", "entropies_at_one")
 _NO_POOL = Pool([])
 
 
@@ -50,10 +50,17 @@ class Tokens:
             Entropy under the policy that produced the rollout; equals `entropies` when strictly on-policy.
         ref_logps (`torch.Tensor`, *optional*):
             Log-probability under the reference policy; only with `beta > 0`.
+        rewards (`torch.Tensor`, *optional*):
+            `(B,)`: the reward of the completion, the weighted sum of all rewards; NaN where there was none.
         group_rewards (`torch.Tensor`, *optional*):
             `(B, G)`: the rewards of the completion's whole group; NaN where there was none.
         expected_discriminator (`torch.Tensor`, *optional*):
             \\( \sum_v \pi_v^2 (H + \log \pi_v) \\), over the whole vocabulary.
+        entropies_at_one (`torch.Tensor`, *optional*):
+            Entropy in nats at temperature 1.
+        prompt_entropies (`torch.Tensor`, *optional*):
+            `(B, P - 1)`: entropy in nats at the prompt's tokens, at the sampling temperature; NaN where there is no
+            token to predict from or to predict.
     """
 
     logps: Tensor
@@ -67,8 +74,11 @@ class Tokens:
     completions: Tensor | None = None
     old_entropies: Tensor | None = None
     ref_logps: Tensor | None = None
+    rewards: Tensor | None = None
     group_rewards: Tensor | None = None
     expected_discriminator: Tensor | None = None
+    entropies_at_one: Tensor | None = None
+    prompt_entropies: Tensor | None = None
 
     def __post_init__(self):
         if self.mask.dtype != torch.bool or self.mask.dim() != 2:

@@ -1,18 +1,22 @@
 """Floor 4: TRL's GRPO trainer with entropy control."""
 
 import logging
+from functools import partial
 
-import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
 from ._seam import LossSeam
-from .callbacks import EntropyController, trl_knobs
+from .callbacks import EntropyController, LearningRateScale, trl_knobs
 from .compose import active, effective_advantages, evaluate, faults, needs, term_sum
-from .config import EntropyGRPOConfig, check_rollout_fits
-from .knobs import Knobs
-from .measures import IdleRules, Means, entropy_by_sign, rule_means
-from .tokens import Tokens
+from .config import SECTIONS, EntropyGRPOConfig, check_rollout_fits
+from .knobs import TRAINER_KNOBS, Knobs, rule_knobs
+from .live import stop_views, with_own
+from .measures import StepMeasures
+from .rewards import answers_of
+from .signals import ENTROPY, is_entropy
+from .signals import needs as needs_of_signals
+from .tokens import Rule, Tokens
 from .watchdog import EntropyWatchdog
 
 
@@ -43,18 +47,24 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
         if not isinstance(args, EntropyGRPOConfig):
             raise TypeError(f"args must be an EntropyGRPOConfig, which takes the same arguments; got {type(args)}")
         check_rollout_fits(args, train_dataset)
+        kwargs["callbacks"] = with_own(kwargs.get("callbacks"), args.live_view)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **kwargs)
         self.token_weights, self.advantage_bonuses, self.loss_terms = args.build_rules().values()
         self.knobs = self._build_knobs()
-        self._means = Means()
-        self._idle = IdleRules()
-        self._entropy: float | None = None
         self.controllers = args.build_controllers()
         for controller in self.controllers:
-            self.add_callback(EntropyController(controller, self.knobs, self.step_entropy, self.log_means))
+            callback = EntropyController(controller, self.knobs, self.signal, self.log_means, self.rollout_ends)
+            self.add_callback(callback)
+        self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
+        self.measures = StepMeasures(args.entropy_measures, self._signals)
+        self.measured = self.measures.needs | needs_of_signals(self._signals)
 
     def _build_knobs(self) -> Knobs:
         knobs = trl_knobs(self)
+        temperature, learning_rate_scale = TRAINER_KNOBS[-2:]
+        knobs.add(temperature, lambda: self.temperature, self.plan_temperature)
+        self.add_callback(scale := LearningRateScale())
+        knobs.add(learning_rate_scale, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
         knobs.add_rules("token_weights", self.token_weights)
         knobs.add_rules("advantage_bonuses", self.advantage_bonuses)
         knobs.add_rules("loss_terms", self.loss_terms)
@@ -64,39 +74,56 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EntropyWatchdog):
                 callback.attach(self)
-        return super().train(*args, **kwargs)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            stop_views(self.callback_handler.callbacks)
 
     def needs(self) -> set[str]:
         """What the active rules read besides the facts that are always there."""
-        return needs(active(self.token_weights), active(self.advantage_bonuses), active(self.loss_terms))
+        return needs(*(self._active(section) | self._turned(section) for section in SECTIONS))
+
+    def _turned(self, section: str) -> dict[str, Rule]:
+        """The rules that a controller may make active in the middle of a rollout batch."""
+        turned, rules = {controller.knob.name for controller in self.controllers}, getattr(self, section)
+        return {rule: rules[rule] for name, (_, rule, _) in rule_knobs(section, rules).items() if name in turned}
+
+    def _active(self, section: str) -> dict[str, Rule]:
+        """The rules of a section that change anything, or whose tokens a controller looks at."""
+        rules = getattr(self, section)
+        watched = {name for name in rules if f"{ENTROPY}/{section}.{name}" in self._signals}
+        return active(rules) | {name: rules[name] for name in watched}
 
     def effective_advantages(self, raw: Tensor, tokens: Tokens) -> Tensor:
         """`A'`, `(B, T)`; `raw` itself if no weight and no bonus is active."""
-        weights, bonuses = active(self.token_weights), active(self.advantage_bonuses)
+        weights, bonuses = self._active("token_weights"), self._active("advantage_bonuses")
         if not weights and not bonuses:
             return raw
         weights = evaluate("token_weights", weights, tokens)
         bonuses = evaluate("advantage_bonuses", bonuses, tokens)
         if self.model.training:
-            one = torch.ones((), device=raw.device)
-            self._means.add({"faults": (faults(tokens, weights, bonuses), one)})
-            self._means.add(rule_means("token_weights", weights, tokens, neutral=1.0))
-            self._means.add(rule_means("advantage_bonuses", bonuses, tokens, neutral=0.0))
+            self.measures.add({"faults": (faults(tokens, weights, bonuses), tokens.mask.sum())})
+            self.measures.add_rules("token_weights", weights, tokens)
+            self.measures.add_rules("advantage_bonuses", bonuses, tokens)
         return effective_advantages(tokens, weights, bonuses)
 
     def extra_loss(self, tokens: Tokens) -> Tensor | None:
         """The sum of the loss terms over the trained tokens; `None` if no term is active."""
-        rules = active(self.loss_terms)
+        rules = self._active("loss_terms")
         if not rules:
             return None
         terms = evaluate("loss_terms", rules, tokens)
         if self.model.training:
-            self._means.add(rule_means("loss_terms", terms, tokens, neutral=0.0))
+            self.measures.add_rules("loss_terms", terms, tokens)
         return term_sum(tokens, terms)
 
-    def observe(self, tokens: Tokens) -> None:
+    def observe(self, tokens: Tokens, effective: Tensor) -> None:
         """Measure a training micro-batch."""
-        self._means.add(entropy_by_sign(tokens))
+        self.measures.add_tokens(tokens, effective)
+
+    def observe_rollout(self, rewards: Tensor, completions: list) -> None:
+        """Log what the groups of a training rollout hold."""
+        self.log_means(self.measures.of_rollout(rewards, lambda: answers_of(completions, self.reward_funcs)))
 
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)
@@ -105,21 +132,24 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
         return loss
 
     def _end_optimizer_step(self) -> None:
-        means = self._means.reduce(lambda values: self.accelerator.reduce(values, reduction="sum"))
+        means = self.measures.end_step(self._sum_over_ranks)
         if means.pop("faults", 0.0):
             raise ValueError(
                 f"a weight was negative, or a weight or bonus not finite, at step {self.state.global_step}: one of "
                 f"{', '.join([*self.token_weights, *self.advantage_bonuses])} must return finite values, weights >= 0"
             )
-        self._idle.look(means)
-        self._entropy = means.pop("entropy/all", None)
-        self.log_means(means)
+        # TRL logs an entropy of all tokens itself
+        self.log_means({name: value for name, value in means.items() if name != ENTROPY})
         # The values that were in force in this step; the controllers decide those of the next after it
         self.log_means({f"knobs/{name}": value for name, value in self.knobs.items()})
 
     def step_entropy(self) -> float | None:
         """Entropy (nats) over all tokens of the last optimizer step, on all ranks; `None` if there were none."""
-        return self._entropy
+        return self.signal(ENTROPY)
+
+    def signal(self, name: str) -> float | None:
+        """A signal of the last optimizer step, on all ranks; `None` if it had none."""
+        return self.measures.last.get(name) if is_entropy(name) else self.logged_signal(name)
 
     def control_state(self) -> dict:
         """The state of every controller, by name."""

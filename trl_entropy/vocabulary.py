@@ -1,5 +1,7 @@
 """Floor 3: a fact about the whole vocabulary at every token, without a (B, T, V) tensor."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -39,18 +41,59 @@ def expected_discriminator(model: nn.Module, states: Tensor, length: int, temper
 
     Raises `ValueError` for a model whose logits are not those of its LM head alone.
     """
+
+    def of_token(logps: Tensor) -> Tensor:
+        squares = torch.exp(2 * logps)
+        return _entropy(logps) * squares.sum(-1) + (squares * logps).sum(-1)
+
+    return _per_token(model, states[:, -length - 1 : -1], temperature, of_token)
+
+
+@torch.no_grad()
+def entropy_at(model: nn.Module, states: Tensor, length: int, temperature: float) -> Tensor:
+    r"""
+    Entropy \\( -\sum_v \pi_v \log \pi_v \\) in nats at a temperature of choice, `(B, T)`.
+
+    Arguments and errors are those of [`expected_discriminator`].
+    """
+    return _per_token(model, states[:, -length - 1 : -1], temperature, _entropy)
+
+
+@torch.no_grad()
+def prompt_entropies(model: nn.Module, states: Tensor, prompt_mask: Tensor, temperature: float) -> Tensor:
+    r"""
+    Entropy in nats at the tokens of the prompt, `(B, P - 1)`; NaN at its first token, which nothing predicts, and at
+    padding.
+
+    Args:
+        prompt_mask (`torch.Tensor`):
+            `(B, P)`: 1 where the prompt has a token, 0 at padding.
+
+    The other arguments and the errors are those of [`expected_discriminator`].
+    """
+    mask = prompt_mask.bool()
+    entropies = _per_token(model, states[:, : mask.shape[1] - 1], temperature, _entropy)
+    return torch.where(mask[:, 1:] & mask[:, :-1], entropies, torch.nan)
+
+
+def _entropy(logps: Tensor) -> Tensor:
+    return -(logps.exp() * logps).sum(-1)
+
+
+def _per_token(model: nn.Module, before: Tensor, temperature: float, of_token: Callable[[Tensor], Tensor]) -> Tensor:
+    """A function of the log-probabilities `(N, V)` of the vocabulary, at the token after each of these states."""
     config = model.config.get_text_config()
     scaled = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
     given = [name for name in scaled if getattr(config, name, None) not in (None, 1.0)]
     if given:
-        raise ValueError(f"clip_v does not know logits that are changed after the LM head: {', '.join(given)} is set")
+        raise ValueError(
+            "clip_v, the entropy at temperature 1 and entropy_measures='full' do not know logits that are changed "
+            f"after the LM head: {', '.join(given)} is set"
+        )
     head = model.get_output_embeddings()
     weight = head.weight.full_tensor() if hasattr(head.weight, "full_tensor") else head.weight
-    before = states[:, -length - 1 : -1]  # the state before a token predicts it
     parts = []
     for chunk in before.reshape(-1, before.shape[-1]).split(CHUNK):
         logps = (nn.functional.linear(chunk.to(weight.dtype), weight, head.bias).float() / temperature).log_softmax(-1)
-        squares = torch.exp(2 * logps)
-        entropy = -(logps.exp() * logps).sum(-1)
-        parts.append(entropy * squares.sum(-1) + (squares * logps).sum(-1))
+        parts.append(of_token(logps))
     return torch.cat(parts).view(before.shape[:2])

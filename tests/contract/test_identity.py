@@ -14,11 +14,14 @@ from trl import GRPOTrainer
 NEUTRAL = {
     "defaults": {},
     "neutral_rules": {
+        "entropy_measures": "full",
         "positive_advantage_coef": 1.0,
         "token_weights": {"confident_sign": {"alpha": 0.0}, "high_entropy": {"fraction": 1.0}},
         "loss_terms": {"confident_surrogate": {"alpha": 0.0}},
     },
 }
+# What the package logs beside TRL's metrics
+OWN = ("covariance/", "entropy/", "entropy_change/", "gradient_mass/", "groups/", "knobs/", "share/", "staleness/")
 # Settings of TRL under which the loss takes another path
 VARIANTS = {
     "default": {},
@@ -137,7 +140,7 @@ def test_training_is_that_of_trl(run, variant, neutral):
     assert same(parameters(ours), parameters(trl))
     times = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
     for expected, actual in zip(trl.state.log_history, ours.state.log_history, strict=True):
-        own = {name for name in actual if name.startswith(("entropy/", "knobs/"))}
+        own = {name for name in actual if name.startswith(OWN)}
         assert {name: value for name, value in actual.items() if name not in own | times} == {
             name: value for name, value in expected.items() if name not in times
         }

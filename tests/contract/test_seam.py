@@ -32,6 +32,7 @@ class Order:
     accelerator = SimpleNamespace(num_processes=1)
     state = SimpleNamespace(global_step=0)
     model = SimpleNamespace(training=True)
+    temperature = 1.0
 
     def _get_per_token_logps_and_entropies(self):
         zeros = torch.zeros(2, 3)
@@ -100,8 +101,9 @@ def seam(order: type, doubled: bool = False):
         def extra_loss(self, tokens):
             return None
 
-        def observe(self, tokens):
+        def observe(self, tokens, effective):
             self.observed += 1
+            self.effective = effective
 
     return Seam()
 

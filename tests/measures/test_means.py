@@ -1,3 +1,5 @@
+import math
+
 import torch
 
 from trl_entropy.measures import Means
@@ -57,3 +59,21 @@ def test_what_is_added_is_cut_from_the_graph():
     means = Means()
     means.add({"a": (total, torch.tensor(1))})
     assert means.reduce(lambda values: values) == {"a": 1.0}
+
+
+def test_values_are_averaged_over_their_own_tokens():
+    values = torch.tensor([[1.0, 2.0], [4.0, math.nan]])
+    some, none = torch.tensor([[True, False], [True, False]]), torch.zeros(2, 2, dtype=torch.bool)
+    means = Means()
+    for _ in range(2):
+        means.add_values({"a": (values, some), "share": (some, torch.ones(2, 2).bool()), "none": (values, none)})
+    means.add({"a": pair(2.5, 1)})
+    # (1 + 4 + 1 + 4 + 2.5) / 5; a token that is not chosen may be NaN
+    assert means.reduce(lambda sums: sums) == {"a": 2.5, "share": 0.5}
+
+
+def test_values_are_cut_from_the_graph():
+    values = torch.ones(1, 2, requires_grad=True)
+    means = Means()
+    means.add_values({"a": (values, values > 0)})
+    assert means.reduce(lambda sums: sums) == {"a": 1.0}

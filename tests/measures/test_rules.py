@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.measures import IdleRules, rule_means
-from trl_entropy.measures.rules import PATIENCE
+from trl_entropy.measures.rules import PATIENCE, IdleRules, rule_means
 
 
 def warnings_in(caplog) -> list[str]:
@@ -17,7 +16,7 @@ def test_means_and_shares_by_hand():
     mask = torch.tensor([[True, True, True], [True, False, False]])
     values = torch.tensor([[0.5, 1.0, 1.0], [0.0, 9.0, 9.0]])
     tokens = Tokens(values, values, values, values, mask)
-    means = rule_means("token_weights", {"mine": values}, tokens, neutral=1.0)
+    means = rule_means("token_weights", {"mine": values}, tokens)
     assert {name: (total.item(), count.item()) for name, (total, count) in means.items()} == {
         "token_weights/mine/mean": (2.5, 4),
         "token_weights/mine/share": (2, 4),

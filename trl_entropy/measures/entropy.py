@@ -1,20 +1,59 @@
-"""Entropy of the policy, and its split by the sign of the advantage."""
+"""Entropy of the policy, and its split by sign of the advantage, by correctness and by position."""
 
-from torch import Tensor
+import torch
 
 from ..tokens import Tokens
+from .means import Values
 
 
-def entropy_by_sign(tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
+CORRECT = 0.5  # a completion is correct whose reward is above
+
+
+def entropy_by_sign(tokens: Tokens) -> Values:
     """
-    `(sum, count)` of the entropy in nats over all trained tokens, and over those of positive and negative advantage.
+    The entropy in nats over all trained tokens, and over those of positive and negative advantage.
 
-    Tokens whose advantage is 0 are in `all` only.
+    Tokens whose advantage is 0 are in the first only. That at temperature 1 is there if `tokens` has it.
     """
-    groups = {
-        "all": tokens.mask,
-        "positive_advantage": tokens.mask & (tokens.advantages > 0),
-        "negative_advantage": tokens.mask & (tokens.advantages < 0),
+    values = {
+        "entropy": (tokens.entropies, tokens.mask),
+        "entropy/positive_advantage": (tokens.entropies, tokens.advantages > 0),
+        "entropy/negative_advantage": (tokens.entropies, tokens.advantages < 0),
     }
-    entropies = tokens.entropies.detach()
-    return {f"entropy/{name}": ((entropies * group).sum(), group.sum()) for name, group in groups.items()}
+    if tokens.entropies_at_one is not None:
+        values["entropy/temperature_1"] = tokens.entropies_at_one, tokens.mask
+    return values
+
+
+def entropy_by_correctness(tokens: Tokens) -> Values:
+    """
+    The entropy in nats over the tokens of correct and of incorrect completions; nothing if `tokens` has no rewards.
+
+    Correct is a reward above 0.5, which tells 1 from 0. Completions without a reward are neither.
+    """
+    if tokens.rewards is None:
+        return {}
+    rewards = torch.where(tokens.mask, tokens.rewards.unsqueeze(1), torch.nan)  # neither is true for NaN
+    return {
+        "entropy/correct": (tokens.entropies, rewards > CORRECT),
+        "entropy/incorrect": (tokens.entropies, rewards <= CORRECT),
+    }
+
+
+def entropy_by_position(tokens: Tokens) -> Values:
+    r"""
+    The entropy in nats by decile of the position in the completion.
+
+    Of the \\( L \\) trained tokens of a completion, the one at place \\( i = 1, \dots, L \\) belongs to decile
+    \\( \lfloor (10 i - 5) / L \rfloor + 1 \\), so that a short completion leaves some deciles empty.
+    """
+    places = tokens.mask.cumsum(-1)
+    deciles = torch.where(tokens.mask, (10 * places - 5) // places[:, -1:].clamp(min=1), -1)
+    groups = (deciles == torch.arange(10, device=places.device).view(-1, 1, 1)).unbind()
+    return {f"entropy/decile_{number}": (tokens.entropies, chosen) for number, chosen in enumerate(groups, start=1)}
+
+
+def entropy_of_prompt(tokens: Tokens) -> Values:
+    """The entropy in nats over the prompts' tokens but the first, `(B, P - 1)`; nothing if `tokens` has none."""
+    entropies = tokens.prompt_entropies
+    return {} if entropies is None else {"entropy/prompt": (entropies, ~entropies.isnan())}

@@ -6,17 +6,33 @@ import torch
 from torch import Tensor
 
 
+# By name: `(B, T)` values and, bool, the tokens that their mean is over
+Values = dict[str, tuple[Tensor, Tensor]]
+
+
 class Means:
     """Sums and counts on the device, added up over micro-batches and reduced over ranks once per optimizer step."""
 
     def __init__(self):
-        self._sums: dict[str, Tensor] = {}
+        # By the names of what was added together, so that adding is one operation
+        self._sums: dict[tuple[str, ...], Tensor] = {}
 
     def add(self, parts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Add `(sum, count)` pairs of one micro-batch; no host sync."""
-        for name, (total, count) in parts.items():
-            pair = torch.stack([total.detach().float(), count.detach().float()])
-            self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+        if parts:
+            pairs = [value.detach().float() for pair in parts.values() for value in pair]
+            self._add(tuple(parts), torch.stack(pairs).view(-1, 2))
+
+    def add_values(self, values: Values) -> None:
+        """Add `(values, tokens)` pairs of one micro-batch, all of one shape; no host sync."""
+        if values:
+            chosen = torch.stack([tokens for _, tokens in values.values()])
+            every = torch.stack([value for value, _ in values.values()]).detach().float()
+            sums = torch.where(chosen, every, 0).sum((-2, -1)), chosen.sum((-2, -1)).float()
+            self._add(tuple(values), torch.stack(sums, -1))
+
+    def _add(self, names: tuple[str, ...], pairs: Tensor) -> None:
+        self._sums[names] = self._sums[names] + pairs if names in self._sums else pairs
 
     def reduce(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """
@@ -26,7 +42,11 @@ class Means:
         """
         if not self._sums:
             return {}
-        pairs = over_ranks(torch.stack(list(self._sums.values()))).tolist()
-        means = {name: total / count for name, (total, count) in zip(self._sums, pairs, strict=True) if count > 0}
+        names = [name for together in self._sums for name in together]
+        pairs = over_ranks(torch.cat(list(self._sums.values()))).tolist()
         self._sums = {}
-        return means
+        sums: dict[str, tuple[float, float]] = {}
+        for name, (total, count) in zip(names, pairs, strict=True):
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = before[0] + total, before[1] + count
+        return {name: total / count for name, (total, count) in sums.items() if count > 0}

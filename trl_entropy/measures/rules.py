@@ -1,7 +1,7 @@
 """What the rules did in a step, and a warning for one that does nothing."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -12,17 +12,29 @@ from ..tokens import Tokens
 logger = logging.getLogger(__name__)
 
 PATIENCE = 20  # optimizer steps
+# The value at which a rule does nothing
+NEUTRAL = {"token_weights": 1.0, "advantage_bonuses": 0.0, "loss_terms": 0.0}
 
 
-def rule_means(
-    section: str, values: Mapping[str, Tensor], tokens: Tokens, neutral: float
-) -> dict[str, tuple[Tensor, Tensor]]:
+def rule_means(section: str, values: Mapping[str, Tensor], tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
     """`(sum, count)` over the trained tokens of each rule's value, and of where it differs from its neutral value."""
     count = tokens.mask.sum()
     means = {}
     for name, value in values.items():
         means[f"{section}/{name}/mean"] = torch.where(tokens.mask, value, 0).sum(), count
-        means[f"{section}/{name}/share"] = (tokens.mask & (value != neutral)).sum(), count
+        means[f"{section}/{name}/share"] = (tokens.mask & (value != NEUTRAL[section])).sum(), count
+    return means
+
+
+def selected_entropy(
+    section: str, values: Mapping[str, Tensor], tokens: Tokens, wanted: Collection[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """`(sum, count)` of the entropy (nats) over the tokens where a rule is not 0, for the `wanted` rules."""
+    means = {}
+    for name, value in values.items():
+        if (metric := f"entropy/{section}.{name}") in wanted:
+            chosen = tokens.mask & (value.detach() != 0)
+            means[metric] = torch.where(chosen, tokens.entropies.detach(), 0).sum(), chosen.sum()
     return means
 
 

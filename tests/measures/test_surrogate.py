@@ -1,0 +1,55 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from toy import random_tokens
+
+from trl_entropy import Tokens
+from trl_entropy.measures.surrogate import gradient_mass, surrogate_slopes
+
+
+def test_mass_by_hand():
+    # ratios 1, 1.1, 1.5 (clipped), and 0.5 (clipped), 1.5 with a negative advantage; clip range [0.8, 1.2]
+    ratios = torch.tensor([[1.0, 1.1, 1.5], [0.5, 1.5, 9.0]])
+    probabilities = torch.tensor([[0.5, 0.25, 0.5], [0.5, 0.75, 0.5]])
+    advantages = torch.tensor([[2.0], [-1.0]]).expand(2, 3)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]], dtype=torch.bool)
+    logps = probabilities.log()
+    tokens = Tokens(logps, logps - ratios.log(), logps, advantages, mask)
+    values = gradient_mass(tokens, surrogate_slopes(tokens, advantages))
+    assert all(torch.equal(chosen, mask) for _, chosen in values.values())
+    # 2 * 0.5 + 2.2 * 0.75 = 2.65 and 1.5 * 0.25 = 0.375
+    sums = {name: value[mask].sum().item() for name, (value, _) in values.items()}
+    assert sums == pytest.approx({"gradient_mass/positive": 2.65, "gradient_mass/negative": 0.375}, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slope_is_the_derivative_of_the_clipped_surrogate(seed):
+    tokens = random_tokens(seed, clip_range=(0.2, 0.3))
+    logps = tokens.logps.clone().requires_grad_()
+    ratios = torch.exp(logps - tokens.old_logps)
+    effective = -tokens.advantages  # of the other sign than the raw ones, as a bonus may make them
+    surrogate = torch.minimum(ratios * effective, ratios.clamp(0.8, 1.3) * effective)
+    (expected,) = torch.autograd.grad(surrogate[tokens.mask].sum(), logps)
+    assert replace(tokens, advantages=effective).clipped.any()
+    actual = torch.where(tokens.mask, surrogate_slopes(tokens, effective), 0)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_mass_is_the_derivative_by_the_logit_of_the_token():
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    ids, advantages = torch.arange(5), torch.tensor([1.0, -2.0, 0.5, -0.1, 0.0], dtype=torch.float64)
+    logps = logits.log_softmax(-1)[torch.arange(5), ids]
+    (gradient,) = torch.autograd.grad((advantages * logps).sum(), logits)
+    at_token = gradient[torch.arange(5), ids].abs()
+    row = logps.detach().unsqueeze(0)
+    tokens = Tokens(row, row, row, advantages.unsqueeze(0), torch.ones(1, 5, dtype=torch.bool))
+    values = gradient_mass(tokens, surrogate_slopes(tokens, tokens.advantages))
+    for sign, chosen in (("positive", advantages > 0), ("negative", advantages < 0)):
+        torch.testing.assert_close(values[f"gradient_mass/{sign}"][0][0], torch.where(chosen, at_token, 0))
+
+
+def test_sure_token_has_no_mass():
+    sure = torch.zeros(1, 1)
+    values = gradient_mass(Tokens(sure, sure, sure, torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)), sure + 1)
+    assert [value.item() for value, _ in values.values()] == [0.0, 0.0]

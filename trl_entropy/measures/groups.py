@@ -1,0 +1,56 @@
+"""What the groups of a rollout hold: how many are all right or all wrong, and how much their answers differ."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from .entropy import CORRECT
+
+
+def outcomes(rewards: Tensor) -> dict[str, float]:
+    """
+    The shares of groups in which all completions are correct, and in which none is.
+
+    Correct is a reward above 0.5. Completions without a reward do not count, and a group without any is neither.
+
+    Args:
+        rewards (`torch.Tensor`):
+            `(groups, G)`, NaN where there was none.
+    """
+    right, wrong = (rewards > CORRECT).any(-1), (rewards <= CORRECT).any(-1)  # both false for NaN
+    shares = torch.stack([right & ~wrong, wrong & ~right]).float().mean(-1).tolist()
+    return dict(zip(("groups/all_correct", "groups/all_wrong"), shares, strict=True))
+
+
+def votes(answers: Sequence[str | None], size: int) -> dict[str, float]:
+    r"""
+    Distinct answers of a group, and the entropy \\( -\sum_a p_a \log p_a \\) in nats of its vote, means over groups.
+
+    \\( p_a \\) is the share of answer \\( a \\) among the completions of the group that have one; a group without
+    answers has none to count and no vote. Answers are the same if they are the same text.
+
+    Args:
+        answers (`Sequence[str]`):
+            One for each completion, group by group; None where there is none.
+        size (`int`):
+            Completions of a group.
+    """
+    groups = [Counter(group) for group in _groups(answers, size)]
+    means = {"groups/distinct_answers": fmean(map(len, groups))}
+    if entropies := [_entropy(group) for group in groups if group]:
+        means["groups/vote_entropy"] = fmean(entropies)
+    return means
+
+
+def _groups(answers: Sequence[str | None], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(answers), size):
+        yield [answer for answer in answers[start : start + size] if answer is not None]
+
+
+def _entropy(votes: Counter) -> float:
+    total = votes.total()
+    return sum(number / total * math.log(total / number) for number in votes.values())

@@ -1,0 +1,89 @@
+"""Which measures run, and what follows from their means on the host."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from torch import Tensor
+
+from ..tokens import Tokens
+from .covariance import covariance, covariance_parts
+from .entropy import entropy_by_correctness, entropy_by_position, entropy_by_sign, entropy_of_prompt
+from .entropy_change import change_parts, predicted_change
+from .groups import outcomes, votes
+from .means import Means
+from .quadrants import quadrants
+from .rules import IdleRules, rule_means, selected_entropy
+from .staleness import log_ratio
+from .surrogate import gradient_mass, surrogate_slopes
+
+
+LEVELS = ("basic", "full")
+# Functions of tokens, and of tokens and the slopes of the surrogate
+OF_TOKENS = (entropy_by_sign, entropy_by_correctness, entropy_by_position, quadrants, covariance_parts, log_ratio)
+OF_SLOPES = (gradient_mass, change_parts)
+
+
+class StepMeasures:
+    """
+    All that is measured in the optimizer steps of a run: sums of their micro-batches, then means.
+
+    Args:
+        level (`str`):
+            "basic" is what costs next to nothing; "full" also what needs another pass of the LM head, or the texts.
+        signals (`Collection[str]`, *optional*):
+            What controllers look at; of the rules among them the entropy of their tokens is measured.
+
+    Attributes:
+        sums ([`Means`]): what was added since the last optimizer step.
+        last (`dict[str, float]`): the means of the last optimizer step, on all ranks.
+    """
+
+    def __init__(self, level: str, signals: Collection[str] = ()):
+        self.full = level == "full"
+        self.signals = signals
+        self.last: dict[str, float] = {}
+        self.sums = Means()
+        self._idle = IdleRules()
+        self._predicted: dict[str, float] = {}
+
+    @property
+    def needs(self) -> set[str]:
+        """The facts of tokens that are read besides those that are always there."""
+        return {"entropies_at_one", "expected_discriminator", "prompt_entropies"} if self.full else set()
+
+    def add(self, parts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Add `(sum, count)` pairs of a micro-batch; no host sync."""
+        self.sums.add(parts)
+
+    def add_rules(self, section: str, values: Mapping[str, Tensor], tokens: Tokens) -> None:
+        """Add what the rules of a section did in a micro-batch, from their `(B, T)` values."""
+        self.add(rule_means(section, values, tokens) | selected_entropy(section, values, tokens, self.signals))
+
+    def add_tokens(self, tokens: Tokens, effective: Tensor) -> None:
+        """Add what is measured of a micro-batch; `effective` are its advantages in the loss, `(B, T)`."""
+        values = [measure(tokens) for measure in OF_TOKENS]
+        slopes = surrogate_slopes(tokens, effective)
+        values += [measure(tokens, slopes) for measure in OF_SLOPES]
+        self.sums.add_values({name: value for part in values for name, value in part.items()})
+        self.sums.add_values(entropy_of_prompt(tokens))
+
+    def of_rollout(self, rewards: Tensor, answers: Callable[[], Sequence[str | None]]) -> dict[str, float]:
+        """What the groups of a rollout hold, from their rewards `(groups, G)` and, if it is wanted, their answers."""
+        return outcomes(rewards) | (votes(answers(), rewards.shape[1]) if self.full else {})
+
+    def end_step(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """
+        The means of the optimizer step with what follows from them, by one call of `over_ranks` and one host sync.
+
+        The change of entropy is that between the step before and this one: as observed, and as the tokens of the step
+        before predicted it.
+        """
+        means = self.sums.reduce(over_ranks)
+        self._idle.look(means)
+        before, entropy = self.last.get("entropy"), means.get("entropy")
+        change = {}
+        if before is not None and entropy is not None:
+            change = {**self._predicted, "entropy_change/observed": entropy - before}
+        self._predicted = predicted_change(means)
+        kept = {name: mean for name, mean in means.items() if not name.startswith("_")}
+        self.last = kept | covariance(means) | change
+        return self.last

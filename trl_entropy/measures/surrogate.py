@@ -1,0 +1,36 @@
+"""How hard tokens of either sign pull at the policy."""
+
+import torch
+from torch import Tensor
+
+from ..tokens import Tokens
+from .means import Values
+
+
+def surrogate_slopes(tokens: Tokens, effective: Tensor) -> Tensor:
+    r"""
+    `(B, T)`: \\( g_t \\), the derivative of TRL's surrogate \\( \min(r_t A'_t, \mathrm{clip}(r_t) A'_t) \\) by
+    \\( \log \pi_\theta(y_t) \\): \\( r_t A'_t \\), or 0 where the clip has stopped it.
+
+    Args:
+        effective (`torch.Tensor`):
+            `(B, T)`: the effective advantages \\( A' \\), those in the loss.
+    """
+    low, high = tokens.clip_range
+    ratios = tokens.ratios
+    surrogate = ratios * effective
+    return torch.where(surrogate <= ratios.clamp(1 - low, 1 + high) * effective, surrogate, 0)
+
+
+def gradient_mass(tokens: Tokens, slopes: Tensor) -> Values:
+    r"""
+    \\( |g_t| \, (1 - \pi_\theta(y_t)) \\) over all trained tokens, by the sign of \\( g_t \\).
+
+    With \\( g_t \\) of [`surrogate_slopes`] that is the size of the surrogate's derivative by the logit of the sampled
+    token (at temperature 1). The two signs add up to the mean over all trained tokens.
+    """
+    mass = slopes * (1 - tokens.logps.exp())
+    return {
+        "gradient_mass/positive": (mass.clamp(min=0), tokens.mask),
+        "gradient_mass/negative": (-mass.clamp(max=0), tokens.mask),
+    }
