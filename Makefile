@@ -3,13 +3,16 @@ TORCH ?= 2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test check
+.PHONY: train test test-browser check
 
 train: .venv/installed
 	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/pi.yaml --output_dir out/train
 
 test: .venv/installed
 	$(BIN)/pytest -n 2
+
+test-browser: .venv/installed
+	$(BIN)/pytest -m browser
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -200,7 +200,7 @@ def test_dataset_without_rows_is_refused(check, tmp_path):
 
 def test_split_without_rows_is_refused(check, monkeypatch):
     empty = datasets.Dataset.from_dict({"solution": []})
-    monkeypatch.setattr("trl_entropy.check_rewards.load", lambda script, name, split: empty)
+    monkeypatch.setattr("trl_entropy.check_rewards.load", lambda name, config, split: empty)
     assert refused(check.flags(["--dataset_name", "problems"])) == "the dataset is empty"
 
 

@@ -5,8 +5,9 @@ from importlib.resources import files
 from . import rewards
 from .config import SECTIONS, presets
 from .grpo import OVERLONG
-from .knobs import TRL_KNOBS, Knob, rule_knobs
+from .knobs import TRAINER_KNOBS, Knob, rule_knobs
 from .laws import LAWS
+from .signals import SIGNALS
 from .tokens import Rule
 
 
@@ -30,7 +31,7 @@ def first_line(documented: object) -> str:
 
 def catalogue() -> dict[str, dict[str, str]]:
     """Every name that a flag takes, with one line about it, by section."""
-    knobs = {knob.name: knob for knob in TRL_KNOBS}
+    knobs = {knob.name: knob for knob in TRAINER_KNOBS}
     for section, rules in SECTIONS.items():
         table = rule_knobs(section, {name: rule() for name, rule in rules.items()})
         knobs |= {name: knob for name, (knob, _, _) in table.items()}
@@ -39,6 +40,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         **{section: {name: _rule_line(rule) for name, rule in rules.items()} for section, rules in SECTIONS.items()},
         "laws of controllers": {name: first_line(law) for name, law in LAWS.items()},
         "knobs of controllers": {name: _knob_line(knob) for name, knob in knobs.items()},
+        "signals of controllers": SIGNALS | {"entropy/SECTION.RULE": "Entropy (nats) over the tokens of a rule"},
         "TRL's own": TRLS_OWN,
         "reward_funcs": {
             **{name: first_line(reward) for name, reward in rewards.REWARDS.items()},

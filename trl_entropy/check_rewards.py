@@ -7,10 +7,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
-from trl import ScriptArguments
 
 from .compose import unknown
-from .grpo import load
+from .data.files import FORMATS, load
 from .rewards import REASONS
 from .rewards.math_verify import golds_in
 from .rewards.verifier import Verifier
@@ -35,7 +34,7 @@ def read(arguments: list[str]) -> argparse.Namespace:
         exit_on_error=False,
     )
     parser.error = _raise
-    parser.add_argument("--dataset_name", required=True, help="name of the hub, or .jsonl, .json or .parquet file")
+    parser.add_argument("--dataset_name", required=True, help=f"name of the hub, saved dataset, or file ({FORMATS})")
     parser.add_argument("--dataset_config", help="configuration of the dataset")
     parser.add_argument("--dataset_train_split", default="train", help="split")
     parser.add_argument("--solution_column", default="solution", help="column that holds the solution")
@@ -61,8 +60,7 @@ def _raise(message: str):
 def check(given: argparse.Namespace) -> bool:
     """Print reasons and failing rows; whether no more than `max_failures` of the rows fail."""
     verifier = Verifier(given.grading_deadline, given.grading_workers)
-    script = ScriptArguments(dataset_name=given.dataset_name, dataset_config=given.dataset_config)
-    dataset = load(script, given.dataset_name, given.dataset_train_split)
+    dataset = load(given.dataset_name, given.dataset_config, given.dataset_train_split)
     if given.solution_column not in dataset.column_names:
         raise ValueError(
             f"{unknown('dataset column', given.solution_column, dataset.column_names)}; set solution_column"

@@ -63,6 +63,39 @@ def compare(arguments: list[str]) -> None:
     print(f"picture: {picture}")
 
 
+def report(arguments: list[str]) -> None:
+    """Write a page about runs: what became of their entropy, and why."""
+    parser = argparse.ArgumentParser(prog="trl-entropy report", description=report.__doc__)
+    parser.add_argument("runs", nargs="+", help="folders of runs, or folders that hold some")
+    parser.add_argument("--output", default="out/report.html", help="the page; its figures stand beside it as PNG")
+    given = parser.parse_args(arguments)
+    from .report import read, write
+
+    try:
+        arms = read(given.runs)
+    except ValueError as error:
+        _refuse("report", error)
+    try:
+        page = write(arms, given.output)
+    except OSError as error:
+        _refuse("report", error)
+    print(f"report: {page}")
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Sample a model on problems: accuracy, diversity and calibration, with standard errors."""
+    from .evaluation.flags import read
+
+    logging.basicConfig(format="%(name)s: %(message)s")
+    try:
+        given = read(arguments)
+        from .evaluation import command
+
+        command.compare(given) if given.compare else command.evaluate(given)
+    except ValueError as error:
+        _refuse("eval", error)
+
+
 def check_rewards(arguments: list[str]) -> None:
     """Grade every solution of a dataset against itself: exit status 1 if too many do not score 1."""
     from .check_rewards import check, read
@@ -118,6 +151,8 @@ def _print_result(verb: str, function, arguments: dict) -> None:
 VERBS = {
     "grpo": grpo,
     "compare": compare,
+    "report": report,
+    "eval": evaluate,
     "check-rewards": check_rewards,
     "ls": ls,
     "fetch-smollm2": fetch_smollm2,

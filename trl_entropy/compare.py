@@ -129,7 +129,7 @@ def _arm(name: str, arguments: list[str], messages, threads: int) -> None:
 def _train_and_score(name: str, arguments: list[str], messages) -> dict:
     from transformers import PrinterCallback, TrainerCallback
 
-    from .evaluate import held_out_scores
+    from .evaluation.held_out import held_out_scores
     from .grpo import build_trainer, fit, prepare
 
     parent = os.getppid()
@@ -155,7 +155,7 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
             temperature=job.training.temperature,
         )
 
-    job = prepare([*arguments, "--disable_tqdm", "true"])
+    job = prepare([*arguments, "--disable_tqdm", "true", "--live_view", "false"])  # the arms share a terminal
     trainer = build_trainer(job, callbacks=[Report()])
     trainer.remove_callback(PrinterCallback)
     before = score() if job.eval_dataset is not None else {}
@@ -173,7 +173,8 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
     }
 
 
-def _ends(values: list[float]) -> tuple[float, float]:
+def ends(values: list[float]) -> tuple[float, float]:
+    """Means of the first and of the last `WINDOW` values."""
     window = min(WINDOW, len(values))
     return sum(values[:window]) / window, sum(values[-window:]) / window
 
@@ -185,10 +186,10 @@ def _table(results: dict[str, dict]) -> Table:
     table = Table(caption=f"{caption}\n{' and '.join(scores)}: held-out problems" if scores else caption)
     for column in ("", *SERIES, "target", *scores):
         table.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
-    start = [_ends(first[key])[0] for key in SERIES]
+    start = [ends(first[key])[0] for key in SERIES]
     table.add_row("at the start", *_cells([*start, None, *first["before"].values()]), end_section=True)
     for name, result in results.items():
-        last = [_ends(result[key])[1] for key in SERIES]
+        last = [ends(result[key])[1] for key in SERIES]
         table.add_row(name, *_cells([*last, result["target"], *result["after"].values()]))
     return table
 
@@ -210,7 +211,7 @@ def draw(results: dict[str, dict], path: Path) -> None:
         for index, (name, result) in enumerate(results.items()):
             color = f"C{index}"
             axis.plot(result["steps"], result[key], color=color, alpha=0.25, linewidth=1)
-            axis.plot(result["steps"], _smooth(result[key]), color=color, linewidth=2, label=name)
+            axis.plot(result["steps"], smooth(result[key]), color=color, linewidth=2, label=name)
             if key == "entropy" and result["target"] is not None:
                 axis.axhline(result["target"], color=color, linestyle="--", linewidth=1, label=f"target of {name}")
         axis.set(xlabel="optimizer step", title=title, ylim=(0, None))
@@ -237,6 +238,6 @@ def _draw_held_out(axis, results: dict[str, dict]) -> None:
     axis.set_xticks(range(len(scores)), list(scores))
 
 
-def _smooth(values: list[float]) -> list[float]:
+def smooth(values: list[float]) -> list[float]:
     """Mean of the last values up to each step, `WINDOW` of them."""
     return [sum(values[max(0, i + 1 - WINDOW) : i + 1]) / min(i + 1, WINDOW) for i in range(len(values))]

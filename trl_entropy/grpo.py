@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import torch
 import yaml
-from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from datasets import Dataset
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -29,15 +28,14 @@ from trl import (
 from . import data
 from .compose import unknown
 from .config import EntropyGRPOConfig, check_rollout_fits
+from .data.files import EMBEDDED, LOCAL_FILES, load, model_path
 from .rewards import REWARDS, TRL_REWARDS, MathVerifyReward, RelativeLengthReward
 from .trainer import EntropyGRPOTrainer
 
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"
 OVERLONG = "get_soft_overlong_punishment"
-LOCAL_FILES = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
 @dataclass
@@ -47,8 +45,8 @@ class GRPOArguments(ScriptArguments):
 
     Args:
         dataset_name (`str`, *optional*):
-            A dataset of the hub, a local .jsonl, .json or .parquet file, or "embedded" (the default with the embedded
-            policy).
+            A dataset of the hub or a saved one, a .jsonl, .json, .parquet or .csv file, or "embedded" (the default
+            with the embedded policy).
         eval_dataset_name (`str`, *optional*):
             The same for the held-out problems; by default the split dataset_test_split of dataset_name.
         prompt_column (`str`, *optional*, defaults to `"prompt"`):
@@ -224,12 +222,7 @@ def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: Datase
             f"model_name_or_path={model.model_name_or_path!r} and dataset_name={script.dataset_name!r}: give both, or "
             "neither to train the embedded policy"
         )
-    if model.model_name_or_path == EMBEDDED:
-        model.model_name_or_path = str(data.EMBEDDED_POLICY)
-    folder = os.path.dirname(model.model_name_or_path)
-    looks_local = model.model_name_or_path.startswith((".", "/", "~")) or (folder and os.path.isdir(folder))
-    if looks_local and not os.path.isdir(model.model_name_or_path):
-        raise ValueError(f"model_name_or_path is no folder: {model.model_name_or_path!r}")
+    model.model_name_or_path = model_path(model.model_name_or_path, "model_name_or_path")
 
 
 def _load_train(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset:
@@ -237,7 +230,7 @@ def _load_train(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset
         return get_dataset(mixture)[script.dataset_train_split]
     if script.dataset_name == EMBEDDED:
         return data.train_problems()
-    return load(script, script.dataset_name, script.dataset_train_split)
+    return _load(script, script.dataset_name, script.dataset_train_split)
 
 
 def _load_eval(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset:
@@ -248,24 +241,11 @@ def _load_eval(script: GRPOArguments, mixture: DatasetMixtureConfig) -> Dataset:
         return get_dataset(mixture)[script.dataset_test_split]
     if script.eval_dataset_name is None and Path(name).suffix in LOCAL_FILES:
         raise ValueError(f"eval_strategy is on, but {name} is one file: give the held-out one as eval_dataset_name")
-    return load(script, name, script.dataset_test_split)
+    return _load(script, name, script.dataset_test_split)
 
 
-def load(script: ScriptArguments, name: str, split: str) -> Dataset:
-    """A split of a dataset of the hub, or a local file; raises `ValueError` with one line if there is none."""
-    kind = LOCAL_FILES.get(Path(name).suffix)
-    where = {"path": name, "name": script.dataset_config, "split": split}
-    if kind is not None:
-        if not os.path.isfile(name):
-            raise ValueError(f"there is no file {name!r}")
-        if os.path.getsize(name) == 0:
-            raise ValueError(f"the file {name!r} is empty")
-        where = {"path": kind, "data_files": name, "split": "train"}
-    try:
-        return load_dataset(**where, streaming=script.dataset_streaming)
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()
-        raise ValueError(f"the dataset {name!r} cannot be loaded: {reason[0] if reason else repr(error)}") from error
+def _load(script: GRPOArguments, name: str, split: str) -> Dataset:
+    return load(name, script.dataset_config, split, script.dataset_streaming)
 
 
 def _problems(script: GRPOArguments, dataset: Dataset, reward_funcs: Iterable[Callable]) -> Dataset:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from trl_entropy.rewards import REWARDS, last_number_reward, math_verify_reward
+from trl_entropy.rewards import REWARDS, answers_of, last_number_reward, math_verify_reward
 
 
 # What MATH has as solutions, bare as they stand there
@@ -228,6 +228,17 @@ def test_extracted_answers_are_logged():
         ("answer", ["1,000", ""]),
         ("verdict", ["wrong", "no_answer"]),
     ]
+
+
+def test_answers_are_those_that_the_first_such_reward_reads():
+    completions = [r"\boxed{4} or 5", "it is 6", [{"role": "assistant", "content": r"7 \boxed{8}"}], ""]
+    assert answers_of(completions, [len, math_verify_reward]) == ["4", None, "8", None]
+    assert answers_of(completions, [last_number_reward, math_verify_reward]) == ["5", "6", "8", None]
+
+
+def test_answers_are_looked_for_anywhere_without_such_a_reward():
+    completions = [r"\boxed{4} or 5", "the answer is 6. Not 7", "so 8\n#### 9", "10 and $11$", "none"]
+    assert answers_of(completions, [len]) == ["4", "6", "9", "11", None]
 
 
 @pytest.mark.parametrize("reward", [math_verify_reward, last_number_reward])

@@ -1,10 +1,7 @@
-"""The embedded problems and the policy that ships with the package."""
+"""The embedded problems and the policy that ships with the package, and where others are."""
 
-from pathlib import Path
-
+from .files import EMBEDDED_POLICY
 from .splits import held_out_problems, train_problems
 
-
-EMBEDDED_POLICY = Path(__file__).parent / "policy"
 
 __all__ = ["EMBEDDED_POLICY", "held_out_problems", "train_problems"]

@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from .format import boxed_format_reward
-from .math_verify import LastNumberReward, MathVerifyReward, last_number_reward, math_verify_reward
+from .math_verify import LastNumberReward, MathVerifyReward, answers_of, last_number_reward, math_verify_reward
 from .relative_length import RelativeLengthReward, relative_length_reward
 from .verifier import REASONS, Verifier
 
@@ -26,6 +26,7 @@ __all__ = [
     "MathVerifyReward",
     "RelativeLengthReward",
     "Verifier",
+    "answers_of",
     *REWARDS,
 ]
 

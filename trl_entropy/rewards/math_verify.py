@@ -9,6 +9,8 @@ from .verifier import REASONS, shared_verifier
 
 logger = logging.getLogger(__name__)
 
+ANYWHERE = ("boxed", "announced", "hashes", "last_maths")
+
 
 class MathVerifyReward:
     r"""
@@ -103,6 +105,17 @@ def content(completion: str | list[dict[str, str]]) -> str:
     return completion if isinstance(completion, str) else completion[-1]["content"] or ""
 
 
+def answers_of(completions: list, rewards: Sequence[Callable]) -> list[str | None]:
+    """
+    The answer in each completion, None where there is none.
+
+    It is looked for where the first of the rewards that has an `answer_from` does; without one in a box, after "answer
+    is" or `####`, or else it is the last LaTeX or number.
+    """
+    sources = next((reward.answer_from for reward in rewards if hasattr(reward, "answer_from")), ANYWHERE)
+    return [answer_in(content(completion), sources) for completion in completions]
+
+
 def golds_in(solution: object) -> list[str]:
     """The golds in a cell of the solution column."""
     cells = solution if isinstance(solution, list | tuple) else [solution]
@@ -137,3 +150,7 @@ def last_number_reward(completions: list, solution: list, **kwargs) -> list[floa
     ```
     """
     return _last_number(completions, solution, **kwargs)
+
+
+math_verify_reward.answer_from = _math_verify.answer_from
+last_number_reward.answer_from = _last_number.answer_from

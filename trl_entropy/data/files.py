@@ -1,0 +1,66 @@
+"""Datasets and models by name: local ones, those of the hub, and the embedded."""
+
+import os
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
+
+
+EMBEDDED_POLICY = Path(__file__).parent / "policy"
+EMBEDDED = "embedded"
+LOCAL_FILES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+FORMATS = ", ".join(LOCAL_FILES)
+
+
+def load(
+    name: str, config: str | None = None, split: str = "train", streaming: bool = False
+) -> Dataset | IterableDataset:
+    """
+    A split of a dataset of the hub or of one that was saved to a folder, or all of a local file.
+
+    Args:
+        name (`str`):
+            Name on the hub, folder of `save_to_disk`, or file with one of the endings of [`LOCAL_FILES`].
+        config (`str`, *optional*):
+            Configuration of a dataset of the hub.
+        split (`str`, *optional*, defaults to `"train"`):
+            Split; a file has none.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether to read rows as they are asked for.
+
+    Raises `ValueError` with one line that names the dataset if it cannot be read.
+    """
+    kind = LOCAL_FILES.get(Path(name).suffix)
+    if kind is not None and not os.path.isfile(name):
+        raise ValueError(f"there is no file {name!r}")
+    if kind is not None and os.path.getsize(name) == 0:
+        raise ValueError(f"the file {name!r} is empty")
+    try:
+        if kind is not None:
+            return load_dataset(kind, data_files=name, split="train", streaming=streaming)
+        if os.path.isfile(os.path.join(name, "state.json")) or os.path.isfile(os.path.join(name, "dataset_dict.json")):
+            return _split_of(load_from_disk(name), name, split)
+        return load_dataset(name, config, split=split, streaming=streaming)
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()
+        raise ValueError(f"the dataset {name!r} cannot be loaded: {reason[0] if reason else repr(error)}") from error
+
+
+def _split_of(saved: Dataset | DatasetDict, name: str, split: str) -> Dataset:
+    if isinstance(saved, Dataset):
+        return saved
+    if split not in saved:
+        raise ValueError(f"it has no split {split!r}, but {', '.join(saved)}")
+    return saved[split]
+
+
+def model_path(name: str, flag: str) -> str:
+    """The folder of the embedded policy, or `name` itself; raises `ValueError` if it is a folder that is not there."""
+    if name == EMBEDDED:
+        return str(EMBEDDED_POLICY)
+    folder = os.path.dirname(name)
+    looks_local = name.startswith((".", "/", "~")) or (folder and os.path.isdir(folder))
+    if looks_local and not os.path.isdir(name):
+        raise ValueError(f"{flag} is no folder: {name!r}")
+    return name

@@ -1,0 +1,171 @@
+"""`trl-entropy eval`: from flags to a table, files and pictures."""
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from rich.console import Console
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from ..data.files import model_path
+from ..rewards import MathVerifyReward
+from ..rewards.verifier import Verifier
+from .between import differences_between
+from .drawing import Policy
+from .problems import Problem, read_benchmark, read_dataset
+from .prompts import encode, resolve_template
+from .run import Task, draw_missing, missing_rows, on_main, write_results
+from .table import difference_table, score_table
+from .vllm_engine import VLLMEngine, check_vllm
+
+
+HEAD = 2**20  # bytes at either end of a file of weights that tell it from another
+
+
+def evaluate(given: argparse.Namespace) -> None:
+    """
+    Draw what is missing, then print and write the scores.
+
+    Raises `ValueError` with one line for what is wrong with model, problems or output folder, before a model loads.
+    """
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    reward = MathVerifyReward(given.answer_from, given.grading_deadline, given.grading_workers)
+    path = model_path(given.model, "model")
+    dtype = given.dtype or ("float32" if state.device.type == "cpu" else "bfloat16")
+    if given.engine == "vllm":
+        check_vllm()
+        if state.num_processes > 1:
+            raise ValueError("engine=vllm draws with one process; start it without accelerate launch")
+    with state.main_process_first():
+        sets = _sets(given)
+        tokenizer = _tokenizer(path, given.revision)
+        context = _context(path, given.revision)
+    given.template = resolve_template(given.template, tokenizer)
+    settings = _settings(given, path, dtype)
+    tasks = [_task(given, name, problems, tokenizer, settings) for name, problems in sets.items()]
+    _check_length(tasks, given.max_new_tokens, context)
+    missing = [missing_rows(task, given.sampling, state) for task in tasks]
+    if any(missing):
+        policy = _policy(given, path, dtype, tokenizer, state)
+        for task, rows in zip(tasks, missing, strict=True):
+            draw_missing(task, rows, policy, given.sampling, reward, state)
+    on_main(state, lambda: _report(given, tasks, reward.verifier))
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Print what one output folder has more than another; raises `ValueError` if they cannot be compared."""
+    first, second = given.compare
+    verifier = Verifier(given.grading_deadline, given.grading_workers)
+    for name, differences in differences_between(first, second, given.resamples, verifier).items():
+        Console().print(difference_table(f"{name}: {second} - {first}", differences))
+
+
+def _report(given: argparse.Namespace, tasks: list[Task], verifier: Verifier) -> None:
+    flags = {name: value for name, value in vars(given).items() if name not in ("sampling", "compare")}
+    tables = {task.name: write_results(task, given.sampling, verifier, flags, given.resamples) for task in tasks}
+    Console().print(score_table(tables))
+    print(f"results: {given.output_dir}")
+
+
+def _sets(given: argparse.Namespace) -> dict[str, list[Problem]]:
+    if given.benchmarks:
+        sets = {name: read_benchmark(name, given.benchmarks_dir) for name in given.benchmarks}
+    else:
+        columns = given.prompt_column, given.solution_column
+        sets = {given.dataset: read_dataset(given.dataset, given.dataset_config, given.dataset_split, *columns)}
+    return {name: problems[: given.limit] for name, problems in sets.items()}
+
+
+def _tokenizer(path: str, revision: str | None) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the tokenizer of {path!r} cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _context(path: str, revision: str | None) -> int | None:
+    """Tokens that the model reads at most; None if its config does not say."""
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the model {path!r} cannot be loaded: {_first_line(error)}") from error
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def _check_length(tasks: list[Task], max_new_tokens: int, context: int | None) -> None:
+    longest = max(len(prompt) for task in tasks for prompt in task.prompts)
+    if context is not None and longest + max_new_tokens > context:
+        raise ValueError(
+            f"the longest prompt has {longest} tokens, which with max_new_tokens={max_new_tokens} is more than the "
+            f"{context} of the model's context"
+        )
+
+
+def _settings(given: argparse.Namespace, path: str, dtype: str) -> dict[str, object]:
+    """What the samples of any set of problems depend on."""
+    sampling = {name: value for name, value in asdict(given.sampling).items() if name != "batch_size"}
+    names = ("model", "revision", "engine", "template", "answer_from")
+    return {**{name: getattr(given, name) for name in names}, "weights": _weights(path), "dtype": dtype, **sampling}
+
+
+def _task(
+    given: argparse.Namespace,
+    name: str,
+    problems: list[Problem],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: dict[str, object],
+) -> Task:
+    written = json.dumps([[problem.prompt, problem.solution] for problem in problems])
+    of_set = {"problems": _digest([written.encode()]), "num_problems": len(problems)}
+    folder = Path(given.output_dir)
+    return Task(
+        name=name,
+        folder=folder / name if given.benchmarks else folder,
+        problems=problems,
+        prompts=encode([problem.prompt for problem in problems], tokenizer, given.template),
+        settings={**settings, **of_set},
+    )
+
+
+def _policy(
+    given: argparse.Namespace, path: str, dtype: str, tokenizer: PreTrainedTokenizerBase, state: PartialState
+) -> Policy:
+    engine = None
+    if given.engine == "vllm":
+        engine = VLLMEngine(path, given.revision, dtype, given.vllm_gpu_memory_utilization)
+    model = AutoModelForCausalLM.from_pretrained(path, revision=given.revision, dtype=getattr(torch, dtype))
+    return Policy(model.to(state.device), tokenizer, engine)
+
+
+def _weights(path: str) -> str | None:
+    """A digest of a folder's weights, of their sizes and both ends; None for a model of the hub."""
+    files = sorted(file for file in Path(path).glob("*") if file.suffix in (".safetensors", ".bin"))
+    return _digest(part for file in files for part in _ends(file)) if os.path.isdir(path) else None
+
+
+def _ends(file: Path) -> Iterable[bytes]:
+    yield f"{file.name} {file.stat().st_size} ".encode()
+    with open(file, "rb") as content:
+        yield content.read(HEAD)
+        content.seek(max(0, file.stat().st_size - HEAD))
+        yield content.read(HEAD)
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0]

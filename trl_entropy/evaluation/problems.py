@@ -1,0 +1,141 @@
+"""Problems with solutions: the benchmarks by name, and datasets of your own."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+
+from ..compose import unknown
+from ..data import held_out_problems
+from ..data.files import EMBEDDED, load
+
+
+class Benchmark(NamedTuple):
+    """Where a benchmark is on the hub, and what else its folder or file may be called."""
+
+    hub: str
+    config: str | None = None
+    split: str = "test"
+    aliases: tuple[str, ...] = ()
+
+
+BENCHMARKS = {
+    "aime24": Benchmark("HuggingFaceH4/aime_2024", split="train"),
+    "aime25": Benchmark("math-ai/aime25"),
+    "amc23": Benchmark("math-ai/amc23"),
+    "gsm8k": Benchmark("openai/gsm8k", "main"),
+    "math500": Benchmark("HuggingFaceH4/MATH-500"),
+    "minerva": Benchmark("math-ai/minervamath", aliases=("minerva_math",)),
+    "olympiadbench": Benchmark("math-ai/olympiadbench"),
+}
+# Columns that hold problem and solution in the layouts that benchmarks come in; the first that is there counts
+PROMPTS = ("problem", "question", "prompt")
+SOLUTIONS = ("answer", "final_answer", "reward_model", "solution")
+
+
+class Problem(NamedTuple):
+    """A prompt, text or conversation, and its solution or several."""
+
+    prompt: str | list[dict[str, str]]
+    solution: object
+
+
+def read_benchmark(name: str, folder: str | None = None) -> list[Problem]:
+    """
+    The problems of a benchmark.
+
+    Args:
+        name (`str`):
+            One of [`BENCHMARKS`].
+        folder (`str`, *optional*):
+            Folder that holds it as `<name>.jsonl`, `<name>_test.jsonl`, `<name>/test.jsonl` or `*_<name>.jsonl`, in
+            any of the usual layouts; by default it is taken from the hub.
+
+    Raises `ValueError` for an unknown name, and if it is not there.
+    """
+    if name not in BENCHMARKS:
+        raise unknown("benchmark", name, BENCHMARKS)
+    benchmark = BENCHMARKS[name]
+    if folder is None:
+        dataset = load(benchmark.hub, benchmark.config, benchmark.split)
+    else:
+        dataset = load(_file_of(name, benchmark, folder))
+    columns = [next((column for column in known if column in dataset.column_names), None) for known in _LAYOUT]
+    if None in columns:
+        raise ValueError(
+            f"the benchmark {name!r} needs a column {' or '.join(PROMPTS)} and one of {', '.join(SOLUTIONS)}; it has "
+            f"{', '.join(dataset.column_names)}"
+        )
+    rows = zip(*(dataset[column] for column in columns), strict=True)
+    return _checked([Problem(_text(prompt), _truth(solution)) for prompt, solution in rows])
+
+
+_LAYOUT = (PROMPTS, SOLUTIONS)
+
+
+def read_dataset(
+    name: str,
+    config: str | None = None,
+    split: str = "test",
+    prompt_column: str = "prompt",
+    solution_column: str = "solution",
+) -> list[Problem]:
+    """
+    The problems of a dataset.
+
+    Args:
+        name (`str`):
+            "embedded" for the embedded held-out problems, or what [`~data.files.load`] takes.
+        config, split (`str`, *optional*):
+            Of a dataset of the hub or a saved one.
+        prompt_column, solution_column (`str`, *optional*):
+            Columns that hold problem and solution.
+
+    Raises `ValueError` if there is no such dataset or column, or no problem in it.
+    """
+    if name == EMBEDDED:
+        return problems_of(held_out_problems())
+    return problems_of(load(name, config, split), prompt_column, solution_column)
+
+
+def problems_of(dataset: Dataset, prompt_column: str = "prompt", solution_column: str = "solution") -> list[Problem]:
+    """The problems in two columns of a dataset; errors are those of [`read_dataset`]."""
+    for flag, column in (("prompt_column", prompt_column), ("solution_column", solution_column)):
+        if column not in dataset.column_names:
+            raise ValueError(f"{unknown('dataset column', column, dataset.column_names)}; set {flag}")
+    return _checked([Problem(row[prompt_column], row[solution_column]) for row in dataset])
+
+
+def _checked(problems: Sequence[Problem]) -> list[Problem]:
+    if not problems:
+        raise ValueError("the dataset is empty")
+    empty = [number for number, problem in enumerate(problems) if not problem.prompt]
+    if empty:
+        raise ValueError(f"row {empty[0]} of the dataset has no prompt")
+    return list(problems)
+
+
+def _file_of(name: str, benchmark: Benchmark, folder: str) -> str:
+    if not Path(folder).is_dir():
+        raise ValueError(f"benchmarks_dir is no folder: {folder!r}")
+    for known in (name, *benchmark.aliases):
+        for pattern in (f"{known}.jsonl", f"{known}_test.jsonl", f"{known}/test.jsonl", f"*_{known}.jsonl"):
+            found = sorted(Path(folder).glob(pattern))
+            if found:
+                return str(found[0])
+    raise ValueError(f"{folder!r} holds neither {name}.jsonl nor {name}/test.jsonl")
+
+
+def _text(prompt: str | Iterable[Mapping[str, str]]) -> str | list[Mapping[str, str]]:
+    """The problem itself where a benchmark has it as a user message, so that a template can be put around it."""
+    if not isinstance(prompt, str) and [message["role"] for message in prompt] == ["user"]:
+        return prompt[0]["content"]
+    return prompt
+
+
+def _truth(solution: object) -> object:
+    """A number as it is written, and the answer in the layout of verl."""
+    if isinstance(solution, Mapping):
+        solution = solution["ground_truth"]
+    return str(int(solution)) if isinstance(solution, float) and solution.is_integer() else solution

@@ -1,0 +1,194 @@
+"""Drawing responses with transformers: rows of a batch are independent, and each has random numbers of its own."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    Cache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+
+class Row(NamedTuple):
+    """One sample of one problem, both counted from 0."""
+
+    problem: int
+    sample: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """
+    How responses are drawn.
+
+    Args:
+        num_samples (`int`, *optional*, defaults to `8`):
+            Responses to each problem.
+        temperature (`float`, *optional*, defaults to `1.0`):
+            What the logits are divided by; 0 takes the likeliest token.
+        top_p (`float`, *optional*, defaults to `1.0`):
+            Probability of the smallest set of likeliest tokens that are drawn from.
+        max_new_tokens (`int`, *optional*, defaults to `256`):
+            Tokens after which a response is cut.
+        batch_size (`int`, *optional*, defaults to `64`):
+            Responses drawn at once.
+        seed (`int`, *optional*, defaults to `0`):
+            Decides, with the numbers of problem and sample, the random numbers of a response.
+
+    Raises `ValueError` for a value out of range.
+    """
+
+    num_samples: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("num_samples", "max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be a number of at least 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+
+
+class Draw(LogitsProcessor):
+    """
+    Leave one token of each row: the one in whose share of the probabilities the row's random number falls.
+
+    Args:
+        uniforms (`torch.Tensor`):
+            `(B, T)`, in [0, 1): one for each token of each row.
+    """
+
+    def __init__(self, uniforms: Tensor):
+        self.uniforms = uniforms.T.contiguous()
+        self._step = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        upper_ends = scores.to(self.uniforms.dtype).softmax(-1).cumsum(-1)
+        places = self.uniforms[self._step].unsqueeze(-1) * upper_ends[:, -1:]
+        self._step += 1
+        drawn = torch.searchsorted(upper_ends, places, right=True).clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+
+
+def draw(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    rows: Sequence[Row],
+    sampling: Sampling,
+) -> list[list[int]]:
+    """
+    Tokens of a response for each row, with the token that ends it if it came.
+
+    The prompt of a problem is read once, whatever the number of its rows, unless the model has layers that are not
+    attention. A row's random numbers do not depend on the other rows. The logits may in their last digits, and with
+    them, rarely, a token.
+
+    Args:
+        prompts (`Sequence[list[int]]`):
+            Tokens of the prompt of every problem.
+        rows (`Sequence[Row]`):
+            What to draw.
+    """
+    problems = sorted({row.problem for row in rows})
+    ids, mask = _pad_left([prompts[problem] for problem in problems], tokenizer.pad_token_id, model.device)
+    of_row = torch.tensor([problems.index(row.problem) for row in rows], device=model.device)
+    with torch.no_grad(), _neutral(model, tokenizer):
+        cache = {}
+        if ids.shape[1] > 1:  # all tokens but the last, which gives the first logits
+            read = model.generate(
+                ids[:, :-1],
+                attention_mask=mask[:, :-1],
+                max_new_tokens=1,
+                do_sample=False,
+                return_dict_in_generate=True,
+            )
+            if _can_be_shared(read.past_key_values):
+                read.past_key_values.batch_select_indices(of_row)
+                cache = {"past_key_values": read.past_key_values}
+        drawn = model.generate(
+            ids[of_row],
+            attention_mask=mask[of_row],
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=False,
+            logits_processor=_processors(rows, sampling, model.device),
+            **cache,
+        )
+    ends = _end_tokens(model, tokenizer)
+    return [_up_to_end(response, ends) for response in drawn[:, ids.shape[1] :].tolist()]
+
+
+def _can_be_shared(cache: Cache) -> bool:
+    """Whether the rows of a cache can be chosen: attention keeps no state but keys and values."""
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+
+
+def _processors(rows: Sequence[Row], sampling: Sampling, device: torch.device) -> LogitsProcessorList:
+    processors = LogitsProcessorList()
+    if sampling.temperature == 0:
+        return processors
+    if sampling.temperature != 1:
+        processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_p < 1:
+        processors.append(TopPLogitsWarper(float(sampling.top_p)))
+    uniforms = np.stack([np.random.default_rng((sampling.seed, *row)).random(sampling.max_new_tokens) for row in rows])
+    precision = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+    processors.append(Draw(torch.from_numpy(uniforms).to(device, precision)))
+    return processors
+
+
+@contextmanager
+def _neutral(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Without what the model's own settings do to the distribution: repetition_penalty, top_k and the like."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        eos_token_id=_end_tokens(model, tokenizer), pad_token_id=tokenizer.pad_token_id, use_cache=True
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        ends = tokenizer.eos_token_id
+    if ends is None:
+        raise ValueError(
+            "neither the model's generation_config nor the tokenizer names the token that ends a response"
+        )
+    return ends if isinstance(ends, list) else [ends]
+
+
+def _pad_left(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return ids, mask
+
+
+def _up_to_end(response: list[int], ends: list[int]) -> list[int]:
+    length = next((place for place, token in enumerate(response, start=1) if token in ends), len(response))
+    return response[:length]
