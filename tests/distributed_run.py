@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import torch
-from toy import EntropyGiven, build_trainer, parameters, sums
+from toy import EntropyGiven, build_trainer, logged, parameters, sums
 from transformers import TrainerCallback
 
 
+GROUPS = ("all_correct", "all_wrong", "distinct_answers", "vote_entropy")
+START = {"start_steps": 1}
 COMMON = {
     "max_steps": 4,
     "loss_type": "dapo",
@@ -17,16 +19,17 @@ COMMON = {
     "learning_rate": 0.3,
     "save_strategy": "steps",
     "save_steps": 4,
+    "entropy_measures": "full",
+    "temperature": 0.8,  # another than the one that "full" measures at as well
     "entropy_control": "entropic",
-    "entropy_target_ratio": 0.98,
     "loss_terms": {"confident_surrogate": {"threshold": 0.2}},
     "controllers": {
-        "entropic": {"kp": 2.0, "ki": 0.5},
-        "surrogate": {"law": "pi", "knob": "loss_terms.confident_surrogate.alpha", "target_ratio": 0.95},
+        "entropic": {"kp": 2.0, "ki": 0.5, "target_ratio": 0.98, **START},
+        "surrogate": {"law": "pi", "knob": "loss_terms.confident_surrogate.alpha", "target_ratio": 0.95, **START},
         "guided": {
             "law": "bang_bang",
             "knob": "positive_advantage_coef",
-            **{"step": 0.1, "initial": 0.5, "high": 1.0, "target_ratio": 0.9},
+            **{"step": 0.1, "initial": 0.5, "high": 1.0, "target_ratio": 0.9, **START},
         },
     },
 }
@@ -50,7 +53,8 @@ class EveryStep(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         trainer = self.trainer
         errors = {controller.name: controller.error for controller in trainer.controllers}
-        self.rows.append({"knobs": dict(trainer.knobs), "entropy": trainer._entropy, "errors": errors})
+        measured = {"entropy": trainer.step_entropy(), "measures": trainer.measures.last}
+        self.rows.append({"knobs": dict(trainer.knobs), "errors": errors, **measured})
 
 
 def train(model: str, folder: Path, name: str, rows: int, **arguments) -> dict:
@@ -60,7 +64,9 @@ def train(model: str, folder: Path, name: str, rows: int, **arguments) -> dict:
     trainer.add_callback(steps)  # after those of the controllers
     trainer.train()
     weights = torch.cat([value.flatten() for value in parameters(trainer).values()])
-    return {"ranks": trainer.accelerator.num_processes, "steps": steps.rows, "weights": weights.tolist()}
+    groups = {name: logged(trainer, f"groups/{name}") for name in GROUPS}
+    ranks = trainer.accelerator.num_processes
+    return {"ranks": ranks, "steps": steps.rows, "weights": weights.tolist(), "groups": groups}
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from trl_entropy import cli
-from trl_entropy.compare import _ends, _smooth, _table, compare, draw
+from trl_entropy.compare import _table, compare, draw, ends, smooth
 
 
 FLAGS = ["--max_steps", "3", "--per_device_train_batch_size", "8", "--num_generations", "4"]
@@ -51,16 +51,16 @@ def write_recipe(path: Path, **settings) -> str:
 
 
 def test_ends_are_means_of_the_first_and_the_last_ten():
-    assert _ends([float(value) for value in range(1, 13)]) == (5.5, 7.5)  # 1..10 and 3..12
-    assert _ends([1.0, 2.0, 6.0]) == (3.0, 3.0)
-    assert _ends([4.0]) == (4.0, 4.0)
+    assert ends([float(value) for value in range(1, 13)]) == (5.5, 7.5)  # 1..10 and 3..12
+    assert ends([1.0, 2.0, 6.0]) == (3.0, 3.0)
+    assert ends([4.0]) == (4.0, 4.0)
 
 
 def test_smooth_is_the_mean_of_the_last_ten():
-    assert _smooth([2.0, 4.0, 9.0]) == [2.0, 3.0, 5.0]
+    assert smooth([2.0, 4.0, 9.0]) == [2.0, 3.0, 5.0]
     values = [float(value) for value in range(1, 13)]
-    assert _smooth(values) == [*(sum(values[:n]) / n for n in range(1, 11)), 6.5, 7.5]
-    assert _smooth([]) == []
+    assert smooth(values) == [*(sum(values[:n]) / n for n in range(1, 11)), 6.5, 7.5]
+    assert smooth([]) == []
 
 
 # Table and picture
@@ -110,7 +110,8 @@ def alone(monkeypatch, tmp_path):
 
 def test_two_recipes_are_trained_side_by_side(alone, tmp_path, capfd):
     plain = write_recipe(tmp_path / "plain.yaml", seed=1)
-    held = write_recipe(tmp_path / "held.yaml", seed=1, entropy_control="entropic", entropy_target_ratio=0.5)
+    control = {"entropy_control": "entropic", "controllers": {"entropic": {"target_ratio": 0.5, "start_steps": 1}}}
+    held = write_recipe(tmp_path / "held.yaml", seed=1, **control)
     cli.main(["compare", plain, held, "--output_dir", "out", "--jobs", "2", *FLAGS])
     out = tmp_path / "out"
     assert size_of_png(out / "compare.png") == (1875, 540)

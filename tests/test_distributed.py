@@ -46,6 +46,10 @@ def two(model_dir, tmp_path_factory) -> list[dict]:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert all((folder / name / "checkpoint-4" / "entropy_control.json").exists() for name in RUNS)
+    for name in RUNS:  # one process writes
+        head, *rows = map(json.loads, (folder / name / "metrics.jsonl").read_text().splitlines())
+        assert list(head) == ["run"]
+        assert [row["step"] for row in rows] == [1, 2, 3, 4, 4]
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -71,6 +75,8 @@ def test_two_ranks_measure_and_decide_what_one_process_does(two, one, name):
         assert actual["entropy"] == pytest.approx(expected["entropy"], rel=1e-6)
         assert actual["knobs"] == pytest.approx(expected["knobs"], abs=1e-5)
         assert actual["errors"] == pytest.approx(expected["errors"], abs=1e-5)
+        assert actual["measures"] == pytest.approx(expected["measures"], abs=1e-5)
+    assert two[0][name]["groups"] == one[name]["groups"]
 
 
 @every_run

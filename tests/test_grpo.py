@@ -123,7 +123,7 @@ WRONG_NAMES = [
     (
         ["--controllers", '{"m": {"law": "bangbang", "knob": "entropy_coef"}}'],
         "unknown law in controllers.m 'bangbang'. Did you mean 'bang_bang'? Available: bang_bang, constant, epoch, "
-        "pi, ratchet, schedule, stage, switch",
+        "integral, pi, ratchet, schedule, stage, switch",
     ),
     (
         ["--controllers", '{"m": {"law": "pi", "knob": "epsilon_hi"}}'],
@@ -208,7 +208,7 @@ def test_chat_on_conversations_is_refused_with_one_line(no_model, chat):
 
 
 def test_empty_dataset_is_refused_with_one_line(no_model, monkeypatch):
-    monkeypatch.setattr(trl_entropy.grpo, "load_dataset", lambda *args, **kwargs: Dataset.from_list([]))
+    monkeypatch.setattr(trl_entropy.data.files, "load_dataset", lambda *args, **kwargs: Dataset.from_list([]))
     assert refusal(flags(dataset="org/empty")) == "the dataset is empty"
 
 
@@ -423,7 +423,8 @@ def test_settings_beside_a_bundled_method_are_put_over_it(no_model):
 def test_embedded_policy_is_trained_saved_and_resumed(tmp_path):
     settings = ["--max_completion_length", "12", "--learning_rate", "1e-3", "--lr_scheduler_type", "constant"]
     settings += ["--logging_steps", "1", "--save_steps", "1", "--disable_tqdm", "true"]
-    settings += ["--entropy_control", "entropic", "--entropy_target_ratio", "0.5"]
+    settings += ["--entropy_control", "entropic"]
+    settings += ["--controllers", '{"entropic": {"target_ratio": 0.5, "start_steps": 1}}']
     cli.main(["grpo", *flags(*settings, "--max_steps", "2")])
     out = tmp_path / "out"
     state = json.loads((out / "trainer_state.json").read_text())
