@@ -70,7 +70,7 @@ class LossSeam:
     # What the next rollout is sampled at; None if it stays as it is
     _next_temperature: float | None = None
     # What `observe` reads besides the facts that are always there
-    measured: Set[str] = frozenset()
+    measured_needs: Set[str] = frozenset()
     # Optimizer steps since completions were generated
     _updates = 0
 
@@ -124,7 +124,7 @@ class LossSeam:
         if "pool" in needs and self.model.training and self._pool is None and self.args.pooling == "exact":
             self._pool = self._look_ahead(model)
         if self.model.training:
-            needs = needs | self.measured
+            needs = needs | self.measured_needs
 
         def decide(raw: Tensor) -> Tensor:
             nonlocal tokens, seen, effective

@@ -57,7 +57,7 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
             self.add_callback(callback)
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
         self.measures = StepMeasures(args.entropy_measures, self._signals)
-        self.measured = self.measures.needs | needs_of_signals(self._signals)
+        self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
 
     def _build_knobs(self) -> Knobs:
         knobs = trl_knobs(self)
