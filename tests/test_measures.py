@@ -213,3 +213,14 @@ def test_predicted_change_has_the_sign_of_the_observed_one(tmp_path, level):
 def test_unknown_level_is_refused(build):
     with pytest.raises(ValueError, match="unknown entropy_measures 'ful'. Did you mean 'full'?"):
         build(entropy_measures="ful")
+
+
+def test_model_that_changes_its_logits_after_the_head_is_refused_by_full(build):
+    for level in ("basic", "full"):
+        trainer = build(entropy_measures=level)
+        trainer.model.config.final_logit_softcapping = 30.0
+        if level == "basic":
+            trainer._compute_loss(trainer.model, given_batch())
+            continue
+        with pytest.raises(ValueError, match="entropy_measures='full' do not know .* final_logit_softcapping is set"):
+            trainer._compute_loss(trainer.model, given_batch())

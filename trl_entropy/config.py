@@ -95,7 +95,7 @@ class EntropyGRPOConfig(GRPOConfig):
             optimizer step, on all ranks, for one more forward pass of each micro-batch if there are several; lagged
             is the step before, for nothing.
         entropy_measures (`str`, *optional*, defaults to `"basic"`):
-            What is logged of every optimizer step: basic is what costs less than a hundredth of it; full also the
+            What is logged of every optimizer step: basic is what costs next to nothing; full also the
             entropy of the prompts and at temperature 1, the exact prediction of the change of entropy, and how much
             the answers of a group differ.
         live_view (`bool`, *optional*, defaults to `False`):
@@ -173,7 +173,7 @@ class EntropyGRPOConfig(GRPOConfig):
     entropy_measures: str = field(
         default="basic",
         metadata={
-            "help": "What is logged of every optimizer step: basic is what costs less than a hundredth of it; full "
+            "help": "What is logged of every optimizer step: basic is what costs next to nothing; full "
             "also the entropy of the prompts and at temperature 1, the exact prediction of the change of entropy, and "
             "how much the answers of a group differ."
         },
