@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toy import EntropyGiven, PlainGiven, logged
+from toy import EntropyGiven, PlainGiven, entropies_by_model, logged
 
 from trl_entropy import EntropyCallback
 from trl_entropy.signals import SIGNALS
@@ -21,12 +21,7 @@ class Seen(EntropyGiven):
 
     def _compute_loss(self, model, inputs):
         if self.model.training:
-            ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
-            attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-            with torch.no_grad():
-                logits = model(input_ids=ids, attention_mask=attention).logits
-            logps = logits[:, -inputs["completion_ids"].size(1) - 1 : -1].double().log_softmax(-1)
-            entropy = -(logps.exp() * logps).sum(-1)[inputs["completion_mask"].bool()]
+            entropy = entropies_by_model(model, inputs, temperature=1.0)[inputs["completion_mask"].bool()]
             self.__dict__.setdefault("at_one", []).append((self.state.global_step, entropy))
         return super()._compute_loss(model, inputs)
 

@@ -8,6 +8,7 @@ from toy import (
     PlainGiven,
     batch,
     distance,
+    entropies_by_model,
     flat,
     fresh_logps,
     logged,
@@ -27,15 +28,9 @@ class Measured(EntropyGiven):
 
     def _compute_loss(self, model, inputs):
         if self.model.training:
-            ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
-            attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-            with torch.no_grad():
-                logits = model(input_ids=ids, attention_mask=attention).logits
-            length = inputs["completion_ids"].size(1)
-            logps = (logits[:, -length - 1 : -1].double() / self.temperature).log_softmax(-1)
             mask = inputs["completion_mask"].bool()
             signs = inputs["advantages"].sign().unsqueeze(1).expand_as(mask)
-            entropies = -(logps.exp() * logps).sum(-1)
+            entropies = entropies_by_model(model, inputs, self.temperature)
             self.__dict__.setdefault("seen", []).append((self.state.global_step, entropies[mask], signs[mask]))
         return super()._compute_loss(model, inputs)
 

@@ -157,6 +157,17 @@ def random_tokens(seed: int = 0, rows: int = 4, length: int = 5, dtype=torch.flo
     return Tokens(**{**facts, **changes})
 
 
+def entropies_by_model(model, inputs: dict, temperature: float) -> torch.Tensor:
+    """`(B, T)` entropies of the completions of TRL's batch, float64, from a forward of their own."""
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+    attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=attention).logits
+    length = inputs["completion_ids"].size(1)
+    logps = (logits[:, -length - 1 : -1].double() / temperature).log_softmax(-1)
+    return -(logps.exp() * logps).sum(-1)
+
+
 class Given(GRPOTrainer):
     """Instead of what the model would generate, completions that the prompt and its repetition decide."""
 

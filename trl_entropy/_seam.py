@@ -298,14 +298,6 @@ class LossSeam:
         """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""
         log_means(self, means)
 
-    def logged_signal(self, name: str) -> float | None:
-        """A signal of the optimizer step that has just ended, from what TRL logs; `None` if it logged none in it."""
-        return logged_signal(self, name)
-
-    def rollout_ends(self) -> bool:
-        """Whether the optimizer step that has just ended was the last of its rollout batch."""
-        return rollout_ends(self)
-
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
         if self.args.should_save:

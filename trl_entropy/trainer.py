@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 from trl import GRPOTrainer
 
-from ._seam import LossSeam
+from ._seam import LossSeam, logged_signal, rollout_ends
 from .callbacks import EntropyController, LearningRateScale, trl_knobs
 from .compose import active, effective_advantages, evaluate, faults, needs, term_sum
 from .config import SECTIONS, EntropyGRPOConfig, check_rollout_fits
@@ -53,8 +53,8 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
         self.knobs = self._build_knobs()
         self.controllers = args.build_controllers()
         for controller in self.controllers:
-            callback = EntropyController(controller, self.knobs, self.signal, self.log_means, self.rollout_ends)
-            self.add_callback(callback)
+            ends = partial(rollout_ends, self)
+            self.add_callback(EntropyController(controller, self.knobs, self.signal, self.log_means, ends))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
         self.measures = StepMeasures(args.entropy_measures, self._signals)
         self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
@@ -149,7 +149,7 @@ class EntropyGRPOTrainer(LossSeam, GRPOTrainer):
 
     def signal(self, name: str) -> float | None:
         """A signal of the last optimizer step, on all ranks; `None` if it had none."""
-        return self.measures.last.get(name) if is_entropy(name) else self.logged_signal(name)
+        return self.measures.last.get(name) if is_entropy(name) else logged_signal(self, name)
 
     def control_state(self) -> dict:
         """The state of every controller, by name."""
