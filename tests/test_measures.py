@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import EntropyGiven, build_trainer, even_length, fresh_logps, logged, moved
 from toy import batch as given_batch
 
@@ -57,6 +58,28 @@ def test_prompts_of_one_token_have_no_entropy(build):
     means = trainer.measures.end_step(lambda values: values)
     assert "entropy/prompt" not in means
     assert "entropy/temperature_1" in means
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations."""
+
+    number = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.number += 1
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("level", "few"), [("basic", True), ("full", False)])
+def test_basic_measures_take_few_operations(build, level, few):
+    numbers = []
+    for settings in ({"plain": True}, {"entropy_measures": level}):
+        trainer = build(**settings)
+        given = given_batch() | {"rewards": torch.ones(8)}
+        with Operations() as operations:
+            trainer._compute_loss(trainer.model, given)
+        numbers.append(operations.number)
+    assert (numbers[1] - numbers[0] <= 60) is few
 
 
 def test_full_alone_asks_the_head_again(build):

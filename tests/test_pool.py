@@ -121,6 +121,14 @@ def test_keys_are_in_the_order_of_the_numbers():
     assert _key(torch.tensor([-0.0])) == _key(torch.tensor([0.0]))
 
 
+@pytest.mark.parametrize("size", [3, 40])
+def test_what_goes_over_ranks_for_a_value_does_not_depend_on_the_tokens(size):
+    sent = []
+    Pool([random_tokens(rows=size)], lambda values: sent.append(values) or values).largest(entropies, 2)
+    assert [values.numel() for values in sent] == [2048, 2048, 1024]
+    assert {values.dtype for values in sent} == {torch.float64}
+
+
 # Selection
 
 

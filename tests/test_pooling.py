@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import EntropyGiven, distance, flat, parameters, same
 
-from trl_entropy import EntropyGRPOConfig
+from trl_entropy import EntropyGRPOConfig, _seam
 from trl_entropy._seam import LossSeam
 
 
@@ -64,6 +64,15 @@ def test_look_ahead_is_one_forward_for_each_micro_batch_and_only_for_rules_that_
     assert trained(run, "four", Counting, token_weights={"sign": {}}).forwards == 8
     assert trained(run, "one", Counting).forwards == 2
     assert trained(run, "four", Counting, pooling="lagged").forwards == 8
+
+
+def test_completions_are_hashed_once(run, monkeypatch):
+    hashed, of = [], _seam._completions
+    monkeypatch.setattr(_seam, "_completions", lambda inputs: hashed.append(inputs) or of(inputs))
+    trained(run, "four")  # two steps of four micro-batches, each looked at twice
+    assert len(hashed) == 8
+    trained(run, "four", token_weights={"sign": {}})
+    assert len(hashed) == 8
 
 
 def test_lagged_pool_is_the_step_before(run):

@@ -170,6 +170,35 @@ def test_detached_tokens_are_equal_and_carry_no_gradient():
     assert (detached.step, detached.pool) == (4, pool)
 
 
+def test_old_policy_is_the_policy_where_none_is_given():
+    logps = torch.full((1, 2), -1.0, requires_grad=True)
+    zeros = torch.zeros(1, 2)
+    tokens = Tokens(logps, None, zeros, zeros, torch.tensor([[True, False]]))
+    assert tokens.old_logps.tolist() == [[-1.0, 0.0]]
+    assert not tokens.old_logps.requires_grad
+
+
+def test_facts_that_nobody_gave_are_made_once_when_they_are_read():
+    tokens = random_tokens(entropies=torch.ones(4, 5, requires_grad=True), old_entropies=None, offline=None, pool=None)
+    seen = tokens.detach()
+    lazy = ("pool", "completions", "old_entropies", "offline")
+    assert [name for name in lazy if vars(seen)[name] is not None] == ["completions"]
+    assert seen.pool is seen.pool
+    assert [batch.mask.sum() for batch in seen.pool.batches] == [tokens.mask.sum()]
+    assert torch.equal(tokens.old_entropies, tokens.entropies)
+    assert not tokens.old_entropies.requires_grad
+    assert tokens.offline.tolist() == [False] * 4
+    assert random_tokens(completions=None).completions.tolist() == [0, 1, 2, 3]
+
+
+def test_another_pool_changes_nothing_else():
+    tokens, pool = random_tokens(), Pool([])
+    other = tokens.with_pool(pool)
+    assert other.pool is pool
+    assert tokens.pool is not pool
+    assert all(getattr(other, field.name) is getattr(tokens, field.name) for field in fields(tokens)[:7])
+
+
 def test_gradient_of_padding_is_zero():
     logps = torch.full((1, 2), -1.0, requires_grad=True)
     zeros = torch.zeros(1, 2)

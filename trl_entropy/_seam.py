@@ -13,7 +13,6 @@ import shutil
 import sys
 from collections.abc import Callable, Set
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from math import gcd
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -384,7 +383,8 @@ class LossSeam(RolloutSeam):
             raise SeamError(UNREAD)
         self._reached = True
         if self.model.training:
-            self.observe(seen, _per_token(effective, seen.mask))
+            as_given = effective is inputs["advantages"]
+            self.observe(seen, seen.advantages if as_given else _per_token(effective, seen.mask))
         if self.compaction.skip and self.model.training and self.args.loss_type in MEAN_OVER_ROWS:
             loss = loss * (len(seen.mask) / self.args.per_device_train_batch_size)
         extra = self.extra_loss(tokens)
@@ -511,20 +511,21 @@ class LossSeam(RolloutSeam):
                 f"a loss term needs the gradient of the entropies, and {self.family.name} takes them without: drop "
                 "the term, or install a newer TRL"
             )
-        old_logps = inputs.get("old_per_token_logps")
         mask = inputs["completion_mask"]
         if "tool_mask" in inputs:
             mask = mask * inputs["tool_mask"]
+        if needs & {"pool", "completions"} and "completions" not in inputs:
+            inputs["completions"] = _completions(inputs)  # the same at every look at this micro-batch
         tokens = Tokens(
             logps=logps,
-            old_logps=logps.detach() if old_logps is None else old_logps,
+            old_logps=inputs.get("old_per_token_logps"),
             entropies=entropies,
             advantages=_per_token(raw_advantages, logps),
             mask=mask.bool(),
             step=self.state.global_step,
             clip_range=self.family.clip_range(self.epsilon_low, self.epsilon_high),
             pool=self._pool if self.model.training else None,
-            completions=_completions(inputs) if needs & {"pool", "completions"} else None,
+            completions=inputs.get("completions"),
             old_entropies=inputs.get("old_entropies"),
             ref_logps=inputs.get("ref_per_token_logps"),
             rewards=inputs.get("rewards"),
@@ -538,7 +539,7 @@ class LossSeam(RolloutSeam):
             self._next_pool = self._next_pool or Pool([], self._sum_over_ranks)
             self._next_pool.batches.append(tokens.detach())
         has_pool = self.model.training and self._pool is not None
-        return tokens if has_pool else replace(tokens, pool=Pool([tokens.detach()], self._sum_over_ranks))
+        return tokens if has_pool else tokens.with_pool(Pool([tokens.detach()], self._sum_over_ranks))
 
     def _of_vocabulary(self, needs: set[str], entropies: Tensor, inputs: dict) -> dict[str, Tensor]:
         facts, hidden, length = {}, self._hidden, entropies.shape[1]

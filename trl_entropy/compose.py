@@ -111,15 +111,15 @@ def effective_advantages(tokens: Tokens, weights: Mapping[str, Tensor], bonuses:
     r"""\\( A'_t = (\prod_i w_{i,t}) \, \hat A_t + \sum_j b_{j,t} \\), `(B, T)`; `0` outside the mask."""
     advantages = tokens.advantages
     for weight in weights.values():
-        advantages = torch.where(tokens.mask, weight.detach() * advantages, 0.0)
+        advantages = tokens.trained(weight.detach() * advantages)
     for bonus in bonuses.values():
-        advantages = torch.where(tokens.mask, advantages + bonus.detach(), 0.0)
+        advantages = tokens.trained(advantages + bonus.detach())
     return advantages
 
 
 def term_sum(tokens: Tokens, terms: Mapping[str, Tensor]) -> Tensor:
     r"""\\( \sum_k \sum_t t_{k,t} \\) over the trained tokens."""
-    return sum(torch.where(tokens.mask, term, 0.0).sum() for term in terms.values())
+    return sum(tokens.trained(term).sum() for term in terms.values())
 
 
 def faults(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, Tensor]) -> Tensor:

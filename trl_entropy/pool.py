@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 
-BINS = 2**16
+LAST_KEY = 2**32 - 1
+# The parts in which the 32 bits of a key are looked at: at which bit each begins, and how many it has
+PARTS = ((21, 11), (10, 11), (0, 10))
 
 
 def _alone(values: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ class Pool:
 
     def sum(self, of: Callable) -> Tensor:
         r"""\\( \sum_t \mathrm{of}_t \\) over the trained tokens, float64."""
-        parts = [_exact(torch.where(tokens.mask, of(tokens), 0)).sum() for tokens in self.batches]
+        parts = [_exact(tokens.trained(of(tokens))).sum() for tokens in self.batches]
         return self.over_ranks(torch.stack(parts).sum())
 
     def count(self, among: Callable | None = None) -> Tensor:
@@ -48,14 +50,15 @@ class Pool:
 
     def mean(self, of: Callable, among: Callable | None = None) -> Tensor:
         """Mean over the trained tokens, or those `among` them, float32; 0 if there are none."""
-        total = self.sum(lambda tokens: torch.where(_among(tokens, among), of(tokens), 0))
+        total = self.sum(of if among is None else lambda tokens: torch.where(among(tokens), of(tokens), 0))
         return (total / self.count(among).clamp(min=1)).float()
 
     def std(self, of: Callable) -> Tensor:
         """Standard deviation over the trained tokens (of the population), float32."""
-        mean = self.sum(of) / self.count().clamp(min=1)
+        count = self.count().clamp(min=1)
+        mean = self.sum(of) / count
         squares = self.sum(lambda tokens: (_exact(of(tokens)) - mean).square())
-        return (squares / self.count().clamp(min=1)).sqrt().float()
+        return (squares / count).sqrt().float()
 
     def mean_of_rows(self, of: Callable) -> Tensor:
         """Mean of `(B,)` values over the completions that have a trained token, float32; 0 if there are none."""
@@ -75,13 +78,19 @@ class Pool:
             among (`Callable[[Tokens], Tensor]`, *optional*):
                 Bool `(B, T)`: the tokens to look at.
         """
-        keys, chosen = self._keys(of, among)
-        high, above = self._bin(keys >> 16, chosen, rank)
-        low, _ = self._bin(keys & (BINS - 1), chosen & (keys >> 16 == high), rank - above)
-        value = _value((high << 16) + low)
-        total = self.over_ranks(_exact(chosen).sum())
-        rank = _there(rank, total)
-        value = torch.where(rank <= total, value, -torch.inf)
+        keys, counts = self._keys(of, among)
+        rank = left = _there(rank, counts)
+        found = 0
+        for first, bits in PARTS:
+            part = (keys >> first) & (2**bits - 1)
+            bins = self.over_ranks(counts.new_zeros(2**bits).scatter_add_(0, part, counts))
+            up_to = bins.cumsum(0)
+            at = torch.searchsorted(up_to, left).clamp(max=2**bits - 1)
+            in_bin = bins.take(at)  # an index would wait for the host
+            left = left - (up_to.take(at) - in_bin)
+            counts = counts * (part == at)
+            found = (found << bits) + at
+        value = torch.where(left <= in_bin, _value(LAST_KEY - found), -torch.inf)
         return torch.where(rank < 1, torch.inf, value)
 
     def quantile(self, of: Callable, q: float, among: Callable | None = None) -> Tensor:
@@ -109,20 +118,10 @@ class Pool:
         return chosen & ((values > last) | ((values == last) & (tokens.noise() >= last_tie)))
 
     def _keys(self, of: Callable, among: Callable | None) -> tuple[Tensor, Tensor]:
-        values = [torch.where(tokens.mask, of(tokens), 0).float().flatten() for tokens in self.batches]
+        """Of every token a key, the smallest for the largest value, and 1 if it counts, else 0."""
+        values = [tokens.trained(of(tokens)).float().flatten() for tokens in self.batches]
         chosen = [_among(tokens, among).flatten() for tokens in self.batches]
-        return _key(torch.cat(values)), torch.cat(chosen)
-
-    def _bin(self, bins: Tensor, chosen: Tensor, rank: Tensor | int) -> tuple[Tensor, Tensor]:
-        """The bin that holds the value of that rank from above, and how many values lie in the bins above it."""
-        counts = torch.zeros(BINS + 1, dtype=torch.int64, device=bins.device)
-        counts.scatter_add_(0, torch.where(chosen, bins, BINS), torch.ones_like(bins))
-        from_above = self.over_ranks(_exact(counts[:BINS])).flip(0).cumsum(0)
-        place = torch.searchsorted(from_above, _there(rank, from_above)).clamp(max=BINS - 1)
-        above = torch.where(
-            place > 0, from_above.take((place - 1).clamp(min=0)), 0
-        )  # an index would wait for the host
-        return BINS - 1 - place, above
+        return LAST_KEY - _key(torch.cat(values)), _exact(torch.cat(chosen))
 
 
 def _among(tokens, among: Callable | None) -> Tensor:

@@ -2,8 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields, replace
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,9 +13,28 @@ from torch import Tensor
 from .pool import Pool
 
 
-REQUIRED = ("logps", "old_logps", "entropies", "advantages")
-PER_TOKEN = (*REQUIRED, "old_entropies", "ref_logps", "expected_discriminator", "entropies_at_one")
-_NO_POOL = Pool([])
+REQUIRED = ("logps", "entropies", "advantages")
+PER_TOKEN = (*REQUIRED, "old_logps", "old_entropies", "ref_logps", "expected_discriminator", "entropies_at_one")
+
+
+class _MadeWhenRead:
+    """A field of a dataclass that is made of the others when it is first read, if none was given."""
+
+    def __init__(self, make: Callable[["Tokens"], Any]):
+        self._make = make
+
+    def __set_name__(self, owner, name):
+        self._name = name
+
+    def __get__(self, tokens, owner):
+        if tokens is None:
+            return None  # the default of the field
+        if vars(tokens)[self._name] is None:
+            vars(tokens)[self._name] = self._make(tokens)
+        return vars(tokens)[self._name]
+
+    def __set__(self, tokens, value):
+        vars(tokens)[self._name] = value
 
 
 @dataclass(frozen=True)
@@ -29,7 +50,8 @@ class Tokens:
             Log-probability \\( \log \pi_\theta(y_t) \\) of the sampled token, in nats. Carries the gradient for loss
             terms; detached for weights.
         old_logps (`torch.Tensor`):
-            Log-probability under the policy that produced the rollout; equals `logps` when strictly on-policy.
+            Log-probability under the policy that produced the rollout; `None` when strictly on-policy, and then equal
+            to `logps`.
         entropies (`torch.Tensor`):
             Entropy \\( H(\pi_\theta(\cdot \mid y_{<t})) \\) in nats, at the sampling temperature.
         advantages (`torch.Tensor`):
@@ -66,41 +88,52 @@ class Tokens:
     """
 
     logps: Tensor
-    old_logps: Tensor
+    old_logps: Tensor | None
     entropies: Tensor
     advantages: Tensor
     mask: Tensor
     step: int = 0
     clip_range: tuple[float, float] = (0.2, 0.2)
-    pool: Pool | None = None
-    completions: Tensor | None = None
-    old_entropies: Tensor | None = None
+    pool: Pool | None = _MadeWhenRead(lambda tokens: Pool([tokens.detach()]))
+    completions: Tensor | None = _MadeWhenRead(
+        lambda tokens: torch.arange(len(tokens.mask), device=tokens.mask.device)
+    )
+    old_entropies: Tensor | None = _MadeWhenRead(lambda tokens: tokens.entropies.detach())
     ref_logps: Tensor | None = None
     rewards: Tensor | None = None
     group_rewards: Tensor | None = None
     expected_discriminator: Tensor | None = None
     entropies_at_one: Tensor | None = None
     prompt_entropies: Tensor | None = None
-    offline: Tensor | None = None
+    offline: Tensor | None = _MadeWhenRead(lambda tokens: tokens.mask.new_zeros(len(tokens.mask)))
 
     def __post_init__(self):
         if self.mask.dtype != torch.bool or self.mask.dim() != 2:
             raise ValueError(f"mask must be a bool tensor (B, T), got {self.mask.dtype} {tuple(self.mask.shape)}")
         for name in PER_TOKEN:
-            value = getattr(self, name)
+            value = vars(self)[name]  # as it was given
             if value is None and name not in REQUIRED:
                 continue
             if value.shape != self.mask.shape:
                 raise ValueError(f"{name} must have mask's shape {tuple(self.mask.shape)}, got {tuple(value.shape)}")
-            object.__setattr__(self, name, torch.where(self.mask, value, 0.0))
-        if self.completions is None:
-            object.__setattr__(self, "completions", torch.arange(len(self.mask), device=self.mask.device))
-        if self.offline is None:
-            object.__setattr__(self, "offline", torch.zeros(len(self.mask), dtype=torch.bool, device=self.mask.device))
-        if self.old_entropies is None:
-            object.__setattr__(self, "old_entropies", self.entropies.detach())
-        if self.pool is None:
-            object.__setattr__(self, "pool", Pool([self.detach()]))
+            object.__setattr__(self, name, self.trained(value))
+        if self.old_logps is None:
+            object.__setattr__(self, "old_logps", self.logps.detach())
+
+    @cached_property
+    def outside(self) -> Tensor:
+        """Bool: where nothing is trained."""
+        return ~self.mask
+
+    @cached_property
+    def positive(self) -> Tensor:
+        """Bool: where the advantage is above 0; nowhere outside of the mask."""
+        return self.advantages > 0
+
+    @cached_property
+    def negative(self) -> Tensor:
+        """Bool: where the advantage is below 0; nowhere outside of the mask."""
+        return self.advantages < 0
 
     @property
     def ratios(self) -> Tensor:
@@ -114,12 +147,15 @@ class Tokens:
 
     def leaves(self, ratios: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
         r"""Bool: where ratios leave \\( [1 - \text{low}, 1 + \text{high}] \\) in the direction of the advantage."""
-        over = (self.advantages > 0) & (ratios > 1 + high)
-        return over | ((self.advantages < 0) & (ratios < 1 - low))
+        return (self.positive & (ratios > 1 + high)) | (self.negative & (ratios < 1 - low))
+
+    def trained(self, values: Tensor) -> Tensor:
+        """The values, and 0 outside of the mask."""
+        return values.masked_fill(self.outside, 0)
 
     def mean_over_row(self, values: Tensor) -> Tensor:
         """`(B,)`: the mean of `(B, T)` values over the trained tokens of each completion; 0 if it has none."""
-        return torch.where(self.mask, values, 0).sum(-1) / self.mask.sum(-1).clamp(min=1)
+        return self.trained(values).sum(-1) / self.mask.sum(-1).clamp(min=1)
 
     def noise(self) -> Tensor:
         """
@@ -132,12 +168,26 @@ class Tokens:
 
     def detach(self) -> "Tokens":
         """The same facts without gradient."""
-        return replace(self, logps=self.logps.detach(), entropies=self.entropies.detach(), pool=self.pool or _NO_POOL)
+        return self._with(logps=self.logps.detach(), entropies=self.entropies.detach())
+
+    def with_pool(self, pool: Pool) -> "Tokens":
+        """The same facts in a pool of choice."""
+        return self._with(pool=pool)
+
+    def _with(self, **changes) -> "Tokens":
+        same = object.__new__(type(self))  # the facts are checked, and 0 outside of the mask
+        vars(same).update(vars(self), **changes)
+        return same
 
 
 def is_correct(rewards: Tensor) -> Tensor:
     """Bool, of the same shape: a completion is correct whose reward is above 0.5; without a reward (NaN) it is not."""
     return rewards > 0.5
+
+
+def is_incorrect(rewards: Tensor) -> Tensor:
+    """Bool, of the same shape: where there is a reward, and the completion is not correct."""
+    return rewards <= 0.5
 
 
 def mixed(values: Tensor) -> Tensor:

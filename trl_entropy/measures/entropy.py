@@ -2,7 +2,7 @@
 
 import torch
 
-from ..tokens import Tokens, is_correct
+from ..tokens import Tokens, is_correct, is_incorrect
 from .means import Values
 
 
@@ -14,8 +14,8 @@ def entropy_by_sign(tokens: Tokens) -> Values:
     """
     values = {
         "entropy": (tokens.entropies, tokens.mask),
-        "entropy/positive_advantage": (tokens.entropies, tokens.advantages > 0),
-        "entropy/negative_advantage": (tokens.entropies, tokens.advantages < 0),
+        "entropy/positive_advantage": (tokens.entropies, tokens.positive),
+        "entropy/negative_advantage": (tokens.entropies, tokens.negative),
     }
     if tokens.entropies_at_one is not None:
         values["entropy/temperature_1"] = tokens.entropies_at_one, tokens.mask
@@ -30,10 +30,10 @@ def entropy_by_correctness(tokens: Tokens) -> Values:
     """
     if tokens.rewards is None:
         return {}
-    rewards = torch.where(tokens.mask, tokens.rewards.unsqueeze(1), torch.nan)  # neither is true for NaN
+    rewards = tokens.rewards.unsqueeze(1).masked_fill(tokens.outside, torch.nan)  # neither is true for NaN
     return {
         "entropy/correct": (tokens.entropies, is_correct(rewards)),
-        "entropy/incorrect": (tokens.entropies, ~is_correct(rewards) & ~rewards.isnan()),
+        "entropy/incorrect": (tokens.entropies, is_incorrect(rewards)),
     }
 
 
@@ -44,8 +44,8 @@ def entropy_by_position(tokens: Tokens) -> Values:
     Of the \\( L \\) trained tokens of a completion, the one at place \\( i = 1, \dots, L \\) belongs to decile
     \\( \lfloor (10 i - 5) / L \rfloor + 1 \\), so that a short completion leaves some deciles empty.
     """
-    places = tokens.mask.cumsum(-1)
-    deciles = torch.where(tokens.mask, (10 * places - 5) // places[:, -1:].clamp(min=1), -1)
+    places = tokens.mask.cumsum(-1, dtype=torch.float32)
+    deciles = (10 * places * tokens.mask - 5) // places[:, -1:]  # below 0 outside of the mask
     groups = (deciles == torch.arange(10, device=places.device).view(-1, 1, 1)).unbind()
     return {f"entropy/decile_{number}": (tokens.entropies, chosen) for number, chosen in enumerate(groups, start=1)}
 

@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ..tokens import is_correct
+from ..tokens import is_correct, is_incorrect
 
 
 def outcomes(rewards: Tensor) -> dict[str, float]:
@@ -21,7 +21,7 @@ def outcomes(rewards: Tensor) -> dict[str, float]:
         rewards (`torch.Tensor`):
             `(groups, G)`, NaN where there was none.
     """
-    right, wrong = is_correct(rewards).any(-1), (~is_correct(rewards) & ~rewards.isnan()).any(-1)
+    right, wrong = is_correct(rewards).any(-1), is_incorrect(rewards).any(-1)
     shares = torch.stack([right & ~wrong, wrong & ~right]).float().mean(-1).tolist()
     return dict(zip(("groups/all_correct", "groups/all_wrong"), shares, strict=True))
 

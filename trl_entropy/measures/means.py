@@ -23,13 +23,14 @@ class Means:
             pairs = [value.detach().float() for pair in parts.values() for value in pair]
             self._add(tuple(parts), torch.stack(pairs).view(-1, 2))
 
+    @torch.no_grad()
     def add_values(self, values: Values) -> None:
         """Add `(values, tokens)` pairs of one micro-batch, all of one shape; no host sync."""
         if values:
             chosen = torch.stack([tokens for _, tokens in values.values()])
-            every = torch.stack([value for value, _ in values.values()]).detach().float()
-            sums = torch.where(chosen, every, 0).sum((-2, -1)), chosen.sum((-2, -1)).float()
-            self._add(tuple(values), torch.stack(sums, -1))
+            every = torch.stack([value for value, _ in values.values()]).float()
+            parts = every.masked_fill(~chosen, 0), chosen
+            self._add(tuple(values), torch.stack([part.sum((-2, -1), dtype=torch.float32) for part in parts], -1))
 
     def _add(self, names: tuple[str, ...], pairs: Tensor) -> None:
         self._sums[names] = self._sums[names] + pairs if names in self._sums else pairs

@@ -18,11 +18,9 @@ def quadrants(tokens: Tokens) -> Values:
     Tokens of advantage 0 are in no quadrant.
     """
     likely = tokens.logps >= math.log(LIKELY)
-    signs = {"positive": tokens.advantages > 0, "negative": tokens.advantages < 0}
-    groups = {
-        f"{name}_{sign}": chosen & of_sign
-        for name, chosen in (("likely", likely), ("unlikely", ~likely))
-        for sign, of_sign in signs.items()
-    }
+    groups = {}
+    for sign, of_sign in (("positive", tokens.positive), ("negative", tokens.negative)):
+        groups[f"likely_{sign}"] = of_sign & likely
+        groups[f"unlikely_{sign}"] = of_sign > likely  # of the sign, and not likely
     entropies = {f"entropy/{name}": (tokens.entropies, chosen) for name, chosen in groups.items()}
     return entropies | {f"share/{name}": (chosen, tokens.mask) for name, chosen in groups.items()}

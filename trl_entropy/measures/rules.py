@@ -21,7 +21,7 @@ def rule_means(section: str, values: Mapping[str, Tensor], tokens: Tokens) -> di
     count = tokens.mask.sum()
     means = {}
     for name, value in values.items():
-        means[f"{section}/{name}/mean"] = torch.where(tokens.mask, value, 0).sum(), count
+        means[f"{section}/{name}/mean"] = tokens.trained(value).sum(), count
         means[f"{section}/{name}/share"] = (tokens.mask & (value != NEUTRAL[section])).sum(), count
     return means
 

@@ -1,6 +1,5 @@
 """How hard tokens of either sign pull at the policy."""
 
-import torch
 from torch import Tensor
 
 from ..tokens import Tokens
@@ -19,7 +18,7 @@ def surrogate_slopes(tokens: Tokens, effective: Tensor) -> Tensor:
     low, high = tokens.clip_range
     ratios = tokens.ratios
     surrogate = ratios * effective
-    return torch.where(surrogate <= ratios.clamp(1 - low, 1 + high) * effective, surrogate, 0)
+    return surrogate.masked_fill(surrogate > ratios.clamp(1 - low, 1 + high) * effective, 0)
 
 
 def gradient_mass(tokens: Tokens, slopes: Tensor) -> Values:
@@ -29,8 +28,9 @@ def gradient_mass(tokens: Tokens, slopes: Tensor) -> Values:
     With \\( g_t \\) of [`surrogate_slopes`] that is the size of the surrogate's derivative by the logit of the sampled
     token (at temperature 1). The two signs add up to the mean over all trained tokens.
     """
-    mass = slopes * (1 - tokens.logps.exp())
+    pull = slopes * tokens.logps.expm1()  # of the other sign
+    negative = pull.clamp(min=0)
     return {
-        "gradient_mass/positive": (mass.clamp(min=0), tokens.mask),
-        "gradient_mass/negative": (-mass.clamp(max=0), tokens.mask),
+        "gradient_mass/positive": (negative - pull, tokens.mask),
+        "gradient_mass/negative": (negative, tokens.mask),
     }
