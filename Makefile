@@ -10,10 +10,13 @@ TESTS ?=
 # `make bench BENCH=quick` for a small one
 BENCH ?=
 
-.PHONY: train test test-browser test-slow test-trl bench check
+.PHONY: train study test test-browser test-slow test-trl bench check
 
 train: .venv/installed
 	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/pi.yaml --output_dir out/train
+
+study: .venv/installed
+	$(BIN)/python -m study
 
 test: .venv/installed
 	$(BIN)/pytest -n 2

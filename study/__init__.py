@@ -1,0 +1,1 @@
+"""The field's claims, run with this package on the embedded policy: `make study`."""

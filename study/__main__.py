@@ -1,0 +1,43 @@
+"""`python -m study`: train what is missing, then draw the figures and make the tables of docs/study.md."""
+
+import argparse
+
+from . import language
+from .arms import FIXED, SEEDS, TUNING, TUNING_SEEDS, Arm
+from .problems import write
+from .runs import PROBLEMS, Run, train_all
+
+
+def runs(arms: dict[str, Arm], seeds: list[int]) -> list[Run]:
+    """Seed by seed, so that what is there at any time compares."""
+    return [Run(name, arm, seed) for seed in seeds for name, arm in arms.items()]
+
+
+def main() -> None:
+    """Train, draw and write."""
+    parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once")
+    parser.add_argument("--language-model", action="store_true", help="the arms on SmolLM2-135M-Instruct instead")
+    parser.add_argument("--gpu", action="store_true", help="those of them that are for a GPU")
+    parser.add_argument("--only-report", action="store_true", help="train nothing")
+    given = parser.parse_args()
+    if given.gpu and not given.language_model:
+        parser.error("--gpu is for --language-model: the embedded policy is fastest on a CPU core")
+    if given.language_model and not given.only_report:
+        arms, seeds = (language.GPU_ARMS, SEEDS) if given.gpu else (language.CPU_ARMS, language.SEEDS)
+        train_all(runs(arms, seeds), given.jobs)
+    elif not given.only_report:
+        write(PROBLEMS, SEEDS)
+        train_all(runs(FIXED, SEEDS) + runs(TUNING, TUNING_SEEDS), given.jobs)
+        from .tuning import chosen_arms
+
+        train_all(runs(chosen_arms(), SEEDS), given.jobs)
+    from .figures import draw_all
+    from .tables import PAGE, updated
+
+    draw_all()
+    PAGE.write_text(updated(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The problems of the study: the embedded policy's numbers, more of them than the recipes train on."""
+
+import json
+import random
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trl_entropy.data import EMBEDDED_POLICY, held_out_problems
+from trl_entropy.data.diversity import choose_kmeans
+from trl_entropy.data.splits import even_completion, known_numbers, prompt_of
+
+
+NARROW = 16
+
+
+def write(folder: Path, seeds: list[int]) -> None:
+    """All problems to train on, the held-out ones, and for each seed a subset by K-means and one of neighbours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = sorted(known_numbers())
+    _save(folder / "all.jsonl", numbers)
+    held_out_problems().to_json(folder / "held_out.jsonl")
+    embeddings = None
+    for seed in seeds:
+        if not (folder / f"kmeans_{seed}.jsonl").is_file():
+            embeddings = _hidden_states(numbers) if embeddings is None else embeddings
+            _save(folder / f"kmeans_{seed}.jsonl", [numbers[i] for i in choose_kmeans(embeddings, NARROW, seed)])
+        start = random.Random(seed).randrange(len(numbers) - NARROW + 1)
+        _save(folder / f"narrow_{seed}.jsonl", numbers[start : start + NARROW])
+
+
+def _save(path: Path, numbers: list[int]) -> None:
+    rows = [
+        {"prompt": prompt_of(n), "solution": f"${n}$", "number": n, "solutions": [even_completion(n)]} for n in numbers
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _hidden_states(numbers: list[int]):
+    """The untrained policy's last hidden state at the last token of each problem, `(N, D)`, rows of length 1."""
+    tokenizer = AutoTokenizer.from_pretrained(str(EMBEDDED_POLICY))
+    model = AutoModelForCausalLM.from_pretrained(str(EMBEDDED_POLICY), dtype=torch.float32).eval()
+    batch = tokenizer([prompt_of(n) for n in numbers], return_tensors="pt", padding=True, padding_side="left")
+    with torch.no_grad():
+        states = model(**batch, output_hidden_states=True).hidden_states[-1][:, -1]
+    return torch.nn.functional.normalize(states, dim=-1).numpy()

@@ -1,0 +1,209 @@
+"""The runs of the study: each trained once, and kept as a small JSON."""
+
+import gc
+import json
+import multiprocessing
+import os
+import platform
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .arms import Arm, flags
+
+
+FOLDER = Path(__file__).parent / "runs"
+PROBLEMS = Path("out") / "study"
+PACKAGES = ("torch", "transformers", "trl", "trl-entropy")
+# What is kept of the log; what starts with `knobs/` only if it moved
+SERIES = (
+    "reward",
+    "entropy",
+    "frac_reward_zero_std",
+    "clip_ratio/high_mean",
+    "clip_ratio/low_mean",
+    "groups/all_correct",
+    "groups/all_wrong",
+    "staleness/updates",
+    "entropy_change/observed",
+    "entropy_change/predicted",
+    "entropy_change/predicted_positive",
+    "entropy_change/predicted_negative",
+    "rollout/groups_sampled",
+)
+SCORES = (
+    "avg@8",
+    "pass@8",
+    "maj@8",
+    "distinct_answers",
+    "distinct_1",
+    "distinct_2",
+    "self_bleu",
+    "response_entropy",
+    "prompt_entropy",
+    "ece_logprob",
+    "brier_logprob",
+    "ece_vote",
+)
+DIGITS = 5
+
+
+class Run(NamedTuple):
+    """One run: an arm with a seed."""
+
+    name: str
+    arm: Arm
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        return FOLDER / f"{self.name}-{self.seed}.json"
+
+
+def load(name: str, seed: int) -> dict | None:
+    """What is kept of a run; `None` if it was not run."""
+    path = FOLDER / f"{name}-{seed}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def train_all(runs: Iterable[Run], jobs: int) -> None:
+    """
+    Train the runs that are not kept yet, `jobs` at a time.
+
+    Raises `ValueError` for wrong flags before any run starts, and `RuntimeError` if runs fail, after the others.
+    """
+    from trl_entropy.grpo import prepare
+
+    runs = list(runs)
+    _take_over(run for run in runs if not run.path.is_file())
+    missing = [run for run in runs if not run.path.is_file()]
+    for run in {run.name: run for run in missing}.values():
+        prepare([*flags(run.arm, run.seed, str(PROBLEMS)), "--output_dir", "out"])
+    failures = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    context = multiprocessing.get_context("spawn")
+    with (
+        Progress(*columns, console=console) as progress,
+        ProcessPoolExecutor(jobs, context, _start_worker) as executor,
+    ):
+        bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(missing))
+        futures = {executor.submit(_keep, run): run for run in missing}
+        for future in as_completed(futures):
+            run = futures[future]
+            progress.advance(bar)
+            if (error := future.exception()) is not None:
+                failures[run] = error
+                console.print(f"{run.name}, seed {run.seed}: {error}")
+            elif not console.is_terminal:
+                console.print(f"{run.name}, seed {run.seed}: {future.result():.0f} s")
+    if failures:
+        lines = (f"{run.name}-{run.seed}: {''.join(traceback.format_exception(e))}" for run, e in failures.items())
+        raise RuntimeError("\n".join(lines))
+
+
+def _take_over(missing: Iterable[Run]) -> None:
+    """Keep under its name what has been trained with the same flags under another."""
+    kept = {tuple(run["flags"]): run for run in map(json.loads, (path.read_text() for path in FOLDER.glob("*.json")))}
+    for run in missing:
+        same = kept.get(tuple(flags(run.arm, run.seed, str(PROBLEMS))))
+        if same is not None and same["window"] == run.arm.window:
+            _write(run, {**same, "arm": run.name})
+
+
+def _write(run: Run, content: dict) -> None:
+    part = run.path.with_suffix(".part")
+    part.write_text(json.dumps(content, separators=(",", ":")) + "\n")
+    part.replace(run.path)
+
+
+def _start_worker() -> None:
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(1)  # a small model is fastest with one
+    logging.disable_progress_bar()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # killed: nobody waits for this run any more
+
+
+def _keep(run: Run) -> float:
+    """Train a run and write it; the seconds it took."""
+    start = time.perf_counter()
+    FOLDER.mkdir(exist_ok=True)
+    _write(run, train(run))
+    gc.collect()
+    return time.perf_counter() - start
+
+
+def train(run: Run) -> dict:
+    """Settings, versions, series, scores and seconds of a run."""
+    from transformers import PrinterCallback
+
+    from trl_entropy.grpo import build_trainer, fit, prepare
+
+    given = flags(run.arm, run.seed, str(PROBLEMS))
+    with tempfile.TemporaryDirectory() as folder:
+        job = prepare([*given, "--output_dir", folder, "--disable_tqdm", "true", "--live_view", "false"])
+        trainer = build_trainer(job)
+        trainer.remove_callback(PrinterCallback)
+        before = [_scores(0, job.pass_at_k.evaluate())] if job.pass_at_k is not None and run.arm.before else []
+        start = time.process_time()
+        fit(job, trainer)
+        seconds = time.process_time() - start
+    history = trainer.state.log_history
+    steps = [row for row in history if "entropy" in row]
+    scores = [_scores(row["step"], row) for row in history if "eval_pass@8" in row]
+    return {
+        "arm": run.name,
+        "seed": run.seed,
+        "flags": given,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "seconds": round(seconds, 1),
+        "window": run.arm.window,
+        "series": _series(steps, run.arm.window),
+        "scores": before + scores,
+    }
+
+
+def _scores(step: int, row: dict) -> dict:
+    kept = {name: row[f"eval_{name}"] for name in SCORES if row.get(f"eval_{name}") is not None}
+    return {"step": step, **{name: _short(value) for name, value in kept.items() if value == value}}
+
+
+def _series(steps: list[dict], window: int) -> dict[str, list]:
+    """Means over every `window` steps; `None` where nothing was logged."""
+    names = [name for name in SERIES if any(name in row for row in steps)]
+    names += [name for name in steps[0] if name.startswith("knobs/") and len({row.get(name) for row in steps}) > 1]
+    blocks = [steps[start : start + window] for start in range(0, len(steps), window)]
+    return {"step": [block[-1]["step"] for block in blocks]} | {
+        name: [_mean([row[name] for row in block if name in row]) for block in blocks] for name in names
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return _short(fmean(values)) if values else None
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

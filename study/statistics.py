@@ -1,0 +1,64 @@
+"""Effects with their intervals, and what they say about a claim."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from scipy.stats import ConstantInputWarning, spearmanr, t
+
+
+LEVEL = 0.95
+REPRODUCED, NOT_REPRODUCED, REVERSED = "reproduced", "not reproduced here", "reversed here"
+
+
+class Effect(NamedTuple):
+    """The mean over seeds with its 95 % interval by Student's t; an infinite one for a single seed."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __format__(self, form: str) -> str:
+        form = form or "+.2f"
+        return f"{self.mean:{form}} ({self.low:{form}} to {self.high:{form}})"
+
+
+def effect(values: Sequence[float]) -> Effect:
+    """Raises `ValueError` without values."""
+    if not values:
+        raise ValueError("an effect needs the values of one seed at least")
+    n, mean = len(values), fmean(values)
+    half = stdev(values) / math.sqrt(n) * float(t.ppf((1 + LEVEL) / 2, n - 1)) if n > 1 else math.inf
+    return Effect(mean, mean - half, mean + half, n)
+
+
+def verdict(found: Effect, sign: int, margin: float | None = None) -> str:
+    """
+    What an effect says about a claim.
+
+    Args:
+        found ([`Effect`]):
+            The effect.
+        sign (`int`):
+            1 if it is claimed to be above 0, -1 if below; 0 if nothing is claimed to change.
+        margin (`float`, *optional*):
+            With `sign=0`: how far from 0 the whole interval may reach.
+    """
+    if sign == 0:
+        return REPRODUCED if max(abs(found.low), abs(found.high)) <= margin else NOT_REPRODUCED
+    if sign * found.low > 0 and sign * found.high > 0:
+        return REPRODUCED
+    if sign * found.low < 0 and sign * found.high < 0:
+        return REVERSED
+    return NOT_REPRODUCED
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Spearman's; `None` if one of the two does not vary."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        found = float(spearmanr(x, y).statistic)
+    return None if math.isnan(found) else found

@@ -1,0 +1,100 @@
+"""Arms are flags that the package takes; a run is trained once and kept."""
+
+import json
+
+import pytest
+
+from study import language, problems, runs
+from study.arms import BASE, FIXED, SEEDS, TUNING, Arm, flags
+from study.runs import Run, train_all
+from trl_entropy.data.splits import held_out_problems, known_numbers
+from trl_entropy.grpo import parse
+
+
+ARMS = FIXED | TUNING | language.CPU_ARMS | language.GPU_ARMS
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_flags_of_an_arm_are_taken(name, tmp_path):
+    given = flags(ARMS[name], 1, "out/study")
+    if name.startswith("gpu_"):  # transformers refuses bf16 where there is no GPU
+        given += ["--bf16", "false", "--use_cpu", "true"]
+    if "--config" in given and "smollm2" in name:
+        given += ["--model_name_or_path", str(tmp_path)]
+    assert parse(given).training.seed == 1
+
+
+def test_kept_flags_are_those_of_the_arm():
+    for path in runs.FOLDER.glob("*.json"):
+        run = json.loads(path.read_text())
+        if run["arm"] in ARMS:
+            assert run["flags"] == flags(ARMS[run["arm"]], run["seed"], str(runs.PROBLEMS)), path.name
+
+
+def test_arm_changes_what_it_says_and_nothing_else():
+    base, other = (flags(arm, 1, "out") for arm in (Arm({}), Arm({"epsilon_high": 0.28})))
+    assert other == [*base[: 2 * len(BASE)], "--epsilon_high", "0.28", *base[2 * len(BASE) :]]
+
+
+def test_left_out_flag_and_seed_in_a_name():
+    given = flags(Arm({"subset_size": None, "dataset_name": "{folder}/kmeans_{seed}.jsonl"}), 3, "here")
+    assert "--subset_size" not in given
+    assert given[given.index("--dataset_name") + 1] == "here/kmeans_3.jsonl"
+
+
+def test_problems(tmp_path):
+    problems.write(tmp_path, [1, 2])
+    rows = {
+        path.stem: [json.loads(line)["number"] for line in path.read_text().splitlines()]
+        for path in tmp_path.glob("*.jsonl")
+    }
+    assert sorted(rows["all"]) == sorted(known_numbers())
+    assert not set(rows["all"]) & set(held_out_problems()["number"])
+    for seed in (1, 2):
+        assert len(set(rows[f"kmeans_{seed}"])) == len(set(rows[f"narrow_{seed}"])) == problems.NARROW
+        at = sorted(known_numbers()).index(rows[f"narrow_{seed}"][0])
+        assert rows[f"narrow_{seed}"] == sorted(known_numbers())[at : at + problems.NARROW]
+    assert rows["kmeans_1"] != rows["narrow_1"]
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A folder for runs, and an arm of four steps."""
+    monkeypatch.setattr(runs, "FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(runs, "PROBLEMS", tmp_path / "problems")
+    problems.write(tmp_path / "problems", SEEDS[:1])
+    return Arm({"max_steps": 4, "pass_at_k_every": 4}, 2)
+
+
+def test_run_is_kept(small):
+    run = Run("small", small, 1)
+    kept = runs.train(run)
+    assert kept["series"]["step"] == [2, 4]
+    assert len(kept["series"]["entropy"]) == 2
+    assert [row["step"] for row in kept["scores"]] == [0, 4]
+    assert 0 < kept["scores"][0]["avg@8"] < 1
+    again = runs.train(run)
+    assert {**kept, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_kept_runs_are_not_trained_again(small):
+    runs.FOLDER.mkdir()
+    run = Run("small", small, 1)
+    content = {"arm": "small", "flags": flags(small, 1, str(runs.PROBLEMS)), "window": 2, "kept": True}
+    run.path.write_text(json.dumps(content))
+    train_all([run], jobs=1)
+    assert runs.load("small", 1) == content
+
+
+def test_run_with_the_same_flags_is_taken_over(small):
+    runs.FOLDER.mkdir()
+    content = {"arm": "small", "flags": flags(small, 1, str(runs.PROBLEMS)), "window": 2}
+    Run("small", small, 1).path.write_text(json.dumps(content))
+    train_all([Run("other", small, 1)], jobs=1)
+    assert runs.load("other", 1) == {**content, "arm": "other"}
+
+
+def test_wrong_flag_ends_before_any_run(small):
+    with pytest.raises(ValueError, match="epsilon_hgih"):
+        train_all([Run("small", small, 1), Run("wrong", Arm({"epsilon_hgih": 1}), 1)], jobs=1)
+    assert not runs.FOLDER.exists()
