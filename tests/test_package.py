@@ -51,6 +51,8 @@ FLOORS = (
     ("cli", "__main__"),
 )
 FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
+# Files of the seam; an import among them goes to the left
+SEAM = ("error", "state", "head", "rollouts", "compaction", "facts", "checkpoints", "loss", "__init__")
 HEAVY = ("trl", "transformers")
 
 
@@ -83,6 +85,15 @@ def own_imports(path: Path, tree: ast.Module) -> set[str]:
 def upward_imports(path: Path, tree: ast.Module) -> set[str]:
     part = part_of(path)
     return {other for other in own_imports(path, tree) if other != part and FLOOR[other] > FLOOR[part]}
+
+
+def wrong_imports_of_the_seam(file: str, tree: ast.Module) -> set[str]:
+    """The files of the seam that one of them imports from the right of it."""
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            imported |= {node.module} if node.module else {alias.name for alias in node.names}
+    return {other for other in imported if SEAM.index(other) >= SEAM.index(file)}
 
 
 def private_names_of_others(tree: ast.Module, own: set[str]) -> set[str]:
@@ -157,6 +168,24 @@ def test_a_wrong_import_is_found(file, code, found):
     assert upward_imports(PACKAGE / file, ast.parse(code)) == found
 
 
+def test_imports_of_the_seam_go_down():
+    files = {path.stem: tree for path, tree in sources().items() if path.parent == PACKAGE / "_seam"}
+    assert files.keys() == set(SEAM)
+    assert {file: found for file, tree in files.items() if (found := wrong_imports_of_the_seam(file, tree))} == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "found"),
+    [
+        ("state", "from .error import SeamError\nfrom ..tokens import Tokens", set()),
+        ("state", "def f():\n    from .loss import LossSeam", {"loss"}),
+        ("facts", "from . import checkpoints, error", {"checkpoints"}),
+    ],
+)
+def test_a_wrong_import_of_the_seam_is_found(file, code, found):
+    assert wrong_imports_of_the_seam(file, ast.parse(code)) == found
+
+
 def test_lower_floors_load_neither_trl_nor_transformers():
     modules = [
         ".".join(("trl_entropy", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
@@ -179,14 +208,14 @@ def test_only_the_seam_names_private_attributes_of_trl():
     trees = sources()
     own = set().union(*(defined_names(tree) for tree in trees.values()))
     # what the seam overrides belongs to TRL: nobody else may name it
-    seam = trees[PACKAGE / "_seam.py"]
+    seam = ast.Module([tree for path, tree in trees.items() if part_of(path) == "_seam"], type_ignores=[])
     theirs = {node.name for node in ast.walk(seam) if isinstance(node, ast.FunctionDef)}
     theirs &= {name for base in importlib.import_module("trl").GRPOTrainer.__mro__ for name in vars(base)}
     assert "_compute_loss" in theirs
     found = {
         path.name: names
         for path, tree in trees.items()
-        if path.name != "_seam.py" and (names := private_names_of_others(tree, own - theirs))
+        if part_of(path) != "_seam" and (names := private_names_of_others(tree, own - theirs))
     }
     assert found == {}
     assert "_metrics" in private_names_of_others(seam, own - theirs)

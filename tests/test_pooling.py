@@ -4,8 +4,8 @@ import pytest
 import torch
 from toy import EntropyGiven, distance, flat, parameters, same
 
-from trl_entropy import EntropyGRPOConfig, _seam
-from trl_entropy._seam import LossSeam
+from trl_entropy import EntropyGRPOConfig
+from trl_entropy._seam import LossSeam, facts
 
 
 SGD = {"loss_type": "dapo", "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.3, "max_steps": 2}
@@ -67,8 +67,8 @@ def test_look_ahead_is_one_forward_for_each_micro_batch_and_only_for_rules_that_
 
 
 def test_completions_are_hashed_once(run, monkeypatch):
-    hashed, of = [], _seam._completions
-    monkeypatch.setattr(_seam, "_completions", lambda inputs: hashed.append(inputs) or of(inputs))
+    hashed, of = [], facts._completions
+    monkeypatch.setattr(facts, "_completions", lambda inputs: hashed.append(inputs) or of(inputs))
     trained(run, "four")  # two steps of four micro-batches, each looked at twice
     assert len(hashed) == 8
     trained(run, "four", token_weights={"sign": {}})

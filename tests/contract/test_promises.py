@@ -10,7 +10,8 @@ from toy import build_trainer, even_length
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer import grpo_trainer
 
-from trl_entropy._seam import _fused_temperature, set_temperature
+from trl_entropy._seam import set_temperature
+from trl_entropy._seam.state import _fused_temperature
 from trl_entropy.supported import family_of
 
 

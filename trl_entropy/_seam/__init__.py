@@ -1,0 +1,41 @@
+"""
+Floor 3: the seam into TRL, and the only folder that names a private attribute of TRL or transformers.
+
+`GRPOTrainer._compute_loss` runs the policy first and reads `inputs["advantages"]` after it. The seam lends it a batch
+whose advantages are decided at the moment they are read, from the log-probs and entropies of that very forward.
+`docs/architecture.md` lists what it relies on.
+"""
+
+from .checkpoints import last_checkpoint
+from .error import SeamError
+from .facts import LateAdvantages
+from .head import skip_lm_head_tokens, use_small_tiles
+from .loss import LossSeam
+from .state import (
+    log_means,
+    logged_entropy,
+    logged_signal,
+    lower_learning_rate,
+    rollout_ends,
+    set_entropy_coef,
+    set_logged_entropy,
+    set_temperature,
+)
+
+
+__all__ = [
+    "LateAdvantages",
+    "LossSeam",
+    "SeamError",
+    "last_checkpoint",
+    "log_means",
+    "logged_entropy",
+    "logged_signal",
+    "lower_learning_rate",
+    "rollout_ends",
+    "set_entropy_coef",
+    "set_logged_entropy",
+    "set_temperature",
+    "skip_lm_head_tokens",
+    "use_small_tiles",
+]

@@ -1,0 +1,75 @@
+"""The state that stands beside a checkpoint, and which checkpoints are whole."""
+
+import json
+import logging
+import os
+import shutil
+
+from safetensors import SafetensorError
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "entropy_control.json"
+
+
+class CheckpointSeam:
+    """Mixed in before a trainer of transformers: a state of its own stands in every checkpoint, written last."""
+
+    def control_state(self) -> dict:
+        """What has to stand beside a checkpoint."""
+        raise NotImplementedError
+
+    def load_control_state(self, state: dict, source: str) -> None:
+        """Continue from `control_state()`, read from the file `source`."""
+        raise NotImplementedError
+
+    def _save_checkpoint(self, model, trial):
+        folder = os.path.join(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors raise on a full disk
+            free = shutil.disk_usage(self.args.output_dir).free / 1e9
+            raise OSError(
+                f"{folder} could not be written ({error}); {free:.1f} GB are free. resume_from_checkpoint=true goes "
+                "on from the checkpoint before it, once there is room"
+            ) from error
+        self.accelerator.wait_for_everyone()  # the state file says that the checkpoint is whole
+        if self.args.should_save:
+            path = os.path.join(folder, STATE_FILE)
+            with open(f"{path}.part", "w") as file:
+                json.dump(self.control_state(), file, indent=2)
+            os.replace(f"{path}.part", path)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        path = os.path.join(checkpoint, STATE_FILE)
+        state = {"controllers": {}}
+        if os.path.exists(path):
+            with open(path) as file:
+                try:
+                    state = json.load(file)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{path} is damaged ({error}): resume from another checkpoint") from error
+        self.load_control_state(state, path)
+
+
+def last_checkpoint(output_dir: str) -> str | None:
+    """
+    The last checkpoint of a run that is whole, or `None` if no checkpoint has a state of ours.
+
+    One without it, after one with it, was not written to its end: the run was killed, or the disk was full.
+    """
+    prefix = f"{PREFIX_CHECKPOINT_DIR}-"
+    names = os.listdir(output_dir) if os.path.isdir(output_dir) else []
+    steps = sorted(int(name.removeprefix(prefix)) for name in names if name.removeprefix(prefix).isdecimal())
+    found = [os.path.join(output_dir, f"{prefix}{step}") for step in steps]
+    whole = [path for path in found if os.path.exists(os.path.join(path, STATE_FILE))]
+    if not whole:
+        return None
+    for path in found[found.index(whole[-1]) + 1 :]:
+        logger.warning("%s was not written to its end, and is passed over", path)
+    return whole[-1]

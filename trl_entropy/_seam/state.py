@@ -1,0 +1,133 @@
+"""The state of a running trainer: what it logs, its parameters, and what is set in it while it trains."""
+
+import torch
+from torch import Tensor
+from trl.trainer import grpo_trainer
+
+from .error import SeamError
+
+
+def log_means(trainer, means: dict[str, float]) -> None:
+    """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""
+    for name, value in means.items():
+        trainer._metrics["train"][name].append(value)
+
+
+def set_logged_entropy(trainer, value: float) -> None:
+    """Log this as TRL's `entropy` of the optimizer step that has just ended."""
+    steps = trainer.current_gradient_accumulation_steps
+    trainer._metrics["train"]["entropy"][-steps:] = [value] * steps
+
+
+def logged_signal(trainer, name: str) -> float | None:
+    """A signal of the optimizer step that has just ended, from what TRL logs; `None` if it logged none in it."""
+    if name == "entropy":
+        return logged_entropy(trainer)
+    if name == "reward" and not _crosses_rollout(trainer, trainer._step - 1):
+        return None  # TRL logs it where it generates
+    logged = trainer._metrics["train"].get(name, [])
+    logged = logged[-1:] if name == "reward" else logged[-trainer.current_gradient_accumulation_steps :]
+    if not logged:
+        raise SeamError(
+            f"TRL has logged no {name} for this optimizer step, so there is nothing to control: it depends on "
+            f"loss_type={getattr(trainer.args, 'loss_type', None)!r}, and on no callback before calling trainer.log"
+        )
+    return sum(logged) / len(logged)
+
+
+def logged_entropy(trainer) -> float | None:
+    """
+    The `entropy` (nats) that TRL logs for the optimizer step that has just ended, the same on every rank.
+
+    TRL takes the mean over tokens and ranks in each micro-batch, and the mean of those. `None` if no token was trained
+    on. Raises [`SeamError`] if TRL has logged none.
+    """
+    micro_batches = trainer._metrics["train"].get("entropy", [])[-trainer.current_gradient_accumulation_steps :]
+    if not micro_batches:
+        raise SeamError(
+            "TRL has logged no entropy for this optimizer step, so there is nothing to control: set "
+            "use_liger_kernel=False, and do not call trainer.log in a callback that comes before"
+        )
+    if trainer.mask_truncated_completions:
+        # of a micro-batch in which no completion ended TRL logs 0
+        micro_batches = [entropy for entropy in micro_batches if entropy != 0]
+    return sum(micro_batches) / len(micro_batches) if micro_batches else None
+
+
+def rollout_ends(trainer) -> bool:
+    """Whether the optimizer step that has just ended was the last of its rollout batch."""
+    return _crosses_rollout(trainer, trainer._step)
+
+
+def _crosses_rollout(trainer, micro_batch: int) -> bool:
+    """Whether a rollout batch begins at one of the last micro-batches up to this one, an optimizer step of them."""
+    size = trainer.args.steps_per_generation * trainer.args.num_iterations
+    return micro_batch // size > (micro_batch - trainer.current_gradient_accumulation_steps) // size
+
+
+def set_entropy_coef(trainer, value: float) -> None:
+    """Set TRL's entropy bonus, also in a run that began without one."""
+    trainer.entropy_coef = value
+    trainer._entropy_bonus_enabled = True
+
+
+def set_temperature(trainer, value: float) -> None:
+    """
+    Sample and score at another temperature from now on.
+
+    Raises [`SeamError`] if the place where TRL divides the logits by it cannot be found.
+    """
+    trainer.temperature = value
+    if trainer.use_vllm:
+        trainer.vllm_generation.temperature = value
+    else:
+        trainer.generation_config.temperature = trainer.generation_kwargs["temperature"] = value
+    if not hasattr(grpo_trainer, "add_fused_lm_head"):
+        return  # TRL < 1.15 divides the logits by trainer.temperature
+    for model in (trainer.model, trainer.ref_model):
+        if model is not None:
+            _fused_temperature(trainer.accelerator.unwrap_model(model)).cell_contents = value
+
+
+def _fused_temperature(model):
+    """The cell in which TRL's fused LM head keeps its temperature."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    forward = model.__dict__.get("_original_forward", model.forward)  # accelerate wraps it for mixed precision
+    while forward is not None:
+        function = getattr(forward, "__func__", forward)
+        if "temperature" in function.__code__.co_freevars:
+            return function.__closure__[function.__code__.co_freevars.index("temperature")]
+        forward = getattr(function, "__wrapped__", None)
+    raise SeamError(
+        "the temperature of TRL's fused LM head was not found, so completions would be scored at another temperature "
+        "than they were sampled at: drop the controller of temperature; this TRL version is not supported"
+    )
+
+
+def lower_learning_rate(optimizer, scheduler, factor: float) -> list[float]:
+    """Multiply the learning rate of all parameter groups, now and as scheduled; the new ones."""
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+    rates = [group["lr"] for group in optimizer.param_groups]
+    scheduler = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
+    if hasattr(scheduler, "base_lrs"):  # one that follows a metric has none, and goes on from the groups
+        scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+    scheduler._last_lr = rates  # what is logged for the next step
+    return rates
+
+
+def check_finite(model, step: int, accelerator) -> None:
+    """Raise `FloatingPointError` on all ranks if a parameter is not finite; sampling would fail without saying why."""
+    faults = torch.stack([~_shard(parameter).isfinite().all() for parameter in model.parameters()]).sum()
+    if accelerator.reduce(faults.to(accelerator.device), reduction="sum") > 0:
+        raise FloatingPointError(
+            f"the policy has parameters that are not finite after step {step}: resume from an earlier checkpoint "
+            "with a smaller learning_rate or max_grad_norm, or in bf16 instead of fp16"
+        )
+
+
+def _shard(parameter: Tensor) -> Tensor:
+    """What this rank holds of a parameter."""
+    parameter = getattr(parameter, "ds_tensor", parameter)  # DeepSpeed ZeRO-3
+    shard = parameter.to_local() if hasattr(parameter, "to_local") else parameter  # FSDP2
+    return shard.detach()
