@@ -13,16 +13,21 @@ def runs(arms: dict[str, Arm], seeds: list[int]) -> list[Run]:
     return [Run(name, arm, seed) for seed in seeds for name, arm in arms.items()]
 
 
-def main() -> None:
-    """Train, draw and write."""
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
-    parser.add_argument("--language-model", action="store_true", help="the arms on SmolLM2-135M-Instruct instead")
+    parser.add_argument("--language_model", action="store_true", help="the arms on SmolLM2-135M-Instruct instead")
     parser.add_argument("--gpu", action="store_true", help="those of them that are for a GPU")
-    parser.add_argument("--only-report", action="store_true", help="train nothing")
-    given = parser.parse_args()
+    parser.add_argument("--only_report", action="store_true", help="train nothing")
+    return parser
+
+
+def main() -> None:
+    """Train, draw and write."""
+    given = (flags := parser()).parse_args()
     if given.gpu and not given.language_model:
-        parser.error("--gpu is for --language-model: the embedded policy is fastest on a CPU core")
+        flags.error("--gpu is for --language_model: the embedded policy is fastest on a CPU core")
     if given.language_model and not given.only_report:
         arms, seeds = (language.GPU_ARMS, SEEDS) if given.gpu else (language.CPU_ARMS, language.SEEDS)
         train_all(runs(arms, seeds), given.jobs)

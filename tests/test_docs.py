@@ -14,6 +14,7 @@ from toy import build_trainer, even_length, sums_with_columns
 from trl import GRPOTrainer
 
 import trl_entropy
+from study import __main__ as study
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, cli
 from trl_entropy.catalogue import first_line
 from trl_entropy.config import SECTIONS, presets
@@ -170,6 +171,7 @@ def flags_of() -> dict[str, set[str]]:
             cli.main([*verb.split(), "--help"])
         found[verb] = set(re.findall(r"^  (?:-\w, )?--(\w+)", printed.getvalue(), re.M))
     found["grpo"].add("config")  # read by TRL's parser, which does not print it
+    found["study"] = set(re.findall(r"^  --(\w+)", study.parser().format_help(), re.M))
     for verb in ("compare", "plan"):  # hand on what they do not know
         found[verb] |= found["grpo"]
     return found
@@ -180,7 +182,7 @@ def named_flags(line: str) -> list[tuple[str, str]]:
     found = []
     for part in re.split(r"[|;&]|\s#\s", line):
         program = re.search(r"\b(accelerate|pip|pytest|git|torchrun|vllm-serve)\b", part)
-        verb = re.search(r"(?:trl-entropy|-m trl_entropy) (data [\w-]+|[\w-]+)", part)
+        verb = re.search(r"(?:(?:trl-entropy|-m trl_entropy) |-m (?=study))(data [\w-]+|[\w-]+)", part)
         start = verb.end() if verb else len(part) if program else 0
         flags = re.findall(r"(?<![\w-])--(\w+)", part[start:])
         found += [(verb[1] if verb else "grpo", flag) for flag in flags]

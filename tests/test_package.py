@@ -56,6 +56,18 @@ SEAM = ("error", "state", "head", "rollouts", "compaction", "facts", "checkpoint
 HEAVY = ("trl", "transformers")
 
 
+def floors_of(page: str) -> list[set[str]]:
+    """The floors that a page draws, from the lowest."""
+    lines = re.findall(r"^    (\d)  (.+)$", page, re.M)
+    return [set(re.findall(r"\w+(?=\.py|/)", line)) for _, line in sorted(lines)]
+
+
+def test_floors_of_the_page_are_the_real_ones():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    assert floors_of(page) == [set(names) for names in FLOORS]
+    assert floors_of(page.replace("  compact.py", "")) != [set(names) for names in FLOORS]
+
+
 def part_of(path: Path) -> str:
     """The entry of the table of floors that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
