@@ -118,8 +118,9 @@ def lower_learning_rate(optimizer, scheduler, factor: float) -> list[float]:
 
 def check_finite(model, step: int, accelerator) -> None:
     """Raise `FloatingPointError` on all ranks if a parameter is not finite; sampling would fail without saying why."""
-    faults = torch.stack([~_shard(parameter).isfinite().all() for parameter in model.parameters()]).sum()
-    if accelerator.reduce(faults.to(accelerator.device), reduction="sum") > 0:
+    finite = [_shard(parameter).isfinite().all() for parameter in model.parameters()]
+    faults = (~torch.stack([flag.to(accelerator.device) for flag in finite])).sum()  # a device_map has several devices
+    if accelerator.reduce(faults, reduction="sum") > 0:
         raise FloatingPointError(
             f"the policy has parameters that are not finite after step {step}: resume from an earlier checkpoint "
             "with a smaller learning_rate or max_grad_norm, or in bf16 instead of fp16"
