@@ -19,8 +19,11 @@ PAGE = Path(__file__).parent.parent / "docs" / "study.md"
 BLOCK = re.compile(r"(<!-- study: (\w+) -->\n).*?(<!-- end -->\n)", re.S)
 LEVEL = 0.6  # training reward that methods are compared at
 COLUMNS: dict[str, Metric] = {"reward": REWARD, "entropy": ENTROPY, "avg@8": AVG, "maj@8": MAJ, "pass@8": PASS}
+CLIPPED = {
+    "clipped low": of.at_end("clip_ratio/low_mean"),
+    "clipped high": of.at_end("clip_ratio/high_mean"),
+}
 ARMS = {
-    "collapse": ["grpo"],
     "clip_ranges": ["grpo", "clip_higher", "clip_lower", "clip_tighter", "clip_free"],
     "updates": ["updates_1", "updates_2", "grpo", "updates_16", "fresh"],
     "data": ["problems_16", "grpo", "problems_100", "kmeans_16", "narrow_16"],
@@ -80,11 +83,13 @@ def _cell(found: list[float], form: str = ".2f") -> str:
 
 
 def arms(section: str) -> list[str]:
-    """What the arms of a section end with."""
-    rows = [["arm", "seeds", *COLUMNS]]
+    """What the arms of a section end with; how many tokens were clipped where that is the question."""
+    clipped = CLIPPED if section in ("clip_ranges", "updates") else {}
+    rows = [["arm", "seeds", *COLUMNS, *clipped]]
     for arm in ARMS[section]:
-        runs = [seed for seed in SEEDS if load(arm, seed) is not None]
-        rows.append([f"`{arm}`", len(runs), *(_cell(values(arm, metric)) for metric in COLUMNS.values())])
+        cells = [_cell(values(arm, metric)) for metric in COLUMNS.values()]
+        cells += [_cell(values(arm, metric), ".2%") for metric in clipped.values()]
+        rows.append([f"`{arm}`", len(values(arm, ENTROPY)), *cells])
     return table(*rows)
 
 
@@ -102,12 +107,11 @@ def control() -> list[str]:
 def chance() -> list[str]:
     """Entropy under a reward by chance."""
     arms = ("chance_symmetric", "chance_low_only", "chance_tight_low_only", "chance_high_only", "chance_free")
-    low, high = of.at_end("clip_ratio/low_mean"), of.at_end("clip_ratio/high_mean")
-    rows = [["arm", "seeds", "entropy at the start", "at the end", "clipped low", "clipped high"]]
+    rows = [["arm", "seeds", "entropy at the start", "at the end", *CLIPPED]]
     for arm in arms:
         start = [run["series"]["entropy"][0] for seed in SEEDS if (run := load(arm, seed)) is not None]
         cells = (start, values(arm, ENTROPY))
-        shares = (_cell(values(arm, metric), ".2%") for metric in (low, high))
+        shares = (_cell(values(arm, metric), ".2%") for metric in CLIPPED.values())
         rows.append([f"`{arm}`", len(start), *map(_cell, cells), *shares])
     return table(*rows)
 
