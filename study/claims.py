@@ -326,6 +326,24 @@ CHANCE = [
         "chance_high_only",
         "chance_free",
     ),
+    Claim(
+        "Clip-low added to clip-high ends higher",
+        CLIP,
+        "entropy at the end, nats",
+        1,
+        ENTROPY,
+        "chance_symmetric",
+        "chance_high_only",
+    ),
+    Claim(
+        "Clip-high added to clip-low ends lower",
+        CLIP,
+        "entropy at the end, nats",
+        -1,
+        ENTROPY,
+        "chance_symmetric",
+        "chance_low_only",
+    ),
 ]
 LINK = [
     Claim(

@@ -94,7 +94,9 @@ def methods() -> Figure:
             x, y = (effect(values(f"tuned_{method}", of)) for of in (ENTROPY, metric))
             style = {"color": COLORS[place % 10], "marker": "os^"[place // 10], "capsize": 2, "lw": 1}
             axis.errorbar(x.mean, y.mean, y.high - y.mean, x.high - x.mean, **style)
-            axis.annotate(method, (x.mean, y.mean), xytext=(4, 4), textcoords="offset points", fontsize=8)
+            axis.annotate(
+                method, (x.mean, y.mean), xytext=(4, (4, -10)[place % 2]), textcoords="offset points", fontsize=8
+            )
         axis.set(xlabel="entropy at the end (nats per token)", ylabel=f"held-out {name}")
     return _finish(figure)
 
@@ -128,7 +130,7 @@ def chance() -> Figure:
 
 
 def dynamics() -> Figure:
-    """Predicted and observed change of entropy of the same tokens, all seeds."""
+    """Predicted and observed change of entropy of the same tokens, a color for each seed."""
     figure, axes = _axes(2)
     for axis, optimizer in zip(axes, ("sgd", "adam"), strict=True):
         for seed in SEEDS:
@@ -136,8 +138,9 @@ def dynamics() -> Figure:
             names = ("entropy_change/predicted", "entropy_change/observed", "staleness/updates")
             rows = zip(*(run["series"][name] for name in names), strict=True)
             points = [(p, o) for p, o, u in rows if None not in (p, o) and u == 1]
-            axis.plot(*zip(*points, strict=True), ".", ms=3, alpha=0.6, label=f"seed {seed}")
+            axis.plot(*zip(*points, strict=True), ".", ms=3, alpha=0.6)
         axis.set(title=optimizer, xlabel="predicted (nats per unit step)", ylabel="observed (nats)")
+        axis.locator_params(axis="x", nbins=5)
     return _finish(figure)
 
 

@@ -17,7 +17,7 @@ from .tuning import chosen, quality
 
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
 BLOCK = re.compile(r"(<!-- study: (\w+) -->\n).*?(<!-- end -->\n)", re.S)
-LEVEL = 0.6  # training reward that methods are compared at
+LEVEL = 0.7  # training reward that methods are compared at
 COLUMNS: dict[str, Metric] = {"reward": REWARD, "entropy": ENTROPY, "avg@8": AVG, "maj@8": MAJ, "pass@8": PASS}
 CLIPPED = {
     "clipped low": of.at_end("clip_ratio/low_mean"),
@@ -28,7 +28,7 @@ ARMS = {
     "updates": ["updates_1", "updates_2", "grpo", "updates_16", "fresh"],
     "data": ["problems_16", "grpo", "problems_100", "kmeans_16", "narrow_16"],
     "signs": ["grpo", "positive_only", "negative_only", "random_positive_clip"],
-    "methods": [f"tuned_{method}" for method in GRIDS],
+    "methods": ["grpo", *(f"tuned_{method}" for method in GRIDS)],
     "neighbours": [
         *("grpo", "sent", "erpo", "position", "perplexity", "perplexity_strong", "neg_to_pos", "dynamic_sampling"),
         *("problems_100", "prepo", "perplexity_window"),
@@ -65,7 +65,7 @@ def claims(section: str) -> list[str]:
         if claim.values:
             found = claim.effect
             rows.append([claim.text, claim.source, _measured(claim), f"{found}", found.n, bold(claim.verdict)])
-    return table(*rows)
+    return table(*rows) if len(rows) > 1 else ["Not run."]
 
 
 def _measured(claim: Claim) -> str:
@@ -86,11 +86,11 @@ def arms(section: str) -> list[str]:
     """What the arms of a section end with; how many tokens were clipped where that is the question."""
     clipped = CLIPPED if section in ("clip_ranges", "updates") else {}
     rows = [["arm", "seeds", *COLUMNS, *clipped]]
-    for arm in ARMS[section]:
+    for arm in filter(lambda arm: values(arm, ENTROPY), ARMS[section]):
         cells = [_cell(values(arm, metric)) for metric in COLUMNS.values()]
         cells += [_cell(values(arm, metric), ".2%") for metric in clipped.values()]
         rows.append([f"`{arm}`", len(values(arm, ENTROPY)), *cells])
-    return table(*rows)
+    return table(*rows) if len(rows) > 1 else ["Not run."]
 
 
 def control() -> list[str]:
@@ -192,7 +192,8 @@ def summary() -> list[str]:
     rows = [["section", REPRODUCED, NOT_REPRODUCED, REVERSED]]
     counts = {section: [c.verdict for c in found if c.values] for section, found in SECTIONS.items()}
     for section, verdicts in counts.items():
-        rows.append([section.replace("_", " "), *(verdicts.count(kind) for kind in rows[0][1:])])
+        if verdicts:
+            rows.append([section.replace("_", " "), *(verdicts.count(kind) for kind in rows[0][1:])])
     rows.append(["all", *(sum(verdicts.count(kind) for verdicts in counts.values()) for kind in rows[0][1:])])
     return table(*rows)
 

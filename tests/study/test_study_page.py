@@ -1,0 +1,91 @@
+"""The page's tables and the figures' numbers are those of the runs that are kept."""
+
+import json
+import re
+from statistics import fmean
+
+import matplotlib.pyplot as plt
+import pytest
+from PIL import Image
+
+from study import figures, language, runs, tables
+from study.arms import FIXED, GRIDS, SEEDS
+from study.claims import SECTIONS
+
+
+TEXT = tables.PAGE.read_text()
+every_figure = pytest.mark.parametrize("name", figures.FIGURES)
+
+
+@pytest.fixture
+def figure(name):
+    drawn = figures.FIGURES[name]()
+    yield drawn
+    plt.close(drawn)
+
+
+def test_tables_are_those_of_the_runs():
+    assert tables.updated(TEXT) == TEXT
+
+
+def test_every_table_has_its_place():
+    assert sorted(name for _, name, _ in tables.BLOCK.findall(TEXT)) == sorted(tables.TABLES)
+
+
+def test_another_run_would_be_seen(monkeypatch):
+    def other(name, seed, load=runs.load):
+        run = load(name, seed)
+        if run is not None and name == "grpo":
+            run["scores"][-1]["avg@8"] += 0.1
+        return run
+
+    for module in ("study.results", "study.tables"):
+        monkeypatch.setattr(f"{module}.load", other)
+    assert tables.updated(TEXT) != TEXT
+
+
+@every_figure
+def test_numbers_of_a_figure_are_those_of_the_runs(name, figure):
+    with Image.open(figures.FOLDER / f"{name}.png") as picture:
+        assert picture.info["Description"] == figures.fingerprint(figure)
+
+
+@every_figure
+def test_another_number_has_another_fingerprint(name, figure):
+    before = figures.fingerprint(figure)
+    line = next(line for axis in figure.axes for line in axis.lines)
+    x, y = line.get_data()
+    line.set_data(x, [*y[:-1], y[-1] + 0.01])
+    assert figures.fingerprint(figure) != before
+
+
+@pytest.mark.parametrize("name", ["collapse"])
+def test_a_line_is_the_mean_over_the_seeds(name, figure):
+    files = [json.loads((runs.FOLDER / f"grpo-{seed}.json").read_text()) for seed in SEEDS]
+    lines = {line.get_label(): line for axis in figure.axes for line in axis.lines}
+    entropy = lines["entropy (nats per token)"]
+    assert list(entropy.get_xdata()) == files[0]["series"]["step"]
+    for place, value in enumerate(entropy.get_ydata()):
+        assert value == pytest.approx(fmean(run["series"]["entropy"][place] for run in files), abs=1e-9)
+    pass_at_8 = lines["held-out pass@8"].get_ydata()
+    assert pass_at_8[-1] == pytest.approx(fmean(run["scores"][-1]["pass@8"] for run in files), abs=1e-9)
+
+
+def test_every_figure_stands_on_the_page():
+    assert set(re.findall(r"images/study/(\w+)\.png", TEXT)) == set(figures.FIGURES)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_claim_has_its_seeds(section):
+    found = {len(claim.values) for claim in SECTIONS[section]}
+    if section == "language_model":  # all of it, or "Not run."
+        assert found == {0} or min(found) >= len(language.SEEDS)
+    else:
+        assert min(found) >= len(SEEDS)
+
+
+def test_runs_are_those_of_the_arms():
+    known = {*FIXED, *(f"tuned_{method}" for method in GRIDS)}
+    known |= language.CPU_ARMS.keys() | language.GPU_ARMS.keys()
+    known |= {f"{method}.{place}" for method, grid in GRIDS.items() for place in range(len(grid))}
+    assert {path.stem.rsplit("-", 1)[0] for path in runs.FOLDER.glob("*.json")} <= known
