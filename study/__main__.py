@@ -6,6 +6,7 @@ from . import language
 from .arms import FIXED, SEEDS, TUNING, TUNING_SEEDS, Arm
 from .problems import write
 from .runs import PROBLEMS, Run, train_all
+from .tuning import chosen_arms
 
 
 def runs(arms: dict[str, Arm], seeds: list[int]) -> list[Run]:
@@ -28,20 +29,30 @@ def main() -> None:
     given = (flags := parser()).parse_args()
     if given.gpu and not given.language_model:
         flags.error("--gpu is for --language_model: the embedded policy is fastest on a CPU core")
-    if given.language_model and not given.only_report:
-        arms, seeds = (language.GPU_ARMS, SEEDS) if given.gpu else (language.CPU_ARMS, language.SEEDS)
-        train_all(runs(arms, seeds), given.jobs)
-    elif not given.only_report:
-        write(PROBLEMS, SEEDS)
-        train_all(runs(FIXED, SEEDS) + runs(TUNING, TUNING_SEEDS), given.jobs)
-        from .tuning import chosen_arms
-
-        train_all(runs(chosen_arms(), SEEDS), given.jobs)
+    if given.jobs < 1:
+        flags.error(f"--jobs must be at least 1, got {given.jobs}")
+    try:
+        train(given)
+    except ValueError as error:  # a flag of an arm, a file that is not there
+        flags.error(str(error))
     from .figures import draw_all
     from .tables import PAGE, updated
 
     draw_all()
     PAGE.write_text(updated(PAGE.read_text()))
+
+
+def train(given: argparse.Namespace) -> None:
+    """The runs that the flags name and that are not kept yet."""
+    if given.only_report:
+        return
+    if given.language_model:
+        arms, seeds = (language.GPU_ARMS, SEEDS) if given.gpu else (language.CPU_ARMS, language.SEEDS)
+        train_all(runs(arms, seeds), given.jobs)
+        return
+    write(PROBLEMS, SEEDS)
+    train_all(runs(FIXED, SEEDS) + runs(TUNING, TUNING_SEEDS), given.jobs)
+    train_all(runs(chosen_arms(), SEEDS), given.jobs)
 
 
 if __name__ == "__main__":

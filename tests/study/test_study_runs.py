@@ -1,10 +1,12 @@
 """Arms are flags that the package takes; a run is trained once and kept."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from study import language, problems, runs
+from study.__main__ import main
 from study.arms import BASE, FIXED, SEEDS, TUNING, Arm, flags
 from study.runs import Run, train_all
 from trl_entropy.data.splits import held_out_problems, known_numbers
@@ -98,3 +100,23 @@ def test_wrong_flag_ends_before_any_run(small):
     with pytest.raises(ValueError, match="epsilon_hgih"):
         train_all([Run("small", small, 1), Run("wrong", Arm({"epsilon_hgih": 1}), 1)], jobs=1)
     assert not runs.FOLDER.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--gpu"], "--gpu is for --language_model"),
+        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["--language_model"], "there is no file 'out/chain_sum/train.jsonl'"),
+    ],
+)
+def test_wrong_flags_end_before_any_run(small, given, message, monkeypatch, tmp_path, capsys):
+    config = Path(runs.__file__).parent.parent / "recipes" / "smollm2_sums_grpo.yaml"
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / config.name).write_text(config.read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["study", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
