@@ -70,7 +70,7 @@ def claims(section: str) -> list[str]:
 
 def _measured(claim: Claim) -> str:
     arms = f"`{claim.arm}`" if claim.against is None else f"`{claim.arm}` less `{claim.against}`"
-    return f"{claim.what}: {arms}"
+    return f"{claim.measure.name}: {arms}"
 
 
 def _cell(found: list[float], form: str = ".2f") -> str:
