@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from .arms import GRIDS, SEEDS
 from .claims import AVG, ENTROPY, PASS
-from .results import over_seeds, values
+from .results import over_seeds, predictions, values
 from .runs import load
 from .statistics import effect
 from .tables import ARMS
@@ -134,10 +134,7 @@ def dynamics() -> Figure:
     figure, axes = _axes(2)
     for axis, optimizer in zip(axes, ("sgd", "adam"), strict=True):
         for seed in SEEDS:
-            run = load(f"dynamics_{optimizer}", seed)
-            names = ("entropy_change/predicted", "entropy_change/observed", "staleness/updates")
-            rows = zip(*(run["series"][name] for name in names), strict=True)
-            points = [(p, o) for p, o, u in rows if None not in (p, o) and u == 1]
+            points = predictions(load(f"dynamics_{optimizer}", seed), updates=1)
             axis.plot(*zip(*points, strict=True), ".", ms=3, alpha=0.6)
         axis.set(title=optimizer, xlabel="predicted (nats per unit step)", ylabel="observed (nats)")
         axis.locator_params(axis="x", nbins=5)

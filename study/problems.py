@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_entropy.data import EMBEDDED_POLICY, held_out_problems
 from trl_entropy.data.diversity import choose_kmeans
-from trl_entropy.data.splits import even_completion, known_numbers, prompt_of
+from trl_entropy.data.splits import known_numbers, problem_of, prompt_of
 
 
 NARROW = 16
@@ -31,10 +31,7 @@ def write(folder: Path, seeds: list[int]) -> None:
 
 
 def _save(path: Path, numbers: list[int]) -> None:
-    rows = [
-        {"prompt": prompt_of(n), "solution": f"${n}$", "number": n, "solutions": [even_completion(n)]} for n in numbers
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(problem_of(number)) + "\n" for number in numbers))
 
 
 def _hidden_states(numbers: list[int]):

@@ -17,9 +17,14 @@ def at_end(name: str) -> Metric:
     return lambda run: _mean_of_last(_known(run["series"][name]))
 
 
+def at_start(name: str) -> Metric:
+    """The first value of a series."""
+    return lambda run: _known(run["series"][name])[0]
+
+
 def change(name: str) -> Metric:
     """The last fifth of a run less its first value."""
-    return lambda run: at_end(name)(run) - _known(run["series"][name])[0]
+    return lambda run: at_end(name)(run) - at_start(name)(run)
 
 
 def total(name: str) -> Metric:
@@ -49,13 +54,14 @@ def miss(target: float) -> Metric:
 
 def link(updates: int) -> Metric:
     """Pearson's correlation of predicted and observed change of entropy, so many updates after a rollout."""
+    return lambda run: correlation(*zip(*predictions(run, updates), strict=True))
 
-    def of(run: dict) -> float:
-        names = ("entropy_change/predicted", "entropy_change/observed", "staleness/updates")
-        rows = zip(*(run["series"][name] for name in names), strict=True)
-        return correlation(*zip(*((p, o) for p, o, u in rows if None not in (p, o) and u == updates), strict=True))
 
-    return of
+def predictions(run: dict, updates: int) -> list[tuple[float, float]]:
+    """Predicted and observed change of entropy of every step so many updates after a rollout."""
+    names = ("entropy_change/predicted", "entropy_change/observed", "staleness/updates")
+    rows = zip(*(run["series"][name] for name in names), strict=True)
+    return [(p, o) for p, o, u in rows if None not in (p, o) and u == updates]
 
 
 def at_reward(level: float, name: str) -> Metric:

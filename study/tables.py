@@ -7,7 +7,7 @@ from statistics import fmean, median
 
 from . import language
 from . import results as of
-from .arms import GRIDS, SEEDS
+from .arms import GRIDS
 from .claims import AVG, ENTROPY, MAJ, PASS, REWARD, SECTIONS, Claim
 from .results import Metric, differences, values
 from .runs import FOLDER, load
@@ -35,6 +35,8 @@ ARMS = {
     ],
     "language_model": list(language.CPU_ARMS),
 }
+# Of the neighbours: `grpo` is among the tuned ones, and the others train on other problems
+APART = ("grpo", "problems_100", "prepo", "perplexity_window")
 CONTROL = [
     *(
         f"entropic_{law}_{target}_{name}"
@@ -109,7 +111,7 @@ def chance() -> list[str]:
     arms = ("chance_symmetric", "chance_low_only", "chance_tight_low_only", "chance_high_only", "chance_free")
     rows = [["arm", "seeds", "entropy at the start", "at the end", *CLIPPED]]
     for arm in arms:
-        start = [run["series"]["entropy"][0] for seed in SEEDS if (run := load(arm, seed)) is not None]
+        start = values(arm, of.at_start("entropy"))
         cells = (start, values(arm, ENTROPY))
         shares = (_cell(values(arm, metric), ".2%") for metric in CLIPPED.values())
         rows.append([f"`{arm}`", len(start), *map(_cell, cells), *shares])
@@ -181,10 +183,6 @@ def choice() -> list[str]:
             ]
         )
     return table(*rows)
-
-
-# `grpo` is among the tuned ones; the last three train on other problems
-APART = ("grpo", "problems_100", "prepo", "perplexity_window")
 
 
 def summary() -> list[str]:

@@ -53,10 +53,11 @@ def _shuffled_numbers() -> list[int]:
 
 
 def _problems(numbers: list[int]) -> Dataset:
-    return Dataset.from_list([_problem(number) for number in numbers])
+    return Dataset.from_list([problem_of(number) for number in numbers])
 
 
-def _problem(number: int) -> dict:
+def problem_of(number: int) -> dict:
+    """The row of a number."""
     # `number` and `solutions` are for rollout rules: something to sort by, and what the policy might have written
     columns = {"number": number, "solutions": [even_completion(number)]}
     return {"prompt": prompt_of(number), "solution": f"${number}$", **columns}
