@@ -124,9 +124,10 @@ def draw(
                 do_sample=False,
                 return_dict_in_generate=True,
             )
-            if _can_be_shared(read.past_key_values):
-                read.past_key_values.batch_select_indices(of_row)
-                cache = {"past_key_values": read.past_key_values}
+            name = "cache" if "cache" in read else "past_key_values"  # its name before transformers 5.24
+            if _can_be_shared(read[name]):
+                read[name].batch_select_indices(of_row)
+                cache = {name: read[name]}
         drawn = model.generate(
             ids[of_row],
             attention_mask=mask[of_row],
