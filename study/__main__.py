@@ -3,10 +3,10 @@
 import argparse
 
 from . import language
-from .arms import FIXED, SEEDS, TUNING, TUNING_SEEDS, Arm
+from .arms import FIXED, SEEDS, TUNING_SEEDS, Arm
 from .problems import write
 from .runs import PROBLEMS, Run, train_all
-from .tuning import chosen_arms
+from .tuning import chosen_arms, constant_arms, rate_arms
 
 
 def runs(arms: dict[str, Arm], seeds: list[int]) -> list[Run]:
@@ -51,7 +51,8 @@ def train(given: argparse.Namespace) -> None:
         train_all(runs(arms, seeds), given.jobs)
         return
     write(PROBLEMS, SEEDS)
-    train_all(runs(FIXED, SEEDS) + runs(TUNING, TUNING_SEEDS), given.jobs)
+    train_all(runs(FIXED, SEEDS) + runs(constant_arms(), TUNING_SEEDS), given.jobs)
+    train_all(runs(rate_arms(), TUNING_SEEDS), given.jobs)
     train_all(runs(chosen_arms(), SEEDS), given.jobs)
 
 

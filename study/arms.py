@@ -91,12 +91,14 @@ OFF = 1e6  # of epsilon_high
 
 COLLAPSE = {"grpo": Arm({})}
 
-CLIP_RANGES = {
-    "clip_higher": Arm({"epsilon_high": 0.28}),
-    "clip_lower": Arm({"epsilon": 0.28, "epsilon_high": 0.2}),
-    "clip_tighter": Arm({"epsilon": 0.12, "epsilon_high": 0.2}),
-    "clip_free": Arm({"epsilon": 1.0, "epsilon_high": OFF}),
+RANGES = {
+    "clip_higher": {"epsilon_high": 0.28},
+    "clip_lower": {"epsilon": 0.28, "epsilon_high": 0.2},
+    "clip_tighter": {"epsilon": 0.12, "epsilon_high": 0.2},
+    "clip_free": {"epsilon": 1.0, "epsilon_high": OFF},
 }
+CLIP_RANGES = {name: Arm(flags) for name, flags in RANGES.items()}
+CLIP_RANGES_16 = {f"{name}_16": Arm({**geometry(16), **flags}, 40) for name, flags in RANGES.items()}
 UPDATES = {
     "updates_1": Arm(geometry(1), 5),
     "updates_2": Arm(geometry(2), 5),
@@ -114,6 +116,7 @@ SIGNS = {
     "negative_only": Arm({"positive_advantage_coef": 0.0}),
     "random_positive_clip": Arm({"token_weights": {"random_positive_clip": {"share": 0.1}}}),
 }
+LAMBDAS = {f"lambda_{value:g}": Arm({"positive_advantage_coef": value}) for value in (0.25, 0.5, 0.75)}
 ENTROPIC = {
     f"entropic_{law}_{target:g}_{name}": Arm({**entropic(target, ki), **flags})
     for name, flags in (("off_policy", {}), ("on_policy", FRESH))
@@ -166,14 +169,13 @@ NEIGHBOURS = {
     "dynamic_sampling": Arm({"rollout_rules": {"dynamic_sampling": {}}}),
 }
 
-# By method: the three settings that it may choose from. A method without a constant of its own chooses its rate.
-RATES = (1.25e-4, 2.5e-4, 5e-4)
+# By method: the constants that it may choose from, at the rate that all arms share; then its rate, at that constant
 GRIDS = {
-    "grpo": [{"learning_rate": rate} for rate in RATES],
+    "grpo": [{}],
     "clip_higher": [{"epsilon_high": value} for value in (0.28, 0.5, 1.0)],
     "fixed_lambda": [{"positive_advantage_coef": value} for value in (0.25, 0.5, 0.75)],
-    "stage": [{"entropy_control": "stage", "learning_rate": rate} for rate in RATES],
-    "epoch": [{"entropy_control": "epoch", "learning_rate": rate} for rate in RATES],
+    "stage": [{"entropy_control": "stage"}],
+    "epoch": [{"entropy_control": "epoch"}],
     "entropy_guided": [{"entropy_control": "entropy_guided", "entropy_target": target} for target in (0.2, 0.35, 0.5)],
     "skywork": [skywork(step, high) for step, high in ((1e-4, 5e-3), (5e-3, 0.1), (2e-2, 0.5))],
     "entropy_coef": [{"entropy_coef": value} for value in (0.02, 0.05, 0.1)],
@@ -187,18 +189,46 @@ GRIDS = {
     "high_entropy": [{"token_weights": {"high_entropy": {"fraction": share}}} for share in (0.2, 0.5, 0.8)],
     "repo_r": [{"advantage_bonuses": {"repo_r": {"zeta": zeta}}} for zeta in (0.03, 0.1, 0.3)],
 }
-TUNING = {
-    f"{method}.{place}": Arm({**flags, "pass_at_k_every": 200})
+RATES = {"quarter": 6.25e-5, "half": 1.25e-4, "shared": 2.5e-4, "double": 5e-4}
+
+
+def tuned(method: str, place: int, rate: str) -> Arm:
+    """A method at one of its settings, evaluated along the way."""
+    return Arm({**GRIDS[method][place], "learning_rate": RATES[rate]})
+
+
+def trial(method: str, place: int, rate: str) -> str:
+    """The name of a run that tries a setting."""
+    return f"{method}.{place}.{rate}"
+
+
+def _evaluated_at_the_end(arm: Arm) -> Arm:
+    return arm._replace(flags={**arm.flags, "pass_at_k_every": BASE["max_steps"]})
+
+
+TRIALS = {
+    trial(method, place, rate): _evaluated_at_the_end(tuned(method, place, rate))
     for method, grid in GRIDS.items()
-    for place, flags in enumerate(grid)
+    for place in range(len(grid))
+    for rate in RATES
 }
 
-FIXED = COLLAPSE | CLIP_RANGES | UPDATES | DATA | SIGNS | RANDOM_REWARD | DYNAMICS | ENTROPIC | NEIGHBOURS
+LEARNING_RATES = {f"grpo_{rate}": tuned("grpo", 0, rate) for rate in ("half", "quarter")}
 
-
-def tuned(method: str, place: int) -> Arm:
-    """A method at one of its settings, evaluated along the way."""
-    return Arm(GRIDS[method][place])
+FIXED = (
+    COLLAPSE
+    | CLIP_RANGES
+    | CLIP_RANGES_16
+    | UPDATES
+    | DATA
+    | SIGNS
+    | LAMBDAS
+    | LEARNING_RATES
+    | RANDOM_REWARD
+    | DYNAMICS
+    | ENTROPIC
+    | NEIGHBOURS
+)
 
 
 def flags(arm: Arm, seed: int, folder: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
+from . import language
 from . import results as of
+from .arms import Arm
 from .results import Metric, differences, values
 from .statistics import Effect, effect, verdict
 
@@ -34,6 +36,7 @@ FINAL_ENTROPY = Measure("entropy at the end, nats", ENTROPY)
 FINAL_REWARD = Measure("reward at the end", REWARD)
 ACCURACY = Measure("avg@8", AVG)
 COVERAGE = Measure("pass@8", PASS)
+BOTH = Measure("mean of avg@8 and pass@8", lambda run: (AVG(run) + PASS(run)) / 2)  # what was tuned for
 
 
 class Claim(NamedTuple):
@@ -55,6 +58,8 @@ class Claim(NamedTuple):
             Of each seed, the number of this arm is subtracted.
         margin (`float`, *optional*):
             With `sign=0`: how near.
+        theirs (`str`, *optional*):
+            What the paper measured, on its models and with its scores.
     """
 
     text: str
@@ -64,6 +69,7 @@ class Claim(NamedTuple):
     arm: str
     against: str | None = None
     margin: float | None = None
+    theirs: str = ""
 
     @property
     def values(self) -> list[float]:
@@ -80,18 +86,39 @@ class Claim(NamedTuple):
         return verdict(self.effect, self.sign, self.margin)
 
 
+RANKS_ALIKE = Claim(
+    "Entropy and N-gram diversity rank alike along training",
+    PAR,
+    1,
+    Measure("Spearman", of.ranks("response_entropy", "distinct_2")),
+    "grpo",
+    theirs="0.88",
+)
 COLLAPSE = [
     Claim(
-        "Plain GRPO loses its entropy", PAR, -1, Measure("entropy, end less start, nats", of.change("entropy")), "grpo"
+        "Plain GRPO loses its entropy",
+        PAR,
+        -1,
+        Measure("entropy, end less start, nats", of.change("entropy")),
+        "grpo",
+        theirs="0.118 less 0.366",
     ),
     Claim("while it learns", PAR, 1, Measure("training reward, end less start", of.change("reward")), "grpo"),
-    Claim("Held-out accuracy rises", PAR, 1, Measure("avg@8, end less start", of.gain("avg@8")), "grpo"),
+    Claim(
+        "Held-out accuracy rises",
+        PAR,
+        1,
+        Measure("avg@8, end less start", of.gain("avg@8")),
+        "grpo",
+        theirs="44.1 less 20.4, avg@64",
+    ),
     Claim(
         "pass@k falls below that before training",
         "widely held",
         -1,
         Measure("pass@8, end less start", of.gain("pass@8")),
         "grpo",
+        theirs="74.4 less 68.4, pass@64, in PAR",
     ),
     Claim(
         "Answers become alike: fewer different ones",
@@ -101,13 +128,7 @@ COLLAPSE = [
         "grpo",
     ),
     Claim("N-gram diversity falls", PAR, -1, Measure("distinct 2-grams, share", of.gain("distinct_2")), "grpo"),
-    Claim(
-        "Entropy and N-gram diversity rank alike along training",
-        PAR,
-        1,
-        Measure("Spearman", of.ranks("response_entropy", "distinct_2")),
-        "grpo",
-    ),
+    RANKS_ALIKE,
     Claim("Self-BLEU rises", PAR, 1, Measure("Self-BLEU", of.gain("self_bleu")), "grpo"),
     Claim(
         "Confidence is calibrated worse, by log-probability",
@@ -124,20 +145,38 @@ COLLAPSE = [
         1,
         Measure("share less 0.5", lambda run: ZERO(run) - 0.5),
         "grpo",
+        theirs="above 0.5",
     ),
 ]
 CLIP_RANGES = [
-    Claim("Clip-Higher keeps more entropy", PAR, 1, FINAL_ENTROPY, "clip_higher", "grpo"),
-    Claim("Clip-Lower (0.28) keeps less", PAR, -1, FINAL_ENTROPY, "clip_lower", "grpo"),
-    Claim("Clip-Tighter (0.12) keeps more", PAR, 1, FINAL_ENTROPY, "clip_tighter", "grpo"),
-    Claim("Clip-Free keeps more", PAR, 1, FINAL_ENTROPY, "clip_free", "grpo"),
-    Claim("and is at least as accurate", PAR, 1, ACCURACY, "clip_free", "grpo"),
+    Claim(
+        "Clip-Higher keeps more entropy",
+        PAR,
+        1,
+        FINAL_ENTROPY,
+        "clip_higher",
+        "grpo",
+        theirs="0.539 less 0.118",
+    ),
+    Claim("Clip-Lower (0.28) keeps less", PAR, -1, FINAL_ENTROPY, "clip_lower", "grpo", theirs="the lowest"),
+    Claim("Clip-Tighter (0.12) keeps more", PAR, 1, FINAL_ENTROPY, "clip_tighter", "grpo", theirs="higher"),
+    Claim("Clip-Free keeps more", PAR, 1, FINAL_ENTROPY, "clip_free", "grpo", theirs="the second highest"),
+    Claim("and is at least as accurate", PAR, 1, ACCURACY, "clip_free", "grpo", theirs="the second best"),
 ]
+CLIP_RANGES_16 = [claim._replace(arm=f"{claim.arm}_16", against="updates_16", theirs="") for claim in CLIP_RANGES]
 UPDATES = [
     Claim("16 updates for a rollout lose more entropy than one", PAR, -1, FINAL_ENTROPY, "updates_16", "updates_1"),
-    Claim("4 lose more than one", PAR, -1, FINAL_ENTROPY, "grpo", "updates_1"),
-    Claim("They raise the training reward", PAR, 1, FINAL_REWARD, "grpo", "updates_1"),
-    Claim("and lower pass@k", PAR, -1, COVERAGE, "grpo", "updates_1"),
+    Claim(
+        "Several updates for a rollout lose more entropy than one",
+        PAR,
+        -1,
+        FINAL_ENTROPY,
+        "grpo",
+        "updates_1",
+        theirs="with 2: 0.023 less 0.118",
+    ),
+    Claim("They raise the training reward", PAR, 1, FINAL_REWARD, "grpo", "updates_1", theirs="higher"),
+    Claim("and lower pass@k", PAR, -1, COVERAGE, "grpo", "updates_1", theirs="lower"),
     Claim(
         "Stale rollouts lose more entropy than fresh ones, at as many updates",
         "ours",
@@ -149,8 +188,25 @@ UPDATES = [
 ]
 DATA = [
     Claim("16 problems lose more entropy than 100", PAR, -1, FINAL_ENTROPY, "problems_16", "problems_100"),
-    Claim("A subset is as accurate as all problems: 32 of 100", PAR, 0, ACCURACY, "grpo", "problems_100", NEAR),
-    Claim("16 by K-means end with less entropy than 16 at random", PAR, -1, FINAL_ENTROPY, "kmeans_16", "problems_16"),
+    Claim(
+        "A subset is as accurate as all problems: 32 of 100",
+        PAR,
+        0,
+        ACCURACY,
+        "grpo",
+        "problems_100",
+        NEAR,
+        theirs="616 of 17,000: alike",
+    ),
+    Claim(
+        "16 by K-means end with less entropy than 16 at random",
+        PAR,
+        -1,
+        FINAL_ENTROPY,
+        "kmeans_16",
+        "problems_16",
+        theirs="lower",
+    ),
     Claim(
         "16 neighbours, the least diverse ones, end with less than 16 at random",
         "ours",
@@ -161,10 +217,34 @@ DATA = [
     ),
 ]
 SIGNS = [
-    Claim("Positive advantages alone: less entropy", PAR, -1, FINAL_ENTROPY, "positive_only", "grpo"),
-    Claim("Negative advantages alone: more entropy", PAR, 1, FINAL_ENTROPY, "negative_only", "grpo"),
-    Claim("Both: lower accuracy than plain GRPO, positive ones alone", PAR, -1, ACCURACY, "positive_only", "grpo"),
-    Claim("and negative ones alone", PAR, -1, ACCURACY, "negative_only", "grpo"),
+    Claim(
+        "Positive advantages alone: less entropy",
+        PAR,
+        -1,
+        FINAL_ENTROPY,
+        "positive_only",
+        "grpo",
+        theirs="0.015 less 0.118",
+    ),
+    Claim(
+        "Negative advantages alone: more entropy",
+        PAR,
+        1,
+        FINAL_ENTROPY,
+        "negative_only",
+        "grpo",
+        theirs="0.884 less 0.118",
+    ),
+    Claim(
+        "Both: lower accuracy than plain GRPO, positive ones alone",
+        PAR,
+        -1,
+        ACCURACY,
+        "positive_only",
+        "grpo",
+        theirs="42.3 less 44.1",
+    ),
+    Claim("and negative ones alone", PAR, -1, ACCURACY, "negative_only", "grpo", theirs="42.7 less 44.1"),
     Claim(
         "A random tenth of the positive tokens left out: more accurate",
         PAR,
@@ -172,6 +252,7 @@ SIGNS = [
         ACCURACY,
         "random_positive_clip",
         "grpo",
+        theirs="44.9 less 44.1",
     ),
     Claim(
         "To first order, positive tokens lower entropy",
@@ -188,24 +269,69 @@ SIGNS = [
         "grpo",
     ),
 ]
-METHODS = [
+LAMBDAS = [
     Claim(
-        "Entropy-guided reweighting is more accurate than GRPO", PAR, 1, ACCURACY, "tuned_entropy_guided", "tuned_grpo"
+        "Half of the weight on positive advantages keeps more entropy", "ours", 1, FINAL_ENTROPY, "lambda_0.5", "grpo"
     ),
-    Claim("So is the stage schedule", PAR, 1, ACCURACY, "tuned_stage", "tuned_grpo"),
-    Claim("and the epoch schedule", PAR, 1, ACCURACY, "tuned_epoch", "tuned_grpo"),
-    Claim("Entropy-guided beats both schedules: stage", PAR, 1, ACCURACY, "tuned_entropy_guided", "tuned_stage"),
-    Claim("epoch", PAR, 1, ACCURACY, "tuned_entropy_guided", "tuned_epoch"),
-    Claim("and Clip-Higher", PAR, 1, ACCURACY, "tuned_entropy_guided", "tuned_clip_higher"),
-    Claim("and Skywork's controller", PAR, 1, ACCURACY, "tuned_entropy_guided", "tuned_skywork"),
-    Claim("It keeps more entropy than GRPO", PAR, 1, FINAL_ENTROPY, "tuned_entropy_guided", "tuned_grpo"),
+    Claim("at the same accuracy", "ours", 0, ACCURACY, "lambda_0.5", "grpo", NEAR),
+]
+RATES = [
+    Claim("A quarter of the learning rate keeps more entropy", "ours", 1, FINAL_ENTROPY, "grpo_quarter", "grpo"),
+    Claim("and more pass@8", "ours", 1, COVERAGE, "grpo_quarter", "grpo"),
+    Claim("at less accuracy for as many steps", "ours", -1, ACCURACY, "grpo_quarter", "grpo"),
+    Claim("Half of it keeps more entropy", "ours", 1, FINAL_ENTROPY, "grpo_half", "grpo"),
+    Claim("and more pass@8", "ours", 1, COVERAGE, "grpo_half", "grpo"),
+    Claim("at less accuracy", "ours", -1, ACCURACY, "grpo_half", "grpo"),
+]
+
+
+def _scores(kind: str, measure: Measure) -> list[Claim]:
+    """What the paper says of the scores of its method and the others."""
+    claims = [
+        ("Entropy-guided reweighting scores more than GRPO", "entropy_guided", "grpo", "45.66 less 44.12"),
+        ("So does the stage schedule", "stage", "grpo", "44.85 less 44.12"),
+        ("and the epoch schedule", "epoch", "grpo", "45.05 less 44.12"),
+        ("Entropy-guided beats both schedules: stage", "entropy_guided", "stage", "45.66 less 44.85"),
+        ("epoch", "entropy_guided", "epoch", "45.66 less 45.05"),
+        ("and Clip-Higher", "entropy_guided", "clip_higher", "45.66 less 43.96"),
+        ("and Skywork's controller", "entropy_guided", "skywork", "45.66 less 45.35"),
+    ]
+    return [
+        Claim(text, PAR, 1, measure, f"{kind}_{arm}", f"{kind}_{against}", theirs=theirs)
+        for text, arm, against, theirs in claims
+    ]
+
+
+METHODS_SHARED = [
+    *_scores("shared", ACCURACY),
+    Claim(
+        "Entropy-guided keeps more entropy than GRPO",
+        PAR,
+        1,
+        FINAL_ENTROPY,
+        "shared_entropy_guided",
+        "shared_grpo",
+        theirs="0.187 less 0.118",
+    ),
     Claim(
         "A controlled bonus keeps pass@k",
         "[Skywork-OR1](https://huggingface.co/papers/2505.22312)",
         1,
         COVERAGE,
-        "tuned_skywork",
-        "tuned_grpo",
+        "shared_skywork",
+        "shared_grpo",
+        theirs="73.75 less 74.39, in PAR",
+    ),
+]
+METHODS = [
+    *_scores("tuned", BOTH),
+    Claim(
+        "Entropy-guided scores more than GRPO at the rate that it chose itself",
+        PAR,
+        1,
+        BOTH,
+        "tuned_entropy_guided",
+        "grpo_half",
     ),
 ]
 CONTROL = [
@@ -262,12 +388,12 @@ LINK = [
         Measure("Pearson", of.link(1)),
         "dynamics_sgd",
     ),
-    Claim("and with Adam", PAR, 1, Measure("Pearson", of.link(1)), "dynamics_adam"),
+    Claim("and with Adam", PAR, 1, Measure("Pearson", of.link(1)), "dynamics_adam", theirs="weak"),
     Claim("more weakly than with SGD", PAR, -1, Measure("Pearson", of.link(1)), "dynamics_adam", "dynamics_sgd"),
 ]
 NEIGHBOURS = [
     Claim("SENT keeps more entropy than GRPO", SENT, 1, FINAL_ENTROPY, "sent", "grpo"),
-    Claim("and is more accurate", SENT, 1, ACCURACY, "sent", "grpo"),
+    Claim("and is more accurate", SENT, 1, ACCURACY, "sent", "grpo", theirs="44.0 less 34.9"),
     Claim(
         "PREPO has fewer groups without advantage than random problems",
         PREPO,
@@ -277,7 +403,16 @@ NEIGHBOURS = [
         "problems_100",
     ),
     Claim("and keeps more entropy", PREPO, 1, FINAL_ENTROPY, "prepo", "problems_100"),
-    Claim("at the same accuracy", PREPO, 0, ACCURACY, "prepo", "problems_100", NEAR),
+    Claim(
+        "at the same accuracy",
+        PREPO,
+        0,
+        ACCURACY,
+        "prepo",
+        "problems_100",
+        NEAR,
+        theirs="39.6 and 39.5, with 0.6 of the rollouts",
+    ),
     Claim(
         "Its weights slow the fall of entropy that its window leaves",
         PREPO,
@@ -287,7 +422,15 @@ NEIGHBOURS = [
         "perplexity_window",
     ),
     Claim("ERPO is more accurate than GRPO", ERPO, 1, ACCURACY, "erpo", "grpo"),
-    Claim("Late positions weighted up: more accurate", EXCHANGE, 1, ACCURACY, "position", "grpo"),
+    Claim(
+        "Late positions weighted up: more accurate",
+        EXCHANGE,
+        1,
+        ACCURACY,
+        "position",
+        "grpo",
+        theirs="about 26 less 24",
+    ),
     Claim(
         "Low perplexity weighted up: more accurate, with the released constants",
         EXCHANGE,
@@ -295,33 +438,52 @@ NEIGHBOURS = [
         ACCURACY,
         "perplexity",
         "grpo",
+        theirs="about 26 less 24",
     ),
     Claim("and with twenty times the constant", EXCHANGE, 1, ACCURACY, "perplexity_strong", "grpo"),
     Claim("Negatives first, then both: more accurate", DISSECTING, 1, ACCURACY, "neg_to_pos", "grpo"),
 ]
 
-LANGUAGE_MODEL = [
-    claim._replace(arm=f"smollm2_{claim.arm}", against=claim.against and f"smollm2_{claim.against}")
-    for claim in (
-        *COLLAPSE[:5],
-        *COLLAPSE[7:9],
-        *(claim for claim in UPDATES if claim.arm == "grpo" and claim.against == "updates_1"),
-        *SIGNS[:4],
-        METHODS[0]._replace(arm="entropy_guided", against="grpo"),
-        METHODS[7]._replace(arm="entropy_guided", against="grpo"),
-    )
+
+def _on(arms: dict[str, Arm]) -> list[Claim]:
+    """Those of the claims above whose arms the language model has too; it is evaluated twice, which ranks nothing."""
+    names = {name.partition("smollm2_")[2]: name for name in arms} | {None: None}
+    found = []
+    for claim in (*COLLAPSE, *CLIP_RANGES, *UPDATES, *SIGNS, *METHODS_SHARED):
+        arm, against = (name and name.removeprefix("shared_") for name in (claim.arm, claim.against))
+        if arm in names and against in names and claim is not RANKS_ALIKE:
+            found.append(claim._replace(arm=names[arm], against=names[against], theirs=""))
+    return found
+
+
+LANGUAGE_MODEL = _on(language.CPU_ARMS)
+LANGUAGE_MODEL_GPU = [
+    *_on(language.GPU_ARMS),
+    Claim(
+        "16 problems lose more entropy than 400",
+        PAR,
+        -1,
+        FINAL_ENTROPY,
+        "gpu_smollm2_problems_16",
+        "gpu_smollm2_grpo",
+    ),
 ]
 
 SECTIONS: dict[str, list[Claim]] = {
     "collapse": COLLAPSE,
     "clip_ranges": CLIP_RANGES,
+    "clip_ranges_16": CLIP_RANGES_16,
     "updates": UPDATES,
     "data": DATA,
     "signs": SIGNS,
+    "lambdas": LAMBDAS,
+    "rates": RATES,
+    "methods_shared": METHODS_SHARED,
     "methods": METHODS,
     "control": CONTROL,
     "chance": CHANCE,
     "dynamics": LINK,
     "neighbours": NEIGHBOURS,
     "language_model": LANGUAGE_MODEL,
+    "language_model_gpu": LANGUAGE_MODEL_GPU,
 }

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 
@@ -10,16 +11,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from .arms import GRIDS, SEEDS
-from .claims import AVG, ENTROPY, PASS
-from .results import over_seeds, predictions, values
+from .arms import GRIDS, LAMBDAS, LEARNING_RATES, RATES, SEEDS, TUNING_SEEDS, trial
+from .claims import AVG, ENTROPY, MAJ, PASS, REWARD
+from .results import differences, over_seeds, predictions, values
 from .runs import load
 from .statistics import effect
-from .tables import ARMS
+from .tables import ARMS, NEIGHBOURS
+from .tuning import chosen
 
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images" / "study"
 COLORS = plt.get_cmap("tab10").colors
+SCORES = {"entropy (nats per token)": ENTROPY, "held-out avg@8": AVG, "held-out pass@8": PASS}
 
 
 def band(
@@ -32,12 +35,12 @@ def band(
     axis.fill_between(x, [e.low for e in effects], [e.high for e in effects], color=line.get_color(), alpha=0.15, lw=0)
 
 
-def _finish(figure: Figure) -> Figure:
+def _finish(figure: Figure, **legend) -> Figure:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(frameon=False, fontsize=8)
+            axis.legend(frameon=False, fontsize=8, **legend)
     return figure
 
 
@@ -63,11 +66,12 @@ def collapse() -> Figure:
 
 def factors() -> Figure:
     """Entropy by clip range, by updates for each rollout, and by problems."""
-    figure, axes = _axes(3)
-    for axis, section in zip(axes, ("clip_ranges", "updates", "data"), strict=True):
+    figure, axes = _axes(4)
+    titles = {"clip_ranges": "4 updates", "clip_ranges_16": "16 updates", "updates": None, "data": None}
+    for axis, (section, title) in zip(axes, titles.items(), strict=True):
         for arm in ARMS[section]:
             band(axis, arm, "entropy", share=True)
-        axis.set(xlabel="share of the run", ylabel="entropy (nats per token)", ylim=(0, None))
+        axis.set(xlabel="share of the run", ylabel="entropy (nats per token)", ylim=(0, None), title=title)
     return _finish(figure)
 
 
@@ -86,18 +90,82 @@ def signs() -> Figure:
     return _finish(figure)
 
 
+def lambdas() -> Figure:
+    """What a run ends with, by the weight of its positive advantages."""
+    figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    weights = [0, *(float(arm.removeprefix("lambda_")) for arm in LAMBDAS), 1]
+    names = {"entropy (nats per token)": ENTROPY, "training reward": REWARD, "held-out avg@8": AVG, "pass@8": PASS}
+    for name, metric in names.items():
+        found = [effect(values(arm, metric)) for arm in ARMS["lambdas"]]
+        half = [e.high - e.mean for e in found]
+        axis.errorbar(weights, [e.mean for e in found], half, label=name, capsize=2, marker="o", ms=3)
+    axis.set(xlabel="positive_advantage_coef", ylim=(0, 1))
+    return _finish(figure, bbox_to_anchor=(1.02, 0.5), loc="center left")
+
+
 def methods() -> Figure:
-    """Entropy at the end against held-out scores, by method."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
-    for axis, metric, name in zip(axes, (AVG, PASS), ("avg@8", "pass@8"), strict=True):
-        for place, method in enumerate(GRIDS):
-            x, y = (effect(values(f"tuned_{method}", of)) for of in (ENTROPY, metric))
-            style = {"color": COLORS[place % 10], "marker": "os^"[place // 10], "capsize": 2, "lw": 1}
-            axis.errorbar(x.mean, y.mean, y.high - y.mean, x.high - x.mean, **style)
-            axis.annotate(
-                method, (x.mean, y.mean), xytext=(4, (4, -10)[place % 2]), textcoords="offset points", fontsize=8
-            )
-        axis.set(xlabel="entropy at the end (nats per token)", ylabel=f"held-out {name}")
+    """What each method ends with at one rate, and plain GRPO at smaller ones, by entropy."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 5), layout="constrained", sharey=True)
+    arms = [f"shared_{method}" for method in GRIDS] + [*LEARNING_RATES]
+    arms.sort(key=lambda arm: fmean(values(arm, ENTROPY)))
+    for axis, (name, metric) in zip(axes, SCORES.items(), strict=True):
+        plain = effect(values("shared_grpo", metric))
+        axis.axvspan(plain.low, plain.high, color=COLORS[0], alpha=0.1, lw=0)
+        for place, arm in enumerate(arms):
+            found = effect(values(arm, metric))
+            color = COLORS[0] if "grpo" in arm else "gray"
+            axis.errorbar(found.mean, place, xerr=found.high - found.mean, fmt="o", color=color, capsize=2, ms=4)
+        axis.set(xlabel=name)
+    axes[0].set_yticks(range(len(arms)), [arm.removeprefix("shared_") for arm in arms])
+    return _finish(figure)
+
+
+def frontier() -> Figure:
+    """Accuracy against pass@8 of every method by its learning rate, over the tuning seeds; the largest breaks most."""
+    figure, axis = plt.subplots(figsize=(7, 4.4), layout="constrained")
+    for rate in list(RATES)[:-1]:
+        names = [trial(method, chosen(method), rate) for method in GRIDS]
+        x, y = ([fmean(values(name, metric, TUNING_SEEDS)) for name in names] for metric in (AVG, PASS))
+        (line,) = axis.plot(x, y, ".", ms=7, alpha=0.6, label=f"learning rate {RATES[rate]:g}")
+        place = list(GRIDS).index("grpo")
+        axis.plot(x[place], y[place], "*", ms=14, color=line.get_color(), markeredgecolor="black")
+    axis.plot([], [], "*", ms=10, color="white", markeredgecolor="black", label="plain GRPO")
+    axis.set(xlabel="held-out avg@8", ylabel="held-out pass@8")
+    return _finish(figure)
+
+
+def neighbours() -> Figure:
+    """What each neighbour has more or less than its baseline, of the same seeds."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained", sharey=True)
+    pairs = [(arm, base) for base, others in NEIGHBOURS.items() for arm in others]
+    for axis, (name, metric) in zip(axes, SCORES.items(), strict=True):
+        for place, (arm, base) in enumerate(pairs):
+            found = effect(differences(arm, base, metric))
+            axis.errorbar(found.mean, place, xerr=found.high - found.mean, fmt="o", color=COLORS[0], capsize=2)
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set(xlabel=f"{name}, difference")
+    axes[0].set_yticks(range(len(pairs)), [f"{arm} less {base}" for arm, base in pairs])
+    axes[0].invert_yaxis()
+    return _finish(figure)
+
+
+def language_model() -> Figure:
+    """Entropy, reward and held-out scores of the language model."""
+    figure, axes = _axes(3)
+    arms = ARMS["language_model"]
+    for arm in arms:
+        for axis, name in zip(axes, ("entropy", "reward"), strict=False):
+            band(axis, arm, name, share=True, label=arm.removeprefix("smollm2_"))
+    for shift, (name, metric) in zip(
+        (-0.15, 0, 0.15), (("avg@8", AVG), ("maj@8", MAJ), ("pass@8", PASS)), strict=True
+    ):
+        found = [effect(values(arm, metric)) for arm in arms]
+        places = [place + shift for place in range(len(arms))]
+        axes[2].errorbar(places, [e.mean for e in found], [e.high - e.mean for e in found], fmt="o", label=name, ms=4)
+    axes[2].set_xticks(range(len(arms)), [arm.removeprefix("smollm2_") for arm in arms], rotation=25, fontsize=8)
+    axes[0].set(xlabel="share of the run", ylabel="entropy (nats per token)", ylim=(0, None))
+    axes[1].set(xlabel="share of the run", ylabel="training reward", ylim=(0, None))
+    axes[2].set(ylabel="held-out score", ylim=(0, 1))
     return _finish(figure)
 
 
@@ -141,7 +209,8 @@ def dynamics() -> Figure:
     return _finish(figure)
 
 
-FIGURES = {f.__name__: f for f in (collapse, factors, signs, methods, control, chance, dynamics)}
+_DRAWN = (collapse, factors, signs, lambdas, methods, frontier, control, chance, dynamics, neighbours, language_model)
+FIGURES = {draw.__name__: draw for draw in _DRAWN}
 
 
 def fingerprint(figure: Figure) -> str:

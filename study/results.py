@@ -1,6 +1,6 @@
 """Numbers of one run, and of an arm over its seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import correlation, fmean
 
 from .arms import SEEDS
@@ -92,6 +92,13 @@ def differences(arm: str, against: str, metric: Metric, seeds: tuple[int, ...] =
     pairs = [(load(arm, seed), load(against, seed)) for seed in seeds]
     found = [(metric(a), metric(b)) for a, b in pairs if a is not None and b is not None]
     return [a - b for a, b in found if a is not None and b is not None]
+
+
+def ranks_over(arms: Sequence[str], x: Metric, y: Metric, seeds: tuple[int, ...] = SEEDS) -> list[float]:
+    """Spearman's correlation of two numbers over the arms, of every seed that all of them have."""
+    rows = ([load(arm, seed) for arm in arms] for seed in seeds)
+    complete = [runs for runs in rows if None not in runs]
+    return [rank_correlation([x(run) for run in runs], [y(run) for run in runs]) for runs in complete]
 
 
 def over_seeds(arm: str, name: str, of: str = "series") -> tuple[list[int], list[Effect]]:

@@ -69,6 +69,15 @@ class Run(NamedTuple):
     def path(self) -> Path:
         return FOLDER / f"{self.name}-{self.seed}.json"
 
+    @property
+    def flags(self) -> list[str]:
+        return flags(self.arm, self.seed, str(PROBLEMS))
+
+    @property
+    def is_kept(self) -> bool:
+        kept = load(self.name, self.seed)
+        return kept is not None and (kept["flags"], kept["window"]) == (self.flags, self.arm.window)
+
 
 def load(name: str, seed: int) -> dict | None:
     """What is kept of a run; `None` if it was not run."""
@@ -78,17 +87,17 @@ def load(name: str, seed: int) -> dict | None:
 
 def train_all(runs: Iterable[Run], jobs: int) -> None:
     """
-    Train the runs that are not kept yet, `jobs` at a time.
+    Train the runs that are not kept yet, or with other flags, `jobs` at a time.
 
     Raises `ValueError` for wrong flags before any run starts, and `RuntimeError` if runs fail, after the others.
     """
     from trl_entropy.grpo import prepare
 
     runs = list(runs)
-    _take_over(run for run in runs if not run.path.is_file())
-    missing = [run for run in runs if not run.path.is_file()]
+    _take_over(run for run in runs if not run.is_kept)
+    missing = [run for run in runs if not run.is_kept]
     for run in {run.name: run for run in missing}.values():
-        prepare([*flags(run.arm, run.seed, str(PROBLEMS)), "--output_dir", "out"])
+        prepare([*run.flags, "--output_dir", "out"])
     failures = {}
     columns = (
         TextColumn("{task.description}"),
@@ -122,7 +131,7 @@ def _take_over(missing: Iterable[Run]) -> None:
     """Keep under its name what has been trained with the same flags under another."""
     kept = {tuple(run["flags"]): run for run in map(json.loads, (path.read_text() for path in FOLDER.glob("*.json")))}
     for run in missing:
-        same = kept.get(tuple(flags(run.arm, run.seed, str(PROBLEMS))))
+        same = kept.get(tuple(run.flags))
         if same is not None and same["window"] == run.arm.window:
             _write(run, {**same, "arm": run.name})
 
@@ -162,7 +171,7 @@ def train(run: Run) -> dict:
 
     from trl_entropy.grpo import build_trainer, fit, prepare
 
-    given = flags(run.arm, run.seed, str(PROBLEMS))
+    given = run.flags
     with tempfile.TemporaryDirectory() as folder:
         job = prepare([*given, "--output_dir", folder, "--disable_tqdm", "true", "--live_view", "false"])
         trainer = build_trainer(job)

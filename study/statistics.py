@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from scipy.stats import ConstantInputWarning, spearmanr, t
+from scipy.stats import ConstantInputWarning, false_discovery_control, spearmanr, t
 
 
 LEVEL = 0.95
@@ -33,6 +33,24 @@ def effect(values: Sequence[float]) -> Effect:
     n, mean = len(values), fmean(values)
     half = stdev(values) / math.sqrt(n) * float(t.ppf((1 + LEVEL) / 2, n - 1)) if n > 1 else math.inf
     return Effect(mean, mean - half, mean + half, n)
+
+
+def p_value(values: Sequence[float]) -> float:
+    """Of a mean of 0, by the two-sided t test that the interval of [`effect`] goes with; 1 for a single seed."""
+    n, mean = len(values), fmean(values)
+    if n == 1 or mean == 0:
+        return 1.0
+    error = stdev(values) / math.sqrt(n)
+    return 2 * float(t.sf(abs(mean) / error, n - 1)) if error > 0 else 0.0
+
+
+def kept_together(p_values: Sequence[float]) -> list[bool]:
+    """
+    Which effects stand if the share of false ones among those that stand is to be at most 5 %.
+
+    Reference: Controlling the false discovery rate (https://doi.org/10.1111/j.2517-6161.1995.tb02031.x)
+    """
+    return [bool(p <= 1 - LEVEL) for p in false_discovery_control(p_values)]
 
 
 def verdict(found: Effect, sign: int, margin: float | None = None) -> str:

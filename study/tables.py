@@ -3,40 +3,57 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
 from . import language
 from . import results as of
-from .arms import GRIDS
+from .arms import FIXED, GRIDS, LEARNING_RATES, RATES, TUNING_SEEDS, trial
 from .claims import AVG, ENTROPY, MAJ, PASS, REWARD, SECTIONS, Claim
 from .results import Metric, differences, values
 from .runs import FOLDER, load
-from .statistics import NOT_REPRODUCED, REPRODUCED, REVERSED, effect
-from .tuning import chosen, quality
+from .statistics import NOT_REPRODUCED, REPRODUCED, REVERSED, effect, kept_together, p_value
+from .tuning import chosen, chosen_rate, quality
 
 
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
 BLOCK = re.compile(r"(<!-- study: (\w+) -->\n).*?(<!-- end -->\n)", re.S)
 LEVEL = 0.7  # training reward that methods are compared at
+
 COLUMNS: dict[str, Metric] = {"reward": REWARD, "entropy": ENTROPY, "avg@8": AVG, "maj@8": MAJ, "pass@8": PASS}
 CLIPPED = {
     "clipped low": of.at_end("clip_ratio/low_mean"),
     "clipped high": of.at_end("clip_ratio/high_mean"),
 }
+# By baseline: PREPO and its window choose from all problems
+NEIGHBOURS = {
+    "grpo": ("sent", "erpo", "position", "perplexity", "perplexity_strong", "neg_to_pos", "dynamic_sampling"),
+    "problems_100": ("prepo", "perplexity_window"),
+}
 ARMS = {
     "clip_ranges": ["grpo", "clip_higher", "clip_lower", "clip_tighter", "clip_free"],
+    "clip_ranges_16": ["updates_16", "clip_higher_16", "clip_lower_16", "clip_tighter_16", "clip_free_16"],
     "updates": ["updates_1", "updates_2", "grpo", "updates_16", "fresh"],
     "data": ["problems_16", "grpo", "problems_100", "kmeans_16", "narrow_16"],
     "signs": ["grpo", "positive_only", "negative_only", "random_positive_clip"],
-    "methods": ["grpo", *(f"tuned_{method}" for method in GRIDS)],
-    "neighbours": [
-        *("grpo", "sent", "erpo", "position", "perplexity", "perplexity_strong", "neg_to_pos", "dynamic_sampling"),
-        *("problems_100", "prepo", "perplexity_window"),
-    ],
+    "lambdas": ["negative_only", "lambda_0.25", "lambda_0.5", "lambda_0.75", "grpo"],
+    "rates": ["grpo", *LEARNING_RATES],
+    "methods": [f"tuned_{method}" for method in GRIDS],
+    "methods_shared": [f"shared_{method}" for method in GRIDS],
+    "neighbours": [arm for base, others in NEIGHBOURS.items() for arm in (base, *others)],
     "language_model": list(language.CPU_ARMS),
+    "language_model_gpu": list(language.GPU_ARMS),
 }
-# Of the neighbours: `grpo` is among the tuned ones, and the others train on other problems
-APART = ("grpo", "problems_100", "prepo", "perplexity_window")
+# Scores that the entropy of the responses is ranked with, and what the papers found
+RANKED = {
+    "distinct_2": "0.88, N-gram diversity",
+    "distinct_answers": "",
+    "self_bleu": "",
+    "avg@8": "0.42 (AIME24), 0.63 (IF-Eval), -0.89 (LiveCodeBench)",
+    "pass@8": "",
+    "ece_logprob": "",
+    "ece_vote": "",
+    "prompt_entropy": "",
+}
 CONTROL = [
     *(
         f"entropic_{law}_{target}_{name}"
@@ -63,10 +80,13 @@ def bold(verdict: str) -> str:
 def claims(section: str) -> list[str]:
     """The claims of a section with their effects and verdicts."""
     rows = [["claim", "of", "measured", "effect (95 % interval)", "seeds", "verdict"]]
+    known = any(claim.theirs for claim in SECTIONS[section])
+    rows[0] += ["theirs"] * known
     for claim in SECTIONS[section]:
         if claim.values:
             found = claim.effect
-            rows.append([claim.text, claim.source, _measured(claim), f"{found}", found.n, bold(claim.verdict)])
+            row = [claim.text, claim.source, _measured(claim), f"{found}", found.n, bold(claim.verdict)]
+            rows.append(row + [claim.theirs] * known)
     return table(*rows) if len(rows) > 1 else ["Not run."]
 
 
@@ -86,7 +106,7 @@ def _cell(found: list[float], form: str = ".2f") -> str:
 
 def arms(section: str) -> list[str]:
     """What the arms of a section end with; how many tokens were clipped where that is the question."""
-    clipped = CLIPPED if section in ("clip_ranges", "updates") else {}
+    clipped = CLIPPED if section in ("clip_ranges", "clip_ranges_16", "updates") else {}
     rows = [["arm", "seeds", *COLUMNS, *clipped]]
     for arm in filter(lambda arm: values(arm, ENTROPY), ARMS[section]):
         cells = [_cell(values(arm, metric)) for metric in COLUMNS.values()]
@@ -118,13 +138,31 @@ def chance() -> list[str]:
     return table(*rows)
 
 
+def correlations() -> list[str]:
+    """Spearman's of entropy with the other scores: along the runs of plain GRPO, and over the arms at their end."""
+    arms = [name for name, arm in FIXED.items() if {**arm.base, **arm.flags}["pass_at_k_every"]]
+    rows = [
+        ["entropy of the responses with", "along training, `grpo`", f"over {len(arms)} arms, at the end", "theirs"]
+    ]
+    for name, theirs in RANKED.items():
+        along = values("grpo", of.ranks("response_entropy", name))
+        over = of.ranks_over(arms, of.score("response_entropy"), of.score(name))
+        rows.append([name, f"{effect(along)}", f"{effect(over)}", theirs])
+    return table(*rows)
+
+
 def grids() -> list[str]:
-    """The settings that each method chose from."""
-    rows = [["method", "settings", "mean of avg@8 and pass@8", "chosen"]]
+    """The constants that each method chose from, then the rates; what it chose is bold."""
+    rows = [["method", f"constant: score at {RATES['shared']:g}", *(f"at {rate:g}" for rate in RATES.values())]]
     for method, grid in GRIDS.items():
-        found = [f"{quality(method, place):.3f}" for place in range(len(grid))]
+        at, best = chosen(method), chosen_rate(method)
         settings = [_setting(flags, grid) for flags in grid]
-        rows.append([f"`{method}`", ", ".join(settings), ", ".join(found), settings[chosen(method)]])
+        scores = [f"{setting}: {quality(method, place):.3f}" for place, setting in enumerate(settings) if setting]
+        if scores:
+            scores[at] = f"**{scores[at]}**"
+        rates = [f"{quality(method, at, rate):.3f}" for rate in RATES]
+        cells = [f"**{found}**" if rate == best else found for rate, found in zip(RATES, rates, strict=True)]
+        rows.append([f"`{method}`", ", ".join(scores) or "-", *cells])
     return table(*rows)
 
 
@@ -143,43 +181,37 @@ def _leaves(flags: dict, before: str = "") -> list[tuple[str, object]]:
     return found
 
 
+def cost(method: str) -> float:
+    """Seconds of the processor by those of plain GRPO, in the trials at the smallest rate: all in one process."""
+    ours, plain = (
+        values(trial(name, chosen(name), "quarter"), lambda run: run["seconds"], TUNING_SEEDS)
+        for name in (method, "grpo")
+    )
+    return fmean(ours) / fmean(plain)
+
+
 def choice() -> list[str]:
-    """All methods: at the end, at one training reward, and what they cost."""
-    base = median(values("tuned_grpo", lambda run: run["seconds"]))
+    """All methods at one rate, and plain GRPO at smaller ones: at the end, and at one training reward."""
     rows = [
         [
-            "method",
-            "seeds",
-            "entropy",
-            "avg@8",
-            "pass@8",
-            "less GRPO: avg@8",
-            "less GRPO: pass@8",
-            f"reward {LEVEL} reached",
-            "there avg@8",
-            "there pass@8",
-            "time, GRPO = 1",
+            *("method", "seeds", "entropy", "avg@8", "pass@8", "less GRPO: avg@8", "less GRPO: pass@8"),
+            *(f"reward {LEVEL} reached", "there avg@8", "there pass@8", "time, GRPO = 1"),
         ]
     ]
-    methods = [f"tuned_{method}" for method in GRIDS] + [arm for arm in ARMS["neighbours"] if arm not in APART]
-    for arm in sorted(methods, key=lambda arm: -fmean(values(arm, PASS) or [0])):
+    methods = [f"shared_{method}" for method in GRIDS] + [*LEARNING_RATES, *NEIGHBOURS["grpo"]]
+    for arm in sorted(methods, key=lambda arm: -fmean(values(arm, PASS))):
         n = len(values(arm, AVG))
-        if n == 0:
-            continue
         at = [values(arm, of.at_reward(LEVEL, name)) for name in ("avg@8", "pass@8")]
-        less = [
-            "-" if arm == "tuned_grpo" else f"{effect(differences(arm, 'tuned_grpo', metric))}"
-            for metric in (AVG, PASS)
-        ]
+        less = (f"{effect(differences(arm, 'shared_grpo', metric))}" for metric in (AVG, PASS))
         rows.append(
             [
-                f"`{arm.removeprefix('tuned_')}`" + ("" if arm.startswith("tuned_") else " (not tuned)"),
+                f"`{arm.removeprefix('shared_')}`" + (" (not tuned)" if arm in NEIGHBOURS["grpo"] else ""),
                 n,
                 *(_cell(values(arm, metric)) for metric in (ENTROPY, AVG, PASS)),
-                *less,
+                *(("-", "-") if arm == "shared_grpo" else less),
                 f"{len(at[0])} of {n}",
                 *map(_cell, at),
-                f"{median(values(arm, lambda run: run['seconds'])) / base:.2f}",
+                f"{cost(method):.2f}" if (method := arm.removeprefix("shared_")) in GRIDS else "-",
             ]
         )
     return table(*rows)
@@ -196,9 +228,21 @@ def summary() -> list[str]:
     return table(*rows)
 
 
+def together() -> list[str]:
+    """How many of the verdicts stand if all claims are tried at once."""
+    tried = [claim for found in SECTIONS.values() for claim in found if claim.values and claim.sign != 0]
+    stand = kept_together([p_value(claim.values) for claim in tried])
+    decided = [kept for claim, kept in zip(tried, stand, strict=True) if claim.verdict != NOT_REPRODUCED]
+    return [
+        f"Of {len(tried)} claims of a change, {len(decided)} were reproduced or reversed; {sum(decided)} of them "
+        "stand if at most one in twenty of those that do may be false (Benjamini-Hochberg over all claims)."
+    ]
+
+
 def machine() -> list[str]:
-    """How many runs there are, and of which versions."""
+    """How many different runs there are, and of which versions."""
     runs = [load(*path.stem.rsplit("-", 1)) for path in sorted(FOLDER.glob("*.json"))]
+    runs = list({tuple(run["flags"]): run for run in runs}.values())  # some are kept under two names
     versions = sorted({", ".join(f"{name} {value}" for name, value in run["versions"].items()) for run in runs})
     hours = sum(run["seconds"] for run in runs) / 3600
     return [f"{len(runs)} runs, {hours:.1f} hours of one core in all; {'; '.join(versions)}."]
@@ -207,11 +251,13 @@ def machine() -> list[str]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{f"claims_{section}": lambda section=section: claims(section) for section in SECTIONS},
     **{f"arms_{section}": lambda section=section: arms(section) for section in ARMS},
+    "correlations": correlations,
     "control": control,
     "chance": chance,
     "grids": grids,
     "choice": choice,
     "summary": summary,
+    "together": together,
     "machine": machine,
 }
 

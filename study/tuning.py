@@ -1,22 +1,44 @@
-"""Which of its three settings each method gets: the same rule, seeds and budget for all."""
+"""Which setting each method gets: the same rule, seeds and budget for all."""
 
+from collections.abc import Iterable
 from statistics import fmean
 
-from .arms import GRIDS, TUNING_SEEDS, Arm, tuned
+from .arms import GRIDS, RATES, TRIALS, TUNING_SEEDS, Arm, trial, tuned
 from .results import score, values
 
 
-def quality(method: str, place: int) -> float:
+def quality(method: str, place: int, rate: str = "shared") -> float:
     """Mean of held-out avg@8 and pass@8 at the end, over the tuning seeds."""
-    name = f"{method}.{place}"
+    name = trial(method, place, rate)
     return fmean(fmean(values(name, score(metric), TUNING_SEEDS)) for metric in ("avg@8", "pass@8"))
 
 
 def chosen(method: str) -> int:
-    """The place of the best setting in the method's grid."""
+    """The place of the best constant in the method's grid, at the rate that all arms share."""
     return max(range(len(GRIDS[method])), key=lambda place: quality(method, place))
 
 
+def chosen_rate(method: str) -> str:
+    """The name of the best rate, at that constant."""
+    return max(RATES, key=lambda rate: quality(method, chosen(method), rate))
+
+
+def constant_arms() -> dict[str, Arm]:
+    """Every method at each of its constants, at the rate that all arms share."""
+    return _trials((method, place, "shared") for method, grid in GRIDS.items() for place in range(len(grid)))
+
+
+def rate_arms() -> dict[str, Arm]:
+    """Every method at the constant that it chose, at each rate."""
+    return _trials((method, chosen(method), rate) for method in GRIDS for rate in RATES)
+
+
+def _trials(settings: Iterable[tuple[str, int, str]]) -> dict[str, Arm]:
+    return {name: TRIALS[name] for name in (trial(*setting) for setting in settings)}
+
+
 def chosen_arms() -> dict[str, Arm]:
-    """The methods at their settings, by name: `tuned_<method>`."""
-    return {f"tuned_{method}": tuned(method, chosen(method)) for method in GRIDS}
+    """The methods at their settings, by name: `tuned_<method>`, and `shared_<method>` at the rate that all share."""
+    return {f"tuned_{method}": tuned(method, chosen(method), chosen_rate(method)) for method in GRIDS} | {
+        f"shared_{method}": tuned(method, chosen(method), "shared") for method in GRIDS
+    }

@@ -7,13 +7,14 @@ import pytest
 
 from study import language, problems, runs
 from study.__main__ import main
-from study.arms import BASE, FIXED, SEEDS, TUNING, Arm, flags
+from study.arms import BASE, FIXED, SEEDS, TRIALS, Arm, flags
 from study.runs import Run, train_all
+from study.tuning import chosen_arms
 from trl_entropy.data.splits import held_out_problems, known_numbers
 from trl_entropy.grpo import parse
 
 
-ARMS = FIXED | TUNING | language.CPU_ARMS | language.GPU_ARMS
+ARMS = FIXED | TRIALS | chosen_arms() | language.CPU_ARMS | language.GPU_ARMS
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -29,8 +30,8 @@ def test_flags_of_an_arm_are_taken(name, tmp_path):
 def test_kept_flags_are_those_of_the_arm():
     for path in runs.FOLDER.glob("*.json"):
         run = json.loads(path.read_text())
-        if run["arm"] in ARMS:
-            assert run["flags"] == flags(ARMS[run["arm"]], run["seed"], str(runs.PROBLEMS)), path.name
+        assert path.stem == f"{run['arm']}-{run['seed']}"
+        assert Run(run["arm"], ARMS[run["arm"]], run["seed"]).is_kept, path.name
 
 
 def test_arm_changes_what_it_says_and_nothing_else():
@@ -82,10 +83,21 @@ def test_run_is_kept(small):
 def test_kept_runs_are_not_trained_again(small):
     runs.FOLDER.mkdir()
     run = Run("small", small, 1)
-    content = {"arm": "small", "flags": flags(small, 1, str(runs.PROBLEMS)), "window": 2, "kept": True}
+    content = {"arm": "small", "flags": run.flags, "window": 2, "kept": True}
     run.path.write_text(json.dumps(content))
     train_all([run], jobs=1)
     assert runs.load("small", 1) == content
+
+
+@pytest.mark.parametrize("other", [{"flags": ["--seed", "2"]}, {"window": 3}])
+def test_run_that_was_kept_with_other_settings_is_not_taken(small, other):
+    runs.FOLDER.mkdir()
+    run = Run("small", small, 1)
+    content = {"arm": "small", "flags": run.flags, "window": 2}
+    run.path.write_text(json.dumps(content))
+    assert run.is_kept
+    run.path.write_text(json.dumps({**content, **other}))
+    assert not run.is_kept
 
 
 def test_run_with_the_same_flags_is_taken_over(small):

@@ -5,7 +5,17 @@ import math
 import pytest
 
 from study import results
-from study.statistics import NOT_REPRODUCED, REPRODUCED, REVERSED, Effect, effect, rank_correlation, verdict
+from study.statistics import (
+    NOT_REPRODUCED,
+    REPRODUCED,
+    REVERSED,
+    Effect,
+    effect,
+    kept_together,
+    p_value,
+    rank_correlation,
+    verdict,
+)
 
 
 RUN = {
@@ -61,6 +71,21 @@ def test_verdict(low, high, sign, margin, expected):
     assert verdict(Effect((low + high) / 2, low, high, 5), sign, margin) == expected
 
 
+def test_p_value_and_interval_say_the_same():
+    # t = 2 / (1 / sqrt(3)) = 2 sqrt(3) with 2 degrees of freedom: p = 1 - t / sqrt(2 + t^2) = 1 - sqrt(12 / 14)
+    assert p_value([1.0, 2.0, 3.0]) == pytest.approx(1 - math.sqrt(12 / 14), abs=1e-12)
+    half = effect([1.0, 2.0, 3.0]).high - 2
+    assert p_value([1.0 + half - 2, half, 3.0 + half - 2]) == pytest.approx(0.05, abs=1e-9)
+    assert p_value([5.0]) == p_value([-1.0, 1.0]) == 1
+    assert p_value([2.0, 2.0]) == 0
+
+
+def test_false_discoveries():
+    # at 5 %, four effects stand up to the largest k with p_k <= k * 0.05 / 4
+    assert kept_together([0.04, 0.001, 0.6, 0.02]) == [False, True, False, True]
+    assert kept_together([0.03, 0.03, 0.03, 0.03]) == [True] * 4
+
+
 def test_rank_correlation():
     assert rank_correlation([1, 2, 3], [10, 30, 20]) == pytest.approx(0.5)  # 1 - 6 * 2 / (3 * 8)
     assert rank_correlation([1, 2, 3], [1, 1, 1]) is None
@@ -77,6 +102,14 @@ def test_numbers_of_a_run():
     assert results.ranks("response_entropy", "pass@8")(RUN) == pytest.approx(1)
     assert results.ranks("response_entropy", "avg@8")(RUN) == pytest.approx(-1)
     assert results.miss(0.25)(RUN) == pytest.approx(0.1)
+
+
+def test_ranks_over_arms_by_seed(monkeypatch):
+    numbers = {("a", 1): (1, 10), ("b", 1): (2, 30), ("c", 1): (3, 20), ("a", 2): (1, 3), ("b", 2): (2, 2)}
+    monkeypatch.setattr(results, "load", lambda arm, seed: numbers.get((arm, seed)))
+    found = results.ranks_over(["a", "b", "c"], lambda run: run[0], lambda run: run[1], (1, 2))
+    assert found == pytest.approx([0.5])  # 1 - 6 * 2 / (3 * 8); seed 2 lacks an arm
+    assert results.ranks_over(["a", "b"], lambda run: run[0], lambda run: run[1], (1, 2)) == pytest.approx([1, -1])
 
 
 def test_link_takes_the_steps_after_so_many_updates():
