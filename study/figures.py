@@ -164,7 +164,7 @@ def language_model() -> Figure:
         axes[2].errorbar(places, [e.mean for e in found], [e.high - e.mean for e in found], fmt="o", label=name, ms=4)
     axes[2].set_xticks(range(len(arms)), [arm.removeprefix("smollm2_") for arm in arms], rotation=25, fontsize=8)
     axes[0].set(xlabel="share of the run", ylabel="entropy (nats per token)", ylim=(0, None))
-    axes[1].set(xlabel="share of the run", ylabel="training reward", ylim=(0, None))
+    axes[1].set(xlabel="share of the run", ylabel="training reward", ylim=(0, 1))
     axes[2].set(ylabel="held-out score", ylim=(0, 1))
     return _finish(figure)
 
