@@ -1,6 +1,6 @@
 """The core of the study on a language model: SmolLM2-135M-Instruct on sums of two one-digit numbers."""
 
-from .arms import Arm
+from .arms import RANGES, Arm
 
 
 SEEDS = (1, 2, 3)
@@ -49,14 +49,11 @@ CPU_ARMS = _arms(
     BASE,
     {"per_device_train_batch_size": 32, "off_policy_updates": 1, "max_steps": 20, "pass_at_k_every": 20},
 )
-CLIPS = {
-    "gpu_smollm2_clip_higher": {"epsilon_high": 0.28},
-    "gpu_smollm2_clip_lower": {"epsilon": 0.28, "epsilon_high": 0.2},
-    "gpu_smollm2_clip_tighter": {"epsilon": 0.12, "epsilon_high": 0.2},
-    "gpu_smollm2_problems_16": {"subset_size": 16, "subset_by": "random"},
+FACTORS = {name: RANGES[name] for name in ("clip_higher", "clip_lower", "clip_tighter")} | {
+    "problems_16": {"subset_size": 16, "subset_by": "random"}
 }
 GPU_ARMS = _arms(
     "gpu_smollm2",
     GPU,
     {"per_device_train_batch_size": 256, "off_policy_updates": 1, "max_steps": 50, "pass_at_k_every": 10},
-) | {name: Arm({**FAST, **flags}, 10, GPU, before=False) for name, flags in CLIPS.items()}
+) | {f"gpu_smollm2_{name}": Arm({**FAST, **flags}, 10, GPU, before=False) for name, flags in FACTORS.items()}

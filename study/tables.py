@@ -7,7 +7,7 @@ from statistics import fmean
 
 from . import language
 from . import results as of
-from .arms import FIXED, GRIDS, LEARNING_RATES, RATES, TUNING_SEEDS, trial
+from .arms import CLIP_RANGES, CLIP_RANGES_16, FIXED, GRIDS, LAMBDAS, LEARNING_RATES, RATES, TUNING_SEEDS, trial
 from .claims import AVG, ENTROPY, MAJ, PASS, REWARD, SECTIONS, Claim
 from .results import Metric, differences, values
 from .runs import FOLDER, load
@@ -30,12 +30,12 @@ NEIGHBOURS = {
     "problems_100": ("prepo", "perplexity_window"),
 }
 ARMS = {
-    "clip_ranges": ["grpo", "clip_higher", "clip_lower", "clip_tighter", "clip_free"],
-    "clip_ranges_16": ["updates_16", "clip_higher_16", "clip_lower_16", "clip_tighter_16", "clip_free_16"],
+    "clip_ranges": ["grpo", *CLIP_RANGES],
+    "clip_ranges_16": ["updates_16", *CLIP_RANGES_16],
     "updates": ["updates_1", "updates_2", "grpo", "updates_16", "fresh"],
     "data": ["problems_16", "grpo", "problems_100", "kmeans_16", "narrow_16"],
     "signs": ["grpo", "positive_only", "negative_only", "random_positive_clip"],
-    "lambdas": ["negative_only", "lambda_0.25", "lambda_0.5", "lambda_0.75", "grpo"],
+    "lambdas": ["negative_only", *LAMBDAS, "grpo"],
     "rates": ["grpo", *LEARNING_RATES],
     "methods": [f"tuned_{method}" for method in GRIDS],
     "methods_shared": [f"shared_{method}" for method in GRIDS],
