@@ -52,7 +52,7 @@ FLOORS = (
 )
 FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 # Files of the seam; an import among them goes to the left
-SEAM = ("error", "state", "head", "rollouts", "compaction", "facts", "checkpoints", "loss", "__init__")
+SEAM = ("error", "state", "head", "means", "rollouts", "compaction", "facts", "checkpoints", "loss", "__init__")
 HEAVY = ("trl", "transformers")
 
 

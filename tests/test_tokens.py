@@ -10,7 +10,7 @@ from toy import random_tokens
 
 from trl_entropy import Rule, Tokens
 from trl_entropy.bonuses import BONUSES
-from trl_entropy.compose import effective_advantages, term_sum
+from trl_entropy.compose import effective_advantages, term_sums
 from trl_entropy.pool import Pool
 from trl_entropy.terms import TERMS
 from trl_entropy.tokens import PER_TOKEN, check_number, knob
@@ -368,7 +368,9 @@ def test_padding_does_not_matter(name, seed, garbage):
     if name not in TERMS:
         expected, actual = (effective(name, t, v) for t, v in ((tokens, value), (dirty, dirty_value)))
     else:
-        expected, actual = (term_sum(t, {name: v}) for t, v in ((tokens, value), (dirty, dirty_value)))
+        (expected,), (actual,) = (
+            term_sums(t, {name: acting(name)}, {name: v}).values() for t, v in ((tokens, value), (dirty, dirty_value))
+        )
     assert torch.equal(actual, expected)
 
 

@@ -236,7 +236,7 @@ def test_surrogate_of_rloo_by_its_formula(build):
 
 
 @pytest.mark.parametrize("name", OF_SEQUENCES)
-def test_term_is_the_mean_over_tokens(build, name):
+def test_term_has_the_mean_of_the_loss(build, name):
     term = {"loss_terms": {"confident_surrogate": {"alpha": 0.5, "threshold": 0.0}}}
     trl, ours = build(**plain(name)), build(**classes(name), **term)
     given = given_batch(trl)
@@ -244,10 +244,12 @@ def test_term_is_the_mean_over_tokens(build, name):
     ours.observe = lambda tokens, effective: seen.append(tokens)
     loss = ours._compute_loss(ours.model, given)
     tokens = seen[0]
-    sums = torch.where(tokens.mask, -0.5 * tokens.ratios * tokens.advantages.abs(), 0.0).sum()
-    expected = trl._compute_loss(trl.model, given) + sums / given["completion_mask"].sum()
+    sums = torch.where(tokens.mask, -0.5 * tokens.ratios * tokens.advantages.abs(), 0.0).sum(1)
+    # RLOO's ratio is that of a whole completion, GMPO's the geometric mean over its tokens
+    term = (sums if name == "rloo" else sums / tokens.mask.sum(1)).mean()
+    expected = trl._compute_loss(trl.model, given) + term
     torch.testing.assert_close(loss.detach(), expected.detach(), rtol=1e-5, atol=1e-6)
-    assert sums.abs() > 1e-2
+    assert term.abs() > 1e-2
 
 
 class Gradients(TrainerCallback):

@@ -20,7 +20,7 @@ from .knobs import TEMPERATURE, TRAINER_KNOBS, rule_knobs
 from .measures import LEVELS
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
 from .signals import of_rules
-from .supported import GRPO, Family, family_of
+from .supported import CLIPPING_LOSSES, GRPO, Family, family_of
 from .terms import TERMS
 from .tokens import Rule
 from .weights import WEIGHTS
@@ -272,6 +272,13 @@ class EntropyFlags:
         for name, wanted in ({name: rule.needs for name, rule in rules.items()} | rollouts).items():
             for missing in sorted(wanted & family.lacks.keys()):
                 raise ValueError(f"{name} is not for {family.name}: {family.lacks[missing]}. Drop it")
+        loss_type = family.loss_type or self.loss_type
+        for name in (name for name, rule in rules.items() if "clipped" in rule.needs):
+            if loss_type not in CLIPPING_LOSSES:
+                raise ValueError(
+                    f"{name} is for tokens whose gradient the clip range has stopped, and loss_type={loss_type!r} "
+                    f"stops none: set loss_type to one of {', '.join(CLIPPING_LOSSES)}, or drop it"
+                )
         if "entropy_coef" in family.lacks:
             for flag in ("entropy_coef", "use_adaptive_entropy"):
                 if getattr(self, flag, False):

@@ -15,6 +15,9 @@ from transformers import Trainer
 # Those that the tests are run on, from the oldest to the newest
 TRL_VERSIONS = ("1.10.0", "1.13.0", "1.14.2", "1.16.0")
 
+# The values of `loss_type` whose loss stops the gradient of a token beyond the clip range
+CLIPPING_LOSSES = ("bnpo", "dapo", "dr_grpo", "grpo", "luspo")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -35,6 +38,8 @@ class Family:
             it has their sums, and the seam adds them.
         clips_logs (`bool`, *optional*, defaults to `False`):
             Whether `epsilon` bounds the logarithm of the ratio.
+        loss_type (`str`, *optional*):
+            The `loss_type` of `GRPOTrainer` that averages over tokens as this trainer does, which has no such choice.
         lacks (`Mapping[str, str]`, *optional*):
             What rules or controllers cannot have of it, and why: a knob of TRL, or a name of `Rule.needs` or
             `RolloutRule.acts`.
@@ -46,6 +51,7 @@ class Family:
     scales_loss: bool = True
     keeps_old_logps: bool = True
     clips_logs: bool = False
+    loss_type: str | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -72,6 +78,7 @@ FAMILIES = (
         per_token=False,
         scales_loss=False,
         keeps_old_logps=False,
+        loss_type="luspo",  # a sum over the tokens of a completion, then a mean over completions
         lacks={
             "entropy_coef": "it has no entropy bonus",
             "ref_logps": "it takes the KL penalty into the reward and keeps no log-probs of the reference policy",
@@ -84,6 +91,7 @@ FAMILIES = (
         "trl.experimental.gmpo.gmpo_config.GMPOConfig",
         per_token=False,
         clips_logs=True,
+        loss_type="grpo",  # a mean over the tokens of a completion, then one over completions
         lacks={"entropy_coef": "its loss has no entropy bonus"},
     ),
 )

@@ -250,6 +250,9 @@ class Rule(ABC):
     # What it reads besides the facts that are always there: `pool`, a fact of Tokens that may be None, or `clipped` if
     # it means nothing unless TRL clips the ratios of tokens
     needs: ClassVar[frozenset[str]] = frozenset()
+    # Of a loss term: True if it stands beside or in place of TRL's surrogate token by token, and so is averaged over
+    # tokens as `loss_type` averages that; False if it has the mean over all trained tokens of the optimizer step
+    follows_loss_type: ClassVar[bool] = False
 
     def __post_init__(self):
         for parameter in fields(self):

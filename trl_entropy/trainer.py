@@ -7,7 +7,7 @@ from trl import GRPOTrainer
 
 from ._seam import LossSeam, last_checkpoint, logged_signal, rollout_ends, set_logged_entropy
 from .callbacks import EntropyController, LearningRateScale, trl_knobs
-from .compose import active, effective_advantages, evaluate, faults, needs, term_sum
+from .compose import active, effective_advantages, evaluate, faults, needs, term_sums
 from .config import SECTIONS, EntropyFlags, check_rollout_fits, with_flags
 from .controller import load_states, states
 from .knobs import TRAINER_KNOBS, Knobs, rule_knobs
@@ -27,11 +27,12 @@ class EntropyControl(LossSeam):
 
     $$
     A' = \Big(\prod_i w_i\Big) \hat A + \sum_j b_j, \qquad
-    \mathcal{L}' = \mathcal{L}_{\text{TRL}}(A') + \sum_k \mathrm{mean}(t_k)
+    \mathcal{L}' = \mathcal{L}_{\text{TRL}}(A') + \sum_k \mathrm{mean}_k(t_k)
     $$
 
     The weights \\( w_i \\) are `token_weights`, the bonuses \\( b_j \\) `advantage_bonuses`, the terms \\( t_k \\)
-    `loss_terms`. With none of them set the loss and its gradient are TRL's, bit for bit.
+    `loss_terms`, each with its own mean: as `loss_type` averages, or over all trained tokens. With none of them set
+    the loss and its gradient are TRL's, bit for bit.
 
     Attributes:
         knobs ([`~knobs.Knobs`]): every scalar that a controller may turn, by name; set one and it acts at the next
@@ -122,15 +123,13 @@ class EntropyControl(LossSeam):
             self.measures.add_rules("advantage_bonuses", bonuses, tokens)
         return effective_advantages(tokens, weights, bonuses)
 
-    def extra_loss(self, tokens: Tokens) -> Tensor | None:
-        """The sum of the loss terms over the trained tokens; `None` if no term is active."""
+    def extra_loss(self, tokens: Tokens) -> dict[bool, Tensor]:
+        """The loss terms added up, `(B, T)`, by whether they follow `loss_type`; empty if no term is active."""
         rules = self._active("loss_terms")
-        if not rules:
-            return None
         terms = evaluate("loss_terms", rules, tokens)
         if self.model.training:
             self.measures.add_rules("loss_terms", terms, tokens)
-        return term_sum(tokens, terms)
+        return term_sums(tokens, rules, terms)
 
     def observe(self, tokens: Tokens, effective: Tensor) -> None:
         """Measure a training micro-batch."""

@@ -11,8 +11,9 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer import grpo_trainer
 
 from trl_entropy._seam import set_temperature
+from trl_entropy._seam.means import OVER_TOKENS, micro_batch_mean
 from trl_entropy._seam.state import _fused_temperature
-from trl_entropy.supported import family_of
+from trl_entropy.supported import CLIPPING_LOSSES, family_of
 
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -243,6 +244,32 @@ def loss_scale(trainer):
 
 
 @promise
+def mean_over_tokens(trainer):
+    """`_compute_loss` averages the losses of tokens by `loss_type` as `micro_batch_mean` does, at a ratio of 1."""
+    family, inputs = family_of(type(trainer)), dict(trainer.losses[0][0])
+    loss_of(trainer, inputs)
+    logps, mask = trainer.outputs[0].detach(), inputs["completion_mask"].bool()
+    inputs |= {"old_per_token_logps": logps, "old_logps": (logps * mask).sum(1)}
+    as_given, of_micro_batches = trainer.args.loss_type if family.loss_type is None else None, 2
+    try:
+        for loss_type in CLIPPING_LOSSES if family.loss_type is None else [family.loss_type]:
+            trainer.loss_type = loss_type
+            (slopes,) = torch.autograd.grad(trainer._compute_loss(trainer.model, inputs), trainer.outputs[0])
+            losses = torch.where(mask, -inputs["advantages"].unsqueeze(1), 0.0)
+            if loss_type in OVER_TOKENS:
+                scale = 4 / inputs["num_items_in_batch"]  # of the rollout, which has four micro-batches
+            else:
+                (scale,) = torch.autograd.grad(
+                    micro_batch_mean(loss_type, ones := torch.ones_like(losses, requires_grad=True), mask, 6), ones
+                )
+            expected = losses * scale / (of_micro_batches if family.scales_loss else 1)
+            torch.testing.assert_close(slopes, expected, rtol=1e-5, atol=1e-7)
+            assert slopes.any()
+    finally:
+        trainer.loss_type = as_given
+
+
+@promise
 def buffered_inputs(trainer):
     """The micro-batches of a rollout wait in `_buffered_inputs`, in the order in which `_step` goes through them."""
     for inputs, _, _, (waiting, step), *_ in trainer.losses:
@@ -432,6 +459,15 @@ class ScaledTwice(GRPOTrainer):
         return super().training_step(*args, **kwargs) / 2
 
 
+class OneMean(GRPOTrainer):
+    def _compute_loss(self, model, inputs):
+        given, self.loss_type = self.loss_type, "dapo"
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self.loss_type = given
+
+
 class OtherMicroBatch(GRPOTrainer):
     def _prepare_inputs(self, generation_batch):
         super()._prepare_inputs(generation_batch)
@@ -524,6 +560,7 @@ BROKEN = {
     "bounds_at_every_loss": [FixedBounds],
     "entropy_bonus_switch": [NoSwitch],
     "loss_scale": [ScaledTwice],
+    "mean_over_tokens": [OneMean],
     "buffered_inputs": [OtherMicroBatch],
     "step_counts_micro_batches": [StepsOfOptimizer],
     "rows_in_groups": [Interleaved],

@@ -93,13 +93,14 @@ def seam(order: type, doubled: bool = False):
         seen = None
         observed = 0
         epsilon_low, epsilon_high = 0.2, 0.28
+        importance_sampling_level = "token"
 
         def effective_advantages(self, raw, tokens):
             self.seen = tokens
             return 2 * raw if doubled else raw
 
         def extra_loss(self, tokens):
-            return None
+            return {}
 
         def observe(self, tokens, effective):
             self.observed += 1

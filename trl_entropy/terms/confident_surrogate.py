@@ -20,10 +20,11 @@ class ConfidentSurrogate(Rule):
     r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t)
     $$
 
-    The formula of the released code. The mean is over all trained tokens of the optimizer step (`mean_over="all"`), or
-    over the confident ones (`mean_over="confident"`), as in the released code, where it is that of a micro-batch; then
-    the term is stronger by one over their share. With the former, its gradient is on-policy what
-    [`~weights.ConfidentSign`] adds; off-policy it keeps pushing where the clip has stopped the main loss.
+    The formula of the released code. With `mean_over="confident"` the term is averaged over the confident tokens of
+    the optimizer step; the released code takes the mean over those of a micro-batch. With `mean_over="all"` (ours) it
+    is averaged as `loss_type` averages the surrogate; with `dapo` it is then weaker by the share of confident tokens,
+    and on-policy its gradient is what [`~weights.ConfidentSign`] adds. Off-policy it keeps pushing where the clip has
+    stopped the main loss.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.0`):
@@ -54,6 +55,10 @@ class ConfidentSurrogate(Rule):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"pool"}) if self.mean_over == "confident" else frozenset()
+
+    @property
+    def follows_loss_type(self) -> bool:
+        return self.mean_over == "all"
 
     @property
     def neutral(self) -> bool:
