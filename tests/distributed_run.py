@@ -79,9 +79,10 @@ RUNS["adapter"] = {
     "peft_config": LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj", "up_proj"]),
 }
 SHARDED = ("hidden", "adapter", "planned")
-# groups without an advantage, of which the ranks have different numbers
+# groups without an advantage, of which the ranks have different numbers; the second update is off-policy
 UNEVEN = {
     **{"gradient_accumulation_steps": 2, "reward_funcs": halves, "max_steps": 2, "save_strategy": "no"},
+    **{"off_policy_updates": 2, "entropy_measures": "basic"},
     **{"token_weights": {"confident_sign": {"threshold": 0.2}}, "loss_terms": {}},
     "controllers": {name: COMMON["controllers"][name] for name in ("entropic", "guided")},
 }

@@ -87,20 +87,26 @@ def test_what_only_skipping_would_change_may_be_sorted(run, way, more):
 
 
 @pytest.mark.parametrize("level", ["basic", "full"])
-@pytest.mark.parametrize("updates", [1, 2])
-def test_entropy_is_measured_over_all_tokens(run, level, updates):
-    settings = {**SETTINGS, "off_policy_updates": updates, "entropy_measures": level, "learning_rate": 0.0}
+@pytest.mark.parametrize("updates", [1, 4])
+def test_what_is_measured_is_of_all_tokens_under_the_policy_as_it_is(run, level, updates):
+    settings = {**SETTINGS, "off_policy_updates": updates, "entropy_measures": level, "num_iterations": updates}
+    pi = {"law": "pi", "knob": "positive_advantage_coef", "target": 2.0, "kp": 1.0}
+    settings |= {"controllers": {"mine": pi}}
     fast, whole = run(**settings, fast_step=True), run(**settings)
+    entropies = logged(whole, "entropy/decile_1")
+    assert max(entropies) - min(entropies) > 0.01  # the policy moves, also between the updates of one rollout
     names = {name for row in whole.state.log_history for name in row}
     measured = [
         name
         for name in names
-        if name.startswith(("entropy/", "entropy_change/", "share/", "staleness", "covariance", "gradient_mass"))
+        if name.startswith(("entropy", "share/", "staleness", "covariance", "gradient_mass", "knobs", "controllers"))
     ]
-    assert len(measured) > 15
+    assert len(measured) > 20
     for name in measured:
+        # without the flag TRL logs the mean of the means of its micro-batches as entropy
+        rough = 1e-2 if name == "entropy" else 1e-5
         # sums of another order, rounded by the log
-        assert logged(fast, name) == pytest.approx(logged(whole, name), rel=1e-4, abs=1e-6), name
+        assert logged(fast, name) == pytest.approx(logged(whole, name), rel=1e-3, abs=rough), name
 
 
 def test_rows_without_gradient_are_not_trained_on(run):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toy import EntropyGiven, PlainGiven, entropies_by_model, logged
+from toy import EntropyGiven, PlainGiven, batch, entropies_by_model, fresh_logps, logged, moved
 
 from trl_entropy import EntropyCallback
 from trl_entropy.signals import SIGNALS
@@ -148,3 +148,18 @@ def test_rule_that_is_not_there_is_refused(build):
 def test_every_signal_can_be_named(build):
     for signal in SIGNALS:
         build(controllers={"mine": {**PI, "signal": signal, "target": 0.5, "raises_signal": True}})
+
+
+def test_clip_ratio_of_completions_stays_one_where_a_weight_is_active(build):
+    # a ratio for each completion: TRL logs the share of completions, whatever the advantages are multiplied by
+    settings = {"importance_sampling_level": "sequence", "epsilon": 0.05}
+    plain, ours = build(plain=True, **settings), build(positive_advantage_coef=0.5, **settings)
+    given = batch()
+    given["old_per_token_logps"] = moved(fresh_logps(plain, given), by=0.6)
+    halved = torch.where(given["advantages"] > 0, 0.5, 1.0) * given["advantages"]
+    expected = plain._compute_loss(plain.model, given | {"advantages": halved})
+    torch.testing.assert_close(ours._compute_loss(ours.model, given), expected, rtol=1e-6, atol=0)
+    for side in ("low", "high", "region"):
+        name = f"clip_ratio/{side}_mean"
+        assert ours._metrics["train"][name] == plain._metrics["train"][name]
+        assert plain._metrics["train"][name][0] > 0

@@ -91,7 +91,7 @@ class LossSeam(CheckpointSeam, FactsSeam):
             tokens = self._tokens(inputs, raw, needs)
             seen = tokens.detach()
             effective = self.effective_advantages(raw, seen)
-            if effective is not raw and not self.family.per_token:
+            if effective is not raw and self._advantages_per_row:
                 effective = seen.mean_over_row(effective)
             return effective
 
@@ -109,18 +109,27 @@ class LossSeam(CheckpointSeam, FactsSeam):
             loss = loss + self._mean_of_term(values, tokens, inputs, follows_loss_type)
         return loss
 
+    @property
+    def _advantages_per_row(self) -> bool:
+        """Whether the loss has one ratio for each completion, so that only the mean over its tokens acts."""
+        return not self.family.per_token or self.importance_sampling_level == "sequence"
+
     def _observe_left_out(self, inputs: dict) -> None:
-        """Measure the rows that a micro-batch leaves out: from the log-probs of the old policy, or a forward pass."""
+        """Measure the rows that a micro-batch leaves out, under the policy as it is at this optimizer step."""
         rows = inputs.get(LEFT_OUT)
-        if rows is None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            return
         measured = self.measured_needs | {"group_rewards"} & self.needs()
-        if rows is not None and "old_entropies" in rows and not measured & VOCABULARY:
-            tokens = self._facts_under_old(rows)
-        else:  # where ranks share the parameters each takes the pass, with or without rows of its own
-            tokens = self._facts_of(self.model, inputs if rows is None else rows, measured)
-        if rows is not None:
-            self.observe(tokens, torch.zeros_like(tokens.logps))
+        # Up to the first update the policy is that of the rollout, whose log-probs and entropies were taken there
+        known = self._updates == 0 and "old_entropies" in inputs and not measured & VOCABULARY
+        share_parameters = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if known and rows is not None:
+            self._observe_without_gradient(self._facts_under_old(rows))
+        elif rows is not None:
+            self._observe_without_gradient(self._facts_of(self.model, rows, measured))
+        elif share_parameters and not known:  # the ranks that have such rows wait for this one in their forward pass
+            self._facts_of(self.model, inputs, measured)
+
+    def _observe_without_gradient(self, tokens: Tokens) -> None:
+        self.observe(tokens, torch.zeros_like(tokens.logps))
 
     def _mean_of_term(self, values: Tensor, tokens: Tokens, inputs: dict, follows_loss_type: bool) -> Tensor:
         loss_type = self.family.loss_type or self.args.loss_type
