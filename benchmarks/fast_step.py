@@ -6,7 +6,8 @@ What an optimizer step costs with `trim_padding`, `sort_by_length`, `skip_zero_a
 One rollout with completions of lognormal lengths, of whose groups none, half or three quarters have no advantage.
 Each arm takes turns with TRL's own trainer on the same rows; making the micro-batches anew is part of its time. The
 rows that are left out are measured all the same: by a forward pass or, at the first of the two updates with
-`off_policy_updates=2`, from the log-probs that TRL takes anyway. A time is that of all updates. Last the LM head of TRL on a CPU, on its own tiles and on small ones.
+`off_policy_updates=2`, from the log-probs that TRL takes anyway. A time is that of all updates. Last the LM head of
+TRL on a CPU, on its own tiles and on small ones.
 """
 
 import gc
