@@ -81,7 +81,7 @@ CLAIMS = [
     ("sent", {"coef": 1.0}, OFF_POLICY),
     ("steer", {"floor": 0.5}, ON_POLICY),
     ("repo", {"beta": 0.3}, ON_POLICY),
-    ("repo_r", {"zeta": 0.3}, ON_POLICY),
+    ("repo_r", {"zeta": 0.05}, ON_POLICY),
     ("entropy_ratio", {"beta_low": 0.02, "beta_high": 0.02}, OFF_POLICY),
     ("high_entropy", {"fraction": 0.2}, ON_POLICY),
     ("a3po", {}, ON_POLICY),
