@@ -94,6 +94,30 @@ def test_yaml_reads_mappings(tmp_path):
     assert made.build_rules()["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(alpha=0.25)}
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"positive_advantage_coef": 0.5},
+            "w_reinforce replaces TRL's advantage, which sign in token_weights would",
+        ),
+        ({"token_weights": {"clip_cov": {}, "steer": {}}}, "which clip_cov, steer in token_weights would multiply"),
+        (
+            {"entropy_control": "entropy_guided"},
+            "which sign in token_weights would multiply: drop w_reinforce or",
+        ),
+        ({"advantage_bonuses": {"quantile_advantage": {}}}, "quantile_advantage and w_reinforce each replace TRL's"),
+    ],
+)
+def test_bonus_that_replaces_the_advantage_bears_no_weight(settings, message):
+    bonuses = {"w_reinforce": {}, **settings.pop("advantage_bonuses", {})}
+    with pytest.raises(ValueError, match=message):
+        config(**settings, advantage_bonuses=bonuses)
+    # a rule that does nothing may stand there, and a weight where the advantage stays
+    config(advantage_bonuses={"w_reinforce": {}, "repo": {}}, token_weights={"confident_sign": {"alpha": 0.0}})
+    config(advantage_bonuses={"quantile_advantage": {"strength": 0.0}}, positive_advantage_coef=0.5)
+
+
 # Presets
 
 

@@ -48,6 +48,7 @@ ACTING = {
     "sent": {"share": 0.3},
     "sign": {"positive_advantage_coef": 0.3, "negative_advantage_coef": 1.2},
     "steer": {"floor": 0.5},
+    "w_reinforce": {"positive_coef": 0.1},
 }
 NEUTRAL = {
     "a3po": {"factor": 1.0},
@@ -77,8 +78,9 @@ NEUTRAL = {
     "sign": {"positive_advantage_coef": 1.0, "negative_advantage_coef": 1.0},
     "steer": {"floor": 1.0},
 }
-# These have no such parameters: they are the identity where no completion is a stored solution
+# These have no such parameters: the first two are the identity where no completion is a stored solution
 OF_STORED_SOLUTIONS = ("offline_shaping", "sampled_only")
+NEVER_NEUTRAL = ("w_reinforce",)
 every_rule = pytest.mark.parametrize("name", sorted(CATALOGUE))
 every_rule_with_a_neutral_setting = pytest.mark.parametrize("name", sorted(NEUTRAL))
 every_weight = pytest.mark.parametrize("name", sorted(WEIGHTS))
@@ -117,7 +119,7 @@ def effective(name: str, tokens: Tokens, value: torch.Tensor) -> torch.Tensor:
 
 
 def test_tables_of_these_tests_name_the_whole_catalogue():
-    assert set(ACTING) == {*NEUTRAL, *OF_STORED_SOLUTIONS} == set(CATALOGUE)
+    assert set(ACTING) == {*NEUTRAL, *OF_STORED_SOLUTIONS, *NEVER_NEUTRAL} == set(CATALOGUE)
     assert len(CATALOGUE) == len(WEIGHTS) + len(BONUSES) + len(TERMS)
 
 
@@ -467,6 +469,7 @@ def bandit_entropy_change(rule: Rule, rewards: torch.Tensor, probabilities: torc
         entropy.expand(actions.shape),
         advantages,
         torch.ones_like(chosen).bool(),
+        rewards=rewards,
         group_rewards=rewards.expand(len(rewards), -1),
     )
     if isinstance(rule, tuple(WEIGHTS.values())):
@@ -495,6 +498,8 @@ DIRECTIONS = [
     ("repo_r", "zeta", 1),
     ("sign", "negative_advantage_coef", 1),
     ("sign", "positive_advantage_coef", 0),
+    ("w_reinforce", "negative_coef", 1),
+    ("w_reinforce", "positive_coef", 0),
 ]
 
 
