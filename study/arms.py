@@ -187,7 +187,10 @@ GRIDS = {
         {"advantage_bonuses": {"entropy_advantage": {"alpha": alpha, "kappa": 2.0}}} for alpha in (0.1, 0.4, 1.0)
     ],
     "high_entropy": [{"token_weights": {"high_entropy": {"fraction": share}}} for share in (0.2, 0.5, 0.8)],
-    "repo_r": [{"advantage_bonuses": {"repo_r": {"zeta": zeta}}} for zeta in (0.03, 0.1, 0.3)],
+    # REPO-R without its bounds, at a zeta that no controller turns
+    "unclamped_repo_r": [
+        {"advantage_bonuses": {"study.unclamped.UnclampedRepoR": {"zeta": zeta}}} for zeta in (0.03, 0.1, 0.3)
+    ],
 }
 RATES = {"quarter": 6.25e-5, "half": 1.25e-4, "shared": 2.5e-4, "double": 5e-4}
 

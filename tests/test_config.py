@@ -94,6 +94,30 @@ def test_yaml_reads_mappings(tmp_path):
     assert made.build_rules()["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(alpha=0.25)}
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"positive_advantage_coef": 0.5},
+            "w_reinforce replaces TRL's advantage, which sign in token_weights would",
+        ),
+        ({"token_weights": {"clip_cov": {}, "steer": {}}}, "which clip_cov, steer in token_weights would multiply"),
+        (
+            {"entropy_control": "entropy_guided"},
+            "which sign in token_weights would multiply: drop w_reinforce or",
+        ),
+        ({"advantage_bonuses": {"quantile_advantage": {}}}, "quantile_advantage and w_reinforce each replace TRL's"),
+    ],
+)
+def test_bonus_that_replaces_the_advantage_bears_no_weight(settings, message):
+    bonuses = {"w_reinforce": {}, **settings.pop("advantage_bonuses", {})}
+    with pytest.raises(ValueError, match=message):
+        config(**settings, advantage_bonuses=bonuses)
+    # a rule that does nothing may stand there, and a weight where the advantage stays
+    config(advantage_bonuses={"w_reinforce": {}, "repo": {}}, token_weights={"confident_sign": {"alpha": 0.0}})
+    config(advantage_bonuses={"quantile_advantage": {"strength": 0.0}}, positive_advantage_coef=0.5)
+
+
 # Presets
 
 
@@ -181,13 +205,21 @@ def test_mai_clip_is_its_published_rule():
 
 
 def test_repo_r_is_its_published_rule():
-    # after five steps the start is their mean, 1: doubled below it, halved otherwise, in [0.001, 1]
+    # after five steps the start is their mean, 1: doubled below it, halved above, and the sign changes at 1e-4
     made = config(entropy_control="repo_r")
-    assert made.build_rules()["advantage_bonuses"] == {"repo_r": RepoR(zeta=0.1)}
-    (values,) = follow(made.build_controllers(), [0.8, 1.2, 1.0, 0.9, 1.1] + [0.9] * 5 + [1.1, 1.0] + [2.0] * 9)
-    assert values[:5] == pytest.approx([0.1] * 4 + [0.05], rel=1e-12)
-    assert values[5:12] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 0.5, 0.25], rel=1e-12)
-    assert values[-2:] == pytest.approx([0.001] * 2, rel=1e-12)
+    assert made.build_rules()["advantage_bonuses"] == {"repo_r": RepoR(zeta=0.001)}
+    (values,) = follow(made.build_controllers(), [0.8, 1.2, 1.0, 1.0, 1.0] + [0.9] * 7 + [1.1, 1.0] + [2.0] * 20)
+    assert values[:5] == [0.001] * 5
+    assert values[5:14] == pytest.approx([0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05, 0.025, 0.025], rel=1e-12)
+    assert values[14:24] == pytest.approx([0.025 / 2**k for k in range(1, 8)] + [-1e-4, -2e-4, -4e-4], rel=1e-12)
+    assert values[-1] == -0.05
+
+
+def test_repo_r_decides_once_per_rollout():
+    (controller,) = config(entropy_control="repo_r", entropy_target=0.5).build_controllers()
+    for entropy, last, value in ((0.9, False, 1e-3), (0.2, True, 5e-4), (0.1, False, 5e-4), (0.2, True, 1e-3)):
+        controller.update(entropy, 0.0, 0.0, 1, rollout_ends=last)
+        assert controller.value == value
 
 
 def test_aer_by_hand():

@@ -257,7 +257,7 @@ every_method = pytest.mark.parametrize(("kind", "name"), sorted(CATALOGUE))
 
 
 def snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def missing_artefacts(kind: str, name: str, entry: type, root: Path) -> list[str]:
@@ -290,7 +290,8 @@ def test_missing_artefacts_are_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("camel", "snake"), [("BangBang", "bang_bang"), ("PI", "pi"), ("ConfidentSign", "confident_sign")]
+    ("camel", "snake"),
+    [("BangBang", "bang_bang"), ("PI", "pi"), ("ConfidentSign", "confident_sign"), ("WReinforce", "w_reinforce")],
 )
 def test_snake_case(camel, snake):
     assert snake_case(camel) == snake

@@ -478,6 +478,11 @@ def test_rollout_rules_decide_what_is_sampled(run, model_dir, name, rule):
         ("rloo", {"entropy_control": "entropic", "entropy_target_ratio": 0.9}, "confident_sign select tokens"),
         (
             "rloo",
+            {"advantage_bonuses": {"w_reinforce": {}}, "beta": 0.1},
+            "w_reinforce replaces TRL's advantage, and RLOOTrainer has its KL penalty there: set beta=0, or drop it",
+        ),
+        (
+            "rloo",
             {"loss_terms": {"ce_gppo": {}}},
             r"loss_terms\.ce_gppo is not for RLOOTrainer: it clips the ratios of",
         ),

@@ -13,7 +13,7 @@ from datasets import Dataset, IterableDataset
 from trl import GRPOConfig
 
 from .bonuses import BONUSES
-from .compose import build, needs, unknown
+from .compose import active, build, needs, unknown
 from .controller import Controller, build_controllers
 from .fast_step import build_compaction
 from .knobs import TEMPERATURE, TRAINER_KNOBS, rule_knobs
@@ -258,6 +258,7 @@ class EntropyFlags:
         self._check_family(sections)
         controllers = self.build_controllers()
         self._refuse_two_controls(controllers)
+        self._check_replaced_advantage(sections, controllers)
         self._check_needs(needs(*sections.values()))
         self._check_rollouts(self.build_rollout_rules())
         self.compaction = build_compaction(self, sections, controllers)
@@ -360,6 +361,28 @@ class EntropyFlags:
                 f"entropy_target_ratio={self.entropy_target_ratio:g} has nothing to act on: set entropy_control to "
                 "entropy_guided or entropic, or give controllers"
             )
+
+    def _check_replaced_advantage(self, sections: dict[str, dict[str, Rule]], controllers: list[Controller]) -> None:
+        """Refuse what acts on TRL's advantage beside a bonus that puts another in its place."""
+        turned = {controller.knob.name for controller in controllers}
+
+        def acting(section: str) -> list[str]:
+            by_knob = {name for knob, (_, name, _) in rule_knobs(section, sections[section]).items() if knob in turned}
+            return sorted(by_knob | active(sections[section]).keys())
+
+        bonuses = sections["advantage_bonuses"]
+        replacing = [name for name in acting("advantage_bonuses") if bonuses[name].replaces_advantage]
+        if not replacing:
+            return
+        if len(replacing) > 1:
+            raise ValueError(f"{' and '.join(replacing)} each replace TRL's advantage: keep one of them")
+        what = f"advantage_bonuses.{replacing[0]} replaces TRL's advantage"
+        if weights := acting("token_weights"):
+            raise ValueError(
+                f"{what}, which {', '.join(weights)} in token_weights would multiply: drop {replacing[0]} or them"
+            )
+        if self.beta > 0 and "ref_logps" in self.family.lacks:
+            raise ValueError(f"{what}, and {self.family.name} has its KL penalty there: set beta=0, or drop it")
 
     def _check_needs(self, needed: set[str]) -> None:
         if self.pooling not in POOLING:
