@@ -54,7 +54,7 @@ def controller(law: str, knob: str, **parameters) -> dict:
 
 
 def entropic(target: float, ki: float = 0.01) -> dict:
-    """EntroPIC with the released constants, or without its integral part."""
+    """EntroPIC's law and constants on the weight, ours, or without its integral part; released is a stronger term."""
     alpha = "token_weights.confident_sign.alpha"
     return {
         "token_weights": {"confident_sign": {"threshold": 0.95}},

@@ -79,9 +79,10 @@ class EntropyFlags:
             steps_per_generation = N * gradient_accumulation_steps / num_iterations.
         entropy_control (`str`, *optional*, defaults to `"none"`):
             Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic (EntroPIC),
-            neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer
-            (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT),
-            or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none is set.
+            confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1),
+            mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), erpo (in the style of
+            ERPO), offline_injection (Dissecting Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target of
+            their own, if none is set.
         entropy_target_ratio (`float`, *optional*):
             Target of the controllers as a share > 0 of the entropy of the first optimizer steps. Without it
             they hold entropy_target, which is in nats per token.
@@ -147,10 +148,10 @@ class EntropyFlags:
         default="none",
         metadata={
             "help": "Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic "
-            "(EntroPIC), neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r "
-            "(REPO-R), aer (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection "
-            "(Dissecting Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none "
-            "is set."
+            "(EntroPIC), confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork "
+            "(Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), "
+            "erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT), or none. skywork, mai_clip, repo_r "
+            "and aer bring a target of their own, if none is set."
         },
     )
     entropy_target_ratio: float | None = field(
