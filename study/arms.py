@@ -169,7 +169,8 @@ NEIGHBOURS = {
     "dynamic_sampling": Arm({"rollout_rules": {"dynamic_sampling": {}}}),
 }
 
-# By method: the constants that it may choose from, at the rate that all arms share; then its rate, at that constant
+# By method: the constants that it may choose from, at the rate that all arms share; then its rate, at that constant.
+# clip_cov and kl_cov keep BASE's clip range of 0.2, which the released scripts do not have: 1 on both sides, and none
 GRIDS = {
     "grpo": [{}],
     "clip_higher": [{"epsilon_high": value} for value in (0.28, 0.5, 1.0)],
