@@ -54,7 +54,7 @@ def controller(law: str, knob: str, **parameters) -> dict:
 
 
 def entropic(target: float, ki: float = 0.01) -> dict:
-    """EntroPIC with the released constants, or without its integral part."""
+    """EntroPIC's law and constants on the weight, ours, or without its integral part; released is a stronger term."""
     alpha = "token_weights.confident_sign.alpha"
     return {
         "token_weights": {"confident_sign": {"threshold": 0.95}},
@@ -169,7 +169,8 @@ NEIGHBOURS = {
     "dynamic_sampling": Arm({"rollout_rules": {"dynamic_sampling": {}}}),
 }
 
-# By method: the constants that it may choose from, at the rate that all arms share; then its rate, at that constant
+# By method: the constants that it may choose from, at the rate that all arms share; then its rate, at that constant.
+# clip_cov and kl_cov keep BASE's clip range of 0.2, which the released scripts do not have: 1 on both sides, and none
 GRIDS = {
     "grpo": [{}],
     "clip_higher": [{"epsilon_high": value} for value in (0.28, 0.5, 1.0)],

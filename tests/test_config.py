@@ -122,7 +122,8 @@ def test_bonus_that_replaces_the_advantage_bears_no_weight(settings, message):
 
 
 def test_bundled_presets():
-    steering = ["aer", "entropic", "entropy_guided", "epoch", "mai_clip", "neg_to_pos", "repo_r", "skywork", "stage"]
+    steering = ["aer", "confident_sign", "entropic", "entropy_guided", "epoch", "mai_clip", "neg_to_pos", "repo_r"]
+    steering += ["skywork", "stage"]
     assert sorted(name for name, preset in presets().items() if "controllers" in preset) == steering
     rollouts = ["erpo", "offline_injection", "prepo"]
     assert sorted(name for name, preset in presets().items() if "rollout_rules" in preset) == rollouts
@@ -133,7 +134,8 @@ def test_bundled_presets():
     ("name", "law", "knob", "low", "high", "value"),
     [
         ("entropy_guided", BangBang(0.05), "positive_advantage_coef", 0.0, 1.0, 0.0),
-        ("entropic", PI(1.0, 0.01), "token_weights.confident_sign.alpha", -1.0, 1.0, 0.0),
+        ("entropic", PI(1.0, 0.01), "loss_terms.confident_surrogate.alpha", -1.0, 1.0, 0.0),
+        ("confident_sign", PI(1.0, 0.01), "token_weights.confident_sign.alpha", -1.0, 1.0, 0.0),
     ],
 )
 def test_preset_that_steers_is_that_of_its_paper(name, law, knob, low, high, value):
@@ -154,10 +156,13 @@ def test_preset_with_entries_put_over_it():
     made = config(
         entropy_control="entropic",
         entropy_target_ratio=0.5,
-        token_weights={"confident_sign": {"threshold": 0.8}, "high_entropy": {"fraction": 0.4}},
+        token_weights={"high_entropy": {"fraction": 0.4}},
+        loss_terms={"confident_surrogate": {"threshold": 0.8}},
         controllers={"entropic": {"kp": 0.5}, "second": {"law": "stage", "knob": "positive_advantage_coef"}},
     )
-    assert made.build_rules()["token_weights"]["confident_sign"] == ConfidentSign(threshold=0.8)
+    rules = made.build_rules()
+    assert rules["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(threshold=0.8, mean_over="confident")}
+    assert rules["token_weights"]["high_entropy"] == HighEntropy(0.4)
     first, second = made.build_controllers()
     assert (first.law, first.target) == (PI(0.5, 0.01), Target(0.5, 0.5, is_ratio=True, start_steps=5))
     assert second.law == Stage()
@@ -366,7 +371,13 @@ GUIDED = {"entropy_control": "entropy_guided"}
             {"loss_terms": {"confident_surrogate": {}}, "token_weights": {"high_entropy": {}}, **SELECTIVE},
             r"high_entropy, confident_surrogate select tokens",
         ),
-        ({"entropy_control": "entropic", **SELECTIVE}, r"confident_sign select tokens"),
+        ({"entropy_control": "entropic", **SELECTIVE}, r"confident_surrogate select tokens"),
+        ({"entropy_control": "confident_sign", **SELECTIVE}, r"confident_sign select tokens"),
+        (
+            {"entropy_control": "entropic", "fast_step": True},
+            r"skip_zero_advantage would change the run: loss_terms\.confident_surrogate trains on completions without "
+            r"an advantage too; set trim_padding and sort_by_length instead",
+        ),
     ],
 )
 def test_settings_that_are_wrong_or_exclude_each_other_are_refused(arguments, message):

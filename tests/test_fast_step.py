@@ -61,7 +61,7 @@ def test_the_run_would_be_another_without_the_scale_of_a_mean(run, plain, monkey
     "more",
     [
         {"token_weights": {"confident_sign": {"alpha": -0.5, "threshold": 0.2}}, "positive_advantage_coef": 0.5},
-        {"entropy_control": "entropic", "entropy_target_ratio": 0.9},
+        {"entropy_control": "confident_sign", "entropy_target_ratio": 0.9},
         {"num_iterations": 2, "off_policy_updates": 4},
         {"importance_sampling_level": "sequence"},
         {"mask_truncated_completions": True},

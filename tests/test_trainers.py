@@ -475,7 +475,7 @@ def test_rollout_rules_decide_what_is_sampled(run, model_dir, name, rule):
             "confident_sign select tokens, but with RLOOTrainer only the mean weight of a sequence acts: use GRPOTrai",
         ),
         ("gmpo", {"advantage_bonuses": {"repo_r": {}}}, "repo_r select tokens, but with GMPOTrainer only the mean"),
-        ("rloo", {"entropy_control": "entropic", "entropy_target_ratio": 0.9}, "confident_sign select tokens"),
+        ("rloo", {"entropy_control": "confident_sign", "entropy_target_ratio": 0.9}, "confident_sign select tokens"),
         (
             "rloo",
             {"advantage_bonuses": {"w_reinforce": {}}, "beta": 0.1},

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from .compose import active, build, needs, unknown
 from .controller import Controller, build_controllers
 from .fast_step import build_compaction
 from .knobs import TEMPERATURE, TRAINER_KNOBS, rule_knobs
-from .measures import LEVELS
+from .measures import CLIPPED_LOSSES, LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
 from .signals import of_rules
 from .supported import CLIPPING_LOSSES, GRPO, Family, family_of
@@ -79,9 +79,10 @@ class EntropyFlags:
             steps_per_generation = N * gradient_accumulation_steps / num_iterations.
         entropy_control (`str`, *optional*, defaults to `"none"`):
             Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic (EntroPIC),
-            neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer
-            (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT),
-            or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none is set.
+            confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1),
+            mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), erpo (in the style of
+            ERPO), offline_injection (Dissecting Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target
+            of their own, if none is set.
         entropy_target_ratio (`float`, *optional*):
             Target of the controllers as a share > 0 of the entropy of the first optimizer steps. Without it
             they hold entropy_target, which is in nats per token.
@@ -147,10 +148,10 @@ class EntropyFlags:
         default="none",
         metadata={
             "help": "Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic "
-            "(EntroPIC), neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r "
-            "(REPO-R), aer (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection "
-            "(Dissecting Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none "
-            "is set."
+            "(EntroPIC), confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork "
+            "(Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), "
+            "erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT), or none. skywork, mai_clip, repo_r "
+            "and aer bring a target of their own, if none is set."
         },
     )
     entropy_target_ratio: float | None = field(
@@ -462,6 +463,15 @@ class EntropyFlags:
                     raise ValueError(f"{section}.{name}.{key} is the flag {key}: set it there")
             spec[name] = {**(spec.get(name) or {}), **{key: getattr(self, key) for key in flags}}
         return spec
+
+    def build_slopes(self) -> Slopes | None:
+        """The slopes of this loss by the log-probs of tokens; `None` if it has another surrogate, or masks tokens."""
+        of_tokens = self.family.per_token and self.importance_sampling_level == "token"
+        if not of_tokens or self.loss_type not in CLIPPED_LOSSES:
+            return None
+        if self.top_entropy_quantile < 1.0 or self.off_policy_mask_threshold is not None:
+            return None
+        return partial(surrogate_slopes, delta=self.delta)
 
     def build_controllers(self) -> list[Controller]:
         """The controllers, at the start of the run."""

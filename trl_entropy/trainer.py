@@ -67,7 +67,7 @@ class EntropyControl(LossSeam):
             ends = partial(rollout_ends, self)
             self.add_callback(EntropyController(controller, self.knobs, self.signal, self.log_means, ends))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
-        self.measures = StepMeasures(args.entropy_measures, self._signals)
+        self.measures = StepMeasures(args.entropy_measures, self._signals, args.build_slopes())
         self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
 
     def _build_knobs(self) -> Knobs:

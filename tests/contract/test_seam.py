@@ -234,7 +234,12 @@ def test_advantages_are_decided_once_and_other_keys_pass():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"positive_advantage_coef": 0.3}, {"loss_terms": {"confident_surrogate": {"alpha": 0.5}}}]
+    "settings",
+    [
+        {},
+        {"positive_advantage_coef": 0.3},
+        {"loss_terms": {"confident_surrogate": {"alpha": 0.5, "mean_over": "all"}}},
+    ],
 )
 def test_batch_is_not_changed(build, settings):
     trainer = build(**settings)

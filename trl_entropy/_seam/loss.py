@@ -38,7 +38,7 @@ class LossSeam(CheckpointSeam, FactsSeam):
         raise NotImplementedError
 
     def observe(self, tokens: Tokens, effective: Tensor) -> None:
-        """See the raw tokens of a training micro-batch, and their effective advantages `(B, T)`."""
+        """See the raw tokens of a training micro-batch, and their advantages in the loss, `(B, T)`."""
         raise NotImplementedError
 
     def observe_rollout(self, rewards: Tensor, completions: list) -> None:
@@ -102,7 +102,10 @@ class LossSeam(CheckpointSeam, FactsSeam):
         self._reached = True
         if self.model.training:
             as_given = effective is inputs["advantages"]
-            self.observe(seen, seen.advantages if as_given else per_token(effective, seen.mask))
+            advantages = seen.advantages if as_given else per_token(effective, seen.mask)
+            if "importance_sampling_ratio" in inputs:  # with vLLM; TRL multiplies the loss of each token by it
+                advantages = advantages * inputs["importance_sampling_ratio"]
+            self.observe(seen, advantages)
         if self.compaction.skip and self.model.training and self.args.loss_type in OVER_ROWS:
             loss = loss * (len(seen.mask) / self.args.per_device_train_batch_size)
         for follows_loss_type, values in self.extra_loss(tokens).items():
