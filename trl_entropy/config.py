@@ -1,16 +1,18 @@
 """Floor 3: the flags."""
 
+import inspect
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
 from typing import ClassVar
 
 import yaml
 from datasets import Dataset, IterableDataset
-from trl import GRPOConfig
+from transformers import Trainer
+from trl import GRPOConfig, GRPOTrainer
 
 from .bonuses import BONUSES
 from .compose import build, needs, unknown
@@ -34,6 +36,9 @@ POOLING = ("exact", "lagged")
 
 
 def presets() -> dict[str, dict]:
+TARGETS = ("entropy_target", "entropy_target_ratio")
+# Flags that act in a trainer of TRL too
+READ_BY_TRL = ("entropy_target", "off_policy_updates")
     """The bundled YAML fragments that `entropy_control` names."""
     found = (file for file in files("trl_entropy").joinpath("presets").iterdir() if file.name.endswith(".yaml"))
     return {file.name.removesuffix(".yaml"): yaml.safe_load(file.read_text()) for file in found}
@@ -258,6 +263,27 @@ class EntropyFlags:
         self._check_family(sections)
         controllers = self.build_controllers()
         self._refuse_two_controls(controllers)
+    def get_process_log_level(self) -> int:
+        """
+        transformers'; a trainer asks its config for it while it is made.
+
+        Raises `TypeError` if that is a trainer of TRL, in which flags that are set would do nothing.
+        """
+        trainer = inspect.currentframe().f_back.f_locals.get("self")
+        if isinstance(trainer, Trainer) and not isinstance(getattr(trainer, "family", None), Family):
+            self._refuse_plain(type(trainer))
+        return super().get_process_log_level()
+
+    def _refuse_plain(self, cls: type) -> None:
+        idle = [
+            flag.name
+            for flag in fields(EntropyFlags)
+            if flag.name not in READ_BY_TRL and getattr(self, flag.name) not in (flag.default, {})
+        ]
+        if idle:
+            ours = "EntropyGRPOTrainer" if cls is GRPOTrainer else f"with_entropy_control({cls.__name__})"
+            raise TypeError(f"{', '.join(idle)} would do nothing in a {cls.__name__}: use {ours}")
+
         self._check_needs(needs(*sections.values()))
         self._check_rollouts(self.build_rollout_rules())
         self.compaction = build_compaction(self, sections, controllers)
