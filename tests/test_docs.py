@@ -22,7 +22,7 @@ from trl_entropy.grpo import prepare
 from trl_entropy.laws import LAWS
 from trl_entropy.prepare import VERBS as STEPS
 from trl_entropy.rewards import MathVerifyReward
-from trl_entropy.rollouts import ROLLOUT_RULES
+from trl_entropy.rollouts import ROLLOUT_RULES, DynamicSampling
 from trl_entropy.targets import Target
 
 
@@ -293,9 +293,18 @@ ROLLOUT = {
 }
 
 
+class KeepsSolved(DynamicSampling):
+    """With the groups for which pseudo_negative is."""
+
+    def keep(self, rewards):
+        return super().keep(rewards) | (rewards > 0.5).all(1)
+
+
 @pytest.fixture
 def everything(model_dir, tmp_path):
     """A run in which everything that can be logged is."""
+    rollouts = {**ROLLOUT, f"{__name__}.KeepsSolved": ROLLOUT["dynamic_sampling"]}
+    del rollouts["dynamic_sampling"]
     rules = {section: {name: ACTING[name] for name in table} for section, table in SECTIONS.items()}
     flags = rules["token_weights"].pop("sign")
     law = {"law": "bang_bang", "knob": "positive_advantage_coef", "target_ratio": 0.9, "start_steps": 1}
@@ -304,7 +313,7 @@ def everything(model_dir, tmp_path):
         model_dir,
         sums_with_columns(),
         tmp_path,
-        rollout_rules=ROLLOUT,
+        rollout_rules=rollouts,
         reward_funcs=[even_length, MathVerifyReward(answer_from=("boxed", "last_maths"))],
         entropy_measures="full",
         temperature=0.3,  # so that some tokens are likely

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import ClassVar
 
+import torch
 import yaml
 from datasets import Dataset, IterableDataset
 from transformers import Trainer
@@ -22,6 +23,7 @@ from .knobs import TEMPERATURE, TRAINER_KNOBS, rule_knobs
 from .measures import LEVELS
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
 from .signals import of_rules
+from .rollouts.rule import check_acts, check_sources
 from .supported import GRPO, Family, family_of
 from .terms import TERMS
 from .tokens import Rule
@@ -285,7 +287,9 @@ class EntropyFlags:
             raise TypeError(f"{', '.join(idle)} would do nothing in a {cls.__name__}: use {ours}")
 
         self._check_needs(needs(*sections.values()))
-        self._check_rollouts(self.build_rollout_rules())
+        rollouts = self.build_rollout_rules()
+        self._check_rollouts(rollouts)
+        self._refuse_dropped_groups(sections, rollouts, controllers)
         self.compaction = build_compaction(self, sections, controllers)
         if TEMPERATURE in {controller.knob.name for controller in controllers}:
             self._check_temperature()
@@ -421,8 +425,27 @@ class EntropyFlags:
         return {name: build(name, rules, self._with_flags(name, rules)) for name, rules in SECTIONS.items()}
 
     def build_rollout_rules(self) -> dict[str, RolloutRule]:
+    def _refuse_dropped_groups(
+        self, sections: dict[str, dict[str, Rule]], rollouts: dict[str, RolloutRule], controllers: list[Controller]
+    ) -> None:
+        """Refuse rules for groups that are all correct where those are dropped before they are trained on."""
+        solved = torch.ones(1, self.num_generations)
+        dropping = [name for name, rule in rollouts.items() if "groups" in rule.acts and not rule.keep(solved).all()]
+        turned = {controller.knob.name for controller in controllers}
+        for section, rules in sections.items():
+            for name, rule in rules.items():
+                acts = not rule.neutral or any(knob.startswith(f"{section}.{name}.") for knob in turned)
+                if rule.of_solved_groups and acts and dropping:
+                    raise ValueError(
+                        f"{section}.{name} acts on groups that are all correct, and rollout_rules.{dropping[0]} drops "
+                        "those: drop one of the two"
+                    )
+
         """The rules about what is sampled."""
-        return build("rollout_rules", ROLLOUT_RULES, self.rollout_rules, RolloutRule)
+        rules = build("rollout_rules", ROLLOUT_RULES, self.rollout_rules, RolloutRule)
+        for name, rule in rules.items():
+            check_acts(f"rollout_rules.{name}", rule)
+        return rules
 
     def build_rollout_plan(self, dataset: Dataset | IterableDataset | None) -> RolloutPlan:
         """
@@ -443,7 +466,7 @@ class EntropyFlags:
                     raise ValueError(
                         f"{unknown('dataset column', column, dataset.column_names)} (in rollout_rules.{name})"
                     )
-        if rules and known and {"image", "images"} & set(dataset.column_names):
+        if rules and known and {*IMAGES} & {*dataset.column_names}:
             raise ValueError(f"rollout_rules ({', '.join(rules)}) are for problems in text, and these have images")
         return RolloutPlan(rules, len(dataset) if known else 0, lambda column: dataset[column], self.seed)
 
@@ -508,8 +531,16 @@ def _restored(cls: type, state: dict) -> EntropyFlags:
     return args
 
 
-def check_rollout_fits(args: EntropyFlags, dataset: Dataset | IterableDataset | None) -> None:
-    """Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has."""
+def check_rollout_fits(
+    args: EntropyFlags, dataset: Dataset | IterableDataset | None, more: Mapping[str, object] | None = None
+) -> None:
+    """
+    Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has.
+
+    Also if a rule about it does not go with `more`, what the trainer is given besides.
+    """
+    sources = ("tools", "rollout_func", "environment_factory")
+    check_sources(args.build_rollout_rules(), *((more or {}).get(name) for name in sources))
     if not isinstance(dataset, Dataset):  # the length of a stream is not known
         return
     needed, num_prompts = args.generation_batch_size // args.num_generations, len(dataset)

@@ -247,6 +247,8 @@ class Rule(ABC):
     origin: ClassVar[str] = "paper"
     # False only if the value is the same for all tokens of a completion
     token_selective: ClassVar[bool] = True
+    # Whether it acts on groups that are all correct, and on no others
+    of_solved_groups: ClassVar[bool] = False
     # What it reads besides the facts that are always there: `pool`, a fact of Tokens that may be None, or `clipped` if
     # it means nothing unless TRL clips the ratios of tokens
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -52,7 +52,7 @@ class EntropyControl(LossSeam):
                 f"args must be an {with_flags(config).__name__}, which takes the same arguments; got {type(args)}. "
                 f"with_entropy_control({config.__name__}) is that class"
             )
-        check_rollout_fits(args, train_dataset)
+        check_rollout_fits(args, train_dataset, kwargs)
         kwargs["callbacks"] = with_own(kwargs.get("callbacks"), args.live_view)
         given = {"reward_funcs": reward_funcs, "train_dataset": train_dataset}
         kwargs |= {name: value for name, value in given.items() if value is not None}
