@@ -576,6 +576,17 @@ class Importable(with_entropy_control(RLOOConfig)):
     beta: float = 0.25
 
 
+def test_samples_of_a_part_of_the_vocabulary_are_told_once(run, build, caplog):
+    supported._warn_of_cuts.cache_clear()
+    run(max_steps=1)
+    assert "part of the vocabulary" not in caplog.text
+    run(max_steps=1, top_p=0.9, generation_kwargs={"min_p": 0.1})
+    EntropyWatchdog(floor=0.1).attach(build(plain=True, top_p=0.9, generation_kwargs={"min_p": 0.1}))
+    assert caplog.text.count("top_p=0.9, min_p=0.1: completions are sampled from a part of the vocabulary, but") == 1
+    EntropyCallback("constant", "entropy_coef").attach(build(plain=True, top_k=5))
+    assert "top_k=5: completions are sampled from a part of the vocabulary" in caplog.text
+
+
 def test_config_survives_a_checkpoint():
     for made in (config("rloo", positive_advantage_coef=0.5), Importable("unused", use_cpu=True, bf16=False)):
         again = pickle.loads(pickle.dumps(made))

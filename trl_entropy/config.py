@@ -17,13 +17,14 @@ from trl import GRPOConfig, GRPOTrainer
 
 from .bonuses import BONUSES
 from .compose import build, needs, unknown
-from .controller import Controller, build_controllers
+from .controller import Controller, build_controllers, without_target
+from .data.columns import IMAGES
 from .fast_step import build_compaction
 from .knobs import TEMPERATURE, TRAINER_KNOBS, rule_knobs
 from .measures import LEVELS
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
-from .signals import of_rules
 from .rollouts.rule import check_acts, check_sources
+from .signals import of_rules
 from .supported import GRPO, Family, family_of
 from .terms import TERMS
 from .tokens import Rule
@@ -35,12 +36,12 @@ logger = logging.getLogger(__name__)
 # What a rule may be, by the flag that configures it
 SECTIONS = {"token_weights": WEIGHTS, "advantage_bonuses": BONUSES, "loss_terms": TERMS}
 POOLING = ("exact", "lagged")
-
-
-def presets() -> dict[str, dict]:
 TARGETS = ("entropy_target", "entropy_target_ratio")
 # Flags that act in a trainer of TRL too
 READ_BY_TRL = ("entropy_target", "off_policy_updates")
+
+
+def presets() -> dict[str, dict]:
     """The bundled YAML fragments that `entropy_control` names."""
     found = (file for file in files("trl_entropy").joinpath("presets").iterdir() if file.name.endswith(".yaml"))
     return {file.name.removesuffix(".yaml"): yaml.safe_load(file.read_text()) for file in found}
@@ -89,9 +90,11 @@ class EntropyFlags:
             neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer
             (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT),
             or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none is set.
+        entropy_target (`float`, *optional*):
+            Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. Where neither target
+            flag is set, that of the bundled method, else TRL's 0.2.
         entropy_target_ratio (`float`, *optional*):
-            Target of the controllers as a share > 0 of the entropy of the first optimizer steps. Without it
-            they hold entropy_target, which is in nats per token.
+            The same for the controllers, as a share > 0 of the entropy of the first optimizer steps.
         token_weights (`dict` or `str`, *optional*):
             Loss weights per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
             command line.
@@ -160,12 +163,16 @@ class EntropyFlags:
             "is set."
         },
     )
-    entropy_target_ratio: float | None = field(
+    entropy_target: float | None = field(
         default=None,
         metadata={
-            "help": "Target of the controllers as a share > 0 of the entropy of the first optimizer steps. "
-            "Without it they hold entropy_target, which is in nats per token."
+            "help": "Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. Where "
+            "neither target flag is set, that of the bundled method, else TRL's 0.2."
         },
+    )
+    entropy_target_ratio: float | None = field(
+        default=None,
+        metadata={"help": "The same for the controllers, as a share > 0 of the entropy of the first optimizer steps."},
     )
     token_weights: dict | str | None = field(
         default=None,
@@ -256,15 +263,6 @@ class EntropyFlags:
         super().__init_subclass__(**kwargs)
         cls.family = family_of(cls)
 
-    def __post_init__(self):
-        self._merge_preset()
-        self._set_off_policy_updates()
-        super().__post_init__()
-        # Built once here so that a wrong value ends the run before a model loads
-        sections = self.build_rules()
-        self._check_family(sections)
-        controllers = self.build_controllers()
-        self._refuse_two_controls(controllers)
     def get_process_log_level(self) -> int:
         """
         transformers'; a trainer asks its config for it while it is made.
@@ -286,6 +284,15 @@ class EntropyFlags:
             ours = "EntropyGRPOTrainer" if cls is GRPOTrainer else f"with_entropy_control({cls.__name__})"
             raise TypeError(f"{', '.join(idle)} would do nothing in a {cls.__name__}: use {ours}")
 
+    def __post_init__(self):
+        self._merge_preset()
+        self._set_off_policy_updates()
+        super().__post_init__()
+        # Built once here so that a wrong value ends the run before a model loads
+        sections = self.build_rules()
+        self._check_family(sections)
+        controllers = self.build_controllers()
+        self._refuse_two_controls(controllers)
         self._check_needs(needs(*sections.values()))
         rollouts = self.build_rollout_rules()
         self._check_rollouts(rollouts)
@@ -327,14 +334,29 @@ class EntropyFlags:
         preset = available[self.entropy_control]
         for name in (*SECTIONS, "rollout_rules", "controllers"):
             setattr(self, name, _merged(preset.get(name, {}), _mapping(name, getattr(self, name))))
-        if self.entropy_target_ratio is None and not self._sets_entropy_target():
-            if "entropy_target" in preset:
-                self.entropy_target = preset["entropy_target"]
-            self.entropy_target_ratio = preset.get("entropy_target_ratio")
+        self._settle_target(preset)
 
-    def _sets_entropy_target(self) -> bool:
-        default = getattr(type(self), "entropy_target", None)  # RLOOConfig has no such flag
-        return getattr(self, "entropy_target", default) != default
+    def _settle_target(self, preset: Mapping) -> None:
+        """Leave the one target flag that is set; where none is and one is read, take the preset's, else TRL's."""
+        given = {flag: getattr(self, flag) for flag in TARGETS if getattr(self, flag) is not None}
+        if len(given) == 2:
+            raise ValueError(
+                f"entropy_target={self.entropy_target} (nats) and entropy_target_ratio={self.entropy_target_ratio} "
+                "(share of the starting entropy) are both set: keep one of them"
+            )
+        holding = bool(without_target(self.controllers))
+        adaptive = bool(getattr(self, "use_adaptive_entropy", False))
+        for flag, value in given.items():
+            if not (holding or (adaptive and flag == "entropy_target")):
+                raise ValueError(
+                    f"{flag}={value} has nothing to act on: set entropy_control to entropy_guided or entropic, or "
+                    "give controllers that have no target of their own, or drop it"
+                )
+        if not given and (holding or adaptive):
+            of_preset = {flag: preset[flag] for flag in TARGETS if flag in preset}
+            of_trl = {"entropy_target": getattr(super(), "entropy_target", None)}  # RLOOConfig has no such flag
+            for flag, value in (of_preset or of_trl).items():
+                setattr(self, flag, value)
 
     def _set_off_policy_updates(self) -> None:
         updates = self.off_policy_updates
@@ -373,16 +395,6 @@ class EntropyFlags:
                 f"use_adaptive_entropy (TRL's controller of entropy_coef) and {names} would both steer entropy: keep "
                 "one of them"
             )
-        if self.entropy_target_ratio is not None and self._sets_entropy_target():
-            raise ValueError(
-                f"entropy_target={self.entropy_target:g} (nats) and entropy_target_ratio="
-                f"{self.entropy_target_ratio:g} (share of the starting entropy) are both set: keep one of them"
-            )
-        if self.entropy_target_ratio is not None and not any(c.law.uses_target for c in controllers):
-            raise ValueError(
-                f"entropy_target_ratio={self.entropy_target_ratio:g} has nothing to act on: set entropy_control to "
-                "entropy_guided or entropic, or give controllers"
-            )
 
     def _check_needs(self, needed: set[str]) -> None:
         if self.pooling not in POOLING:
@@ -413,18 +425,6 @@ class EntropyFlags:
                 "that there are no log-probs to correct by: set vllm_importance_sampling_correction=False"
             )
 
-    def _check_temperature(self) -> None:
-        if TEMPERATURE in (self.generation_kwargs or {}):
-            raise ValueError(
-                f"generation_kwargs sets temperature={self.generation_kwargs[TEMPERATURE]!r}, and a controller turns "
-                "it: drop it there"
-            )
-
-    def build_rules(self) -> dict[str, dict[str, Rule]]:
-        """The rules of every section, with those that have a flag of their own."""
-        return {name: build(name, rules, self._with_flags(name, rules)) for name, rules in SECTIONS.items()}
-
-    def build_rollout_rules(self) -> dict[str, RolloutRule]:
     def _refuse_dropped_groups(
         self, sections: dict[str, dict[str, Rule]], rollouts: dict[str, RolloutRule], controllers: list[Controller]
     ) -> None:
@@ -441,6 +441,18 @@ class EntropyFlags:
                         "those: drop one of the two"
                     )
 
+    def _check_temperature(self) -> None:
+        if TEMPERATURE in (self.generation_kwargs or {}):
+            raise ValueError(
+                f"generation_kwargs sets temperature={self.generation_kwargs[TEMPERATURE]!r}, and a controller turns "
+                "it: drop it there"
+            )
+
+    def build_rules(self) -> dict[str, dict[str, Rule]]:
+        """The rules of every section, with those that have a flag of their own."""
+        return {name: build(name, rules, self._with_flags(name, rules)) for name, rules in SECTIONS.items()}
+
+    def build_rollout_rules(self) -> dict[str, RolloutRule]:
         """The rules about what is sampled."""
         rules = build("rollout_rules", ROLLOUT_RULES, self.rollout_rules, RolloutRule)
         for name, rule in rules.items():
@@ -492,13 +504,16 @@ class EntropyFlags:
             "epsilon_high": self.epsilon if self.epsilon_high is None else self.epsilon_high,
             "entropy_coef": getattr(self, "entropy_coef", 0.0),
         }
+        given = {"epsilon_high": self.epsilon_high is not None}  # it follows epsilon otherwise
         sections = self.build_rules()
         for section, rules in sections.items():
             for name, (knob, rule_name, field_name) in rule_knobs(section, rules).items():
                 knobs[name] = knob
                 values[name] = getattr(rules[rule_name], field_name)
-        targets = {"target": getattr(self, "entropy_target", None), "target_ratio": self.entropy_target_ratio}
-        return build_controllers(self.controllers, knobs, values, **targets, signals=of_rules(sections))
+                if name != field_name:  # no flag
+                    given[name] = field_name in (getattr(self, section).get(rule_name) or {})
+        targets = {"target": self.entropy_target, "target_ratio": self.entropy_target_ratio}
+        return build_controllers(self.controllers, knobs, values, **targets, signals=of_rules(sections), given=given)
 
 
 @dataclass
