@@ -1,6 +1,6 @@
 import json
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import yaml
@@ -35,7 +35,8 @@ def test_defaults_are_those_of_trl():
         for field in fields(GRPOConfig)
         if field.name != "logging_dir" and getattr(ours, field.name) != getattr(trl, field.name)
     }
-    assert changed <= {"run_name"}
+    assert changed <= {"run_name", "entropy_target"}
+    assert ours.entropy_target is None  # nothing reads it
     assert (*ours.build_rules().values(), ours.build_controllers()) == (
         {"sign": Sign()},
         {},
@@ -244,15 +245,30 @@ def test_aer_by_hand():
     [
         ("mai_clip", {}, {"entropy_target": 0.3, "entropy_target_ratio": None}),
         ("mai_clip", {"entropy_target": 0.5}, {"entropy_target": 0.5, "entropy_target_ratio": None}),
-        ("mai_clip", {"entropy_target_ratio": 0.5}, {"entropy_target": 0.2, "entropy_target_ratio": 0.5}),
-        ("aer", {}, {"entropy_target": 0.2, "entropy_target_ratio": 0.4}),
-        ("aer", {"entropy_target": 0.5}, {"entropy_target": 0.5, "entropy_target_ratio": None}),
-        ("aer", {"entropy_target_ratio": 0.5}, {"entropy_target": 0.2, "entropy_target_ratio": 0.5}),
+        # TRL's default, but given
+        ("mai_clip", {"entropy_target": 0.2}, {"entropy_target": 0.2, "entropy_target_ratio": None}),
+        ("mai_clip", {"entropy_target_ratio": 0.5}, {"entropy_target": None, "entropy_target_ratio": 0.5}),
+        ("aer", {}, {"entropy_target": None, "entropy_target_ratio": 0.4}),
+        ("aer", {"entropy_target": 0.2}, {"entropy_target": 0.2, "entropy_target_ratio": None}),
+        ("aer", {"entropy_target_ratio": 0.5}, {"entropy_target": None, "entropy_target_ratio": 0.5}),
+        ("entropic", {}, {"entropy_target": 0.2, "entropy_target_ratio": None}),
+        # a controller with a target of its own reads no flag
+        (
+            "mai_clip",
+            {"controllers": {"mai_clip": {"target": 0.7}}},
+            {"entropy_target": None, "entropy_target_ratio": None},
+        ),
+        ("none", {"use_adaptive_entropy": True}, {"entropy_target": 0.2, "entropy_target_ratio": None}),
+        ("none", {"use_adaptive_entropy": True, "entropy_target": 0.6}, {"entropy_target": 0.6}),
     ],
 )
 def test_target_of_a_preset_is_taken_where_no_flag_sets_one(name, flags, target):
     made = config(entropy_control=name, **flags)
-    assert {flag: getattr(made, flag) for flag in target} == target
+    words = [f"--{flag}={json.dumps(value)}" for flag, value in flags.items()]
+    copied = replace(made, generation_batch_size=None)  # TRL fills it in, and then refuses it
+    for same in (made, copied, parsed("--entropy_control", name, *words)):
+        assert {flag: getattr(same, flag) for flag in target} == target
+    assert copied.build_controllers() == made.build_controllers()
 
 
 def test_knobs_of_trl_start_at_its_flags():
@@ -265,6 +281,27 @@ def test_knobs_of_trl_start_at_its_flags():
     assert start("epsilon_high", epsilon=0.1, epsilon_high=0.28) == 0.28
     assert start("entropy_coef", entropy_coef=0.01) == 0.01
     assert start("positive_advantage_coef", positive_advantage_coef=0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("knob", "flags"),
+    [
+        ("epsilon_high", {"epsilon_high": 0.2}),
+        ("token_weights.confident_sign.alpha", {"token_weights": {"confident_sign": {"alpha": 0.0}}}),
+    ],
+)
+def test_start_that_is_set_twice_is_refused_though_one_is_the_default(knob, flags):
+    mine = {"mine": {"law": "pi", "knob": knob, "target": 0.3, "initial": 0.4}}
+    with pytest.raises(
+        ValueError, match=rf"{knob} is set to .*: leave {knob} unset and set controllers\.mine\.initial"
+    ):
+        config(controllers=mine, **flags)
+
+
+def test_start_is_free_where_a_flag_only_follows_another():
+    # TRL takes epsilon for an epsilon_high that is not set
+    mine = {"mine": {"law": "pi", "knob": "epsilon_high", "target": 0.3, "initial": 0.4}}
+    assert config(epsilon=0.1, controllers=mine).build_controllers()[0].value == 0.4
 
 
 # Off-policy updates
@@ -347,6 +384,23 @@ GUIDED = {"entropy_control": "entropy_guided"}
         (
             {"entropy_target": 0.3, "entropy_target_ratio": 0.5, **GUIDED},
             r"entropy_target=0\.3 \(nats\) and entropy_target_ratio=0\.5 .* are both set: keep one of them",
+        ),
+        (
+            {"entropy_target": 0.2, "entropy_target_ratio": 0.5, **GUIDED},
+            r"entropy_target=0\.2 \(nats\) and entropy_target_ratio=0\.5 .* are both set: keep one of them",
+        ),
+        ({"entropy_target": 0.2}, r"entropy_target=0\.2 has nothing to act on: set entropy_control to"),
+        ({"entropy_target": 0.2, "entropy_control": "stage"}, r"entropy_target=0\.2 has nothing to act on"),
+        (
+            {
+                "entropy_target_ratio": 0.5,
+                "controllers": {"mine": {"law": "pi", "knob": "entropy_coef", "target": 1.0}},
+            },
+            r"entropy_target_ratio=0\.5 has nothing to act on: .* controllers that have no target of their own, or",
+        ),
+        (
+            {"entropy_target_ratio": 0.5, "use_adaptive_entropy": True},
+            r"entropy_target_ratio=0\.5 has nothing to act on",
         ),
         ({"entropy_target_ratio": 0.5}, r"entropy_target_ratio=0\.5 has nothing to act on: set entropy_control to"),
         (

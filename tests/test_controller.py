@@ -295,6 +295,43 @@ def test_state_of_another_knob_or_signal_is_refused():
         controller(BangBang()).load_state_dict(state)
 
 
+# In words
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        (
+            {"law": "bang_bang", "knob": "entropy_coef", "target": 0.2, "initial": 0.1, "low": 0.0, "high": 0.5},
+            "bang_bang turns entropy_coef in [0, 0.5], from 0.1, to hold entropy at 0.2 nats",
+        ),
+        (
+            {"law": "pi", "knob": "temperature", "target": [0.25, 0.35], "cadence": "rollout"},
+            "pi turns temperature in [0.01, inf], from 1, to hold entropy at 0.25 to 0.35 nats, "
+            "once per rollout batch",
+        ),
+        (
+            {"law": "pi", "knob": "epsilon_high", "target_ratio": {"start": 1.0, "end": 0.4}, "start_steps": 3},
+            "pi turns epsilon_high in [0, inf], from 0.2, to hold entropy at 1 moving to 0.4 of its start, "
+            "the mean of optimizer steps 1 to 3",
+        ),
+        (
+            {"law": "pi", "knob": "epsilon_low", "target": 0.5, "signal": "reward", "raises_signal": True},
+            "pi turns epsilon_low in [0, 1], from 0.2, to hold reward at 0.5",
+        ),
+        ({"law": "stage", "knob": "entropy_coef"}, "the schedule stage turns entropy_coef in [-inf, inf]"),
+        (
+            {"law": "switch", "knob": "epsilon_low", "before": 0.3, "after": 0.2, "high": 0.5},
+            "the schedule switch (at 0.5, before 0.3, after 0.2) turns epsilon_low in [0, 0.5]",
+        ),
+    ],
+)
+def test_controller_in_words(spec, line):
+    values = {knob.name: knob.default for knob in TRAINER_KNOBS}
+    (made,) = build_controllers({"mine": spec}, {knob.name: knob for knob in TRAINER_KNOBS}, values)
+    assert str(made) == f"mine: {line}"
+
+
 # From the config's mapping
 
 
@@ -461,7 +498,10 @@ def test_two_starting_values_are_refused(spec, configured):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ({"target": None}, r"controllers\.mine has no target: set entropy_target_ratio, or target"),
+        (
+            {"target": None},
+            r"controllers\.mine has no target: set entropy_target \(nats\) or entropy_target_ratio, or",
+        ),
         ({"target": -0.1}, r"entropy_target must be > 0, got -0\.1"),
         ({"target_ratio": 0}, r"entropy_target_ratio must be > 0, got 0"),
     ],

@@ -22,7 +22,7 @@ from trl_entropy.grpo import prepare
 from trl_entropy.laws import LAWS
 from trl_entropy.prepare import VERBS as STEPS
 from trl_entropy.rewards import MathVerifyReward
-from trl_entropy.rollouts import ROLLOUT_RULES
+from trl_entropy.rollouts import ROLLOUT_RULES, DynamicSampling
 from trl_entropy.targets import Target
 
 
@@ -293,9 +293,18 @@ ROLLOUT = {
 }
 
 
+class KeepsSolved(DynamicSampling):
+    """With the groups for which pseudo_negative is."""
+
+    def keep(self, rewards):
+        return super().keep(rewards) | (rewards > 0.5).all(1)
+
+
 @pytest.fixture
 def everything(model_dir, tmp_path) -> set[str]:
     """All that can be logged: by a run of all rules, and one for each bonus that bears no weight beside it."""
+    rollouts = {**ROLLOUT, f"{__name__}.KeepsSolved": ROLLOUT["dynamic_sampling"]}
+    del rollouts["dynamic_sampling"]
     rules = {section: {name: ACTING[name] for name in table} for section, table in SECTIONS.items()}
     flags = rules["token_weights"].pop("sign")
     alone = [name for name, rule in SECTIONS["advantage_bonuses"].items() if rule.replaces_advantage]
@@ -303,7 +312,7 @@ def everything(model_dir, tmp_path) -> set[str]:
     law = {"law": "bang_bang", "knob": "positive_advantage_coef", "target_ratio": 0.9, "start_steps": 1}
     signal = "entropy/token_weights.high_entropy"
     settings = {
-        "rollout_rules": ROLLOUT,
+        "rollout_rules": rollouts,
         "reward_funcs": [even_length, MathVerifyReward(answer_from=("boxed", "last_maths"))],
         "entropy_measures": "full",
         "temperature": 0.3,  # so that some tokens are likely

@@ -122,6 +122,28 @@ def test_rows_without_gradient_are_not_trained_on(run):
     assert fast.rows < 0.5 * whole.rows
 
 
+def test_advantages_of_tokens_go_with_it(run):
+    class OfTokens(EntropyGiven):
+        """A subclass whose advantages are `(B, T)`, 0 from the fourth token on, and which has a column of its own."""
+
+        def _generate_and_score_completions(self, inputs):
+            batch = super()._generate_and_score_completions(inputs)
+            if self.model.training:
+                places = torch.arange(batch["completion_ids"].shape[1])
+                batch["advantages"] = batch["advantages"].unsqueeze(1) * (places < 3)
+                batch["mine"] = batch["completion_mask"].float()
+            return batch
+
+        def _compute_loss(self, model, inputs):
+            if self.model.training:
+                assert inputs["mine"].shape == inputs["completion_ids"].shape
+            return super()._compute_loss(model, inputs)
+
+    settings = {**SETTINGS, "trainer_class": OfTokens}
+    fast, whole = run(**settings, fast_step=True), run(**settings)
+    assert distance(weights(fast), weights(whole)) < 1e-5
+
+
 def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
     settings = {**SETTINGS, "fast_step": True, "save_strategy": "steps", "save_steps": 2}
     whole = run(output_dir=tmp_path / "whole", **settings)

@@ -1,5 +1,6 @@
 """Entropy control before the other trainers of TRL: what their loss has a place for acts, the rest is refused."""
 
+import copy
 import json
 import os
 import pickle
@@ -152,6 +153,49 @@ def test_trainer_without_a_config_has_that_of_its_family(model_dir, dataset, tmp
     monkeypatch.setattr("trl_entropy.trainer.with_flags", lambda cls: partial(with_flags(cls), **on_cpu))
     trainer = with_entropy_control(RLOOTrainer)(model=model_dir, reward_funcs=even_length, train_dataset=dataset)
     assert type(trainer.args) is with_entropy_control(RLOOConfig)
+
+
+# A trainer of TRL that is given our config
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"entropy_control": "stage"}, "entropy_control, controllers"),
+        ({"positive_advantage_coef": 0.0}, "positive_advantage_coef"),
+        ({"token_weights": {"perplexity": {}}}, "token_weights"),
+        ({"entropy_measures": "full", "live_view": True}, "entropy_measures, live_view"),
+    ],
+)
+@pytest.mark.parametrize("name", TRAINERS)
+def test_trainer_of_trl_refuses_flags_that_it_does_not_read(build, name, settings, named):
+    trainer, config_class = TRAINERS[name][0], with_entropy_control(TRAINERS[name][1])
+    ours = "EntropyGRPOTrainer" if trainer is GRPOTrainer else rf"with_entropy_control\({trainer.__name__}\)"
+    with pytest.raises(TypeError, match=rf"^{named} would do nothing in a {trainer.__name__}: use {ours}$"):
+        build(trainer_class=trainer, config_class=config_class, **settings)
+
+
+@dataclass
+class Stored(EntropyGRPOConfig):
+    """A user's subclass with another default."""
+
+    skip_zero_advantage: bool = True
+
+
+def test_trainer_of_trl_refuses_a_subclass_of_the_config_and_its_copies(build):
+    args = build(config_class=Stored).args  # one trainer of ours has it already
+    for same_args in (args, copy.deepcopy(args), pickle.loads(pickle.dumps(args))):
+        assert same_args.get_process_log_level() == args.get_process_log_level()
+        with pytest.raises(TypeError, match="^skip_zero_advantage would do nothing in a GRPOTrainer"):
+            build(plain=True, config_class=lambda made=same_args, **settings: made)
+
+
+def test_neutral_flags_and_those_that_trl_reads_stand_in_a_trainer_of_trl(run):
+    settings = {"off_policy_updates": 2, "token_weights": "{}", "use_adaptive_entropy": True, "entropy_target": 2.9}
+    of_trl = {"steps_per_generation": 2, "use_adaptive_entropy": True, "entropy_target": 2.9}
+    ours, trl = run(plain=True, config_class=EntropyGRPOConfig, **settings), run(plain=True, **of_trl)
+    assert same(parameters(ours), parameters(trl))
+    assert logged(trl, "entropy_coef")[-1] > 0
 
 
 # Neutral
@@ -537,6 +581,17 @@ class Importable(with_entropy_control(RLOOConfig)):
     """A subclass of a made class, which has a name of its own."""
 
     beta: float = 0.25
+
+
+def test_samples_of_a_part_of_the_vocabulary_are_told_once(run, build, caplog):
+    supported._warn_of_cuts.cache_clear()
+    run(max_steps=1)
+    assert "part of the vocabulary" not in caplog.text
+    run(max_steps=1, top_p=0.9, generation_kwargs={"min_p": 0.1})
+    EntropyWatchdog(floor=0.1).attach(build(plain=True, top_p=0.9, generation_kwargs={"min_p": 0.1}))
+    assert caplog.text.count("top_p=0.9, min_p=0.1: completions are sampled from a part of the vocabulary, but") == 1
+    EntropyCallback("constant", "entropy_coef").attach(build(plain=True, top_k=5))
+    assert "top_k=5: completions are sampled from a part of the vocabulary" in caplog.text
 
 
 def test_config_survives_a_checkpoint():

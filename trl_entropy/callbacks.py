@@ -1,7 +1,8 @@
 """Floor 4: the callbacks that drive a controller."""
 
+import logging
 import math
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -11,7 +12,10 @@ from .controller import Controller, build_controllers
 from .knobs import TRL_KNOBS, Knob, Knobs
 from .laws import LAWS
 from .signals import ENTROPY, TRL_SIGNALS
-from .supported import check_trainer, family_of
+from .supported import check_trainer, family_of, installed_trl, warn_if_untested, warn_of_cut_sampling
+
+
+logger = logging.getLogger(__name__)
 
 
 class EntropyController(TrainerCallback):
@@ -141,10 +145,13 @@ class EntropyCallback(EntropyController):
         self._check(trainer)
         knobs = {knob.name: knob for knob in trl_knobs_of(trainer)}
         values = {name: getattr(trainer, name) for name in knobs}
-        (controller,) = build_controllers({self.name: self.spec}, knobs, values)
+        given = {"epsilon_high": trainer.args.epsilon_high is not None}  # it follows epsilon otherwise
+        (controller,) = build_controllers({self.name: self.spec}, knobs, values, given=given)
         of_trainer = (partial(function, trainer) for function in (logged_signal, log_means, rollout_ends))
         super().__init__(controller, trl_knobs(trainer), *of_trainer)
         self.trainer = trainer
+        if trainer.accelerator.is_main_process:
+            announce(trainer.args, [controller])
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         return self
@@ -197,6 +204,14 @@ class EntropyCallback(EntropyController):
     @property
     def _key(self) -> str:
         return f"controllers/{self.name}"
+
+
+def announce(args: TrainingArguments, controllers: Iterable[Controller]) -> None:
+    """Log what is to be known before a run: what its controllers do, and what its values are not."""
+    warn_if_untested(installed_trl())
+    warn_of_cut_sampling(args)
+    for controller in controllers:
+        logger.info("controller %s", controller)
 
 
 def trl_knobs_of(trainer: Trainer) -> list[Knob]:

@@ -1,26 +1,31 @@
 """Floor 3: the flags."""
 
+import inspect
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from importlib.resources import files
 from typing import ClassVar
 
+import torch
 import yaml
 from datasets import Dataset, IterableDataset
-from trl import GRPOConfig
+from transformers import Trainer
+from trl import GRPOConfig, GRPOTrainer
 
 from .bonuses import BONUSES
 from .compose import active, build, needs, unknown
-from .controller import Controller, build_controllers
+from .controller import Controller, build_controllers, without_target
+from .data.columns import IMAGES
 from .fast_step import build_compaction
 from .knobs import TEMPERATURE, TRAINER_KNOBS, rule_knobs
 from .measures import CLIPPED_LOSSES, LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
+from .rollouts.rule import check_acts, check_sources
 from .signals import of_rules
-from .supported import CLIPPING_LOSSES, GRPO, Family, family_of
+from .supported import GRPO, Family, family_of
 from .terms import TERMS
 from .tokens import Rule
 from .weights import WEIGHTS
@@ -31,6 +36,9 @@ logger = logging.getLogger(__name__)
 # What a rule may be, by the flag that configures it
 SECTIONS = {"token_weights": WEIGHTS, "advantage_bonuses": BONUSES, "loss_terms": TERMS}
 POOLING = ("exact", "lagged")
+TARGETS = ("entropy_target", "entropy_target_ratio")
+# Flags that act in a trainer of TRL too
+READ_BY_TRL = ("entropy_target", "off_policy_updates")
 
 
 def presets() -> dict[str, dict]:
@@ -83,9 +91,11 @@ class EntropyFlags:
             mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), erpo (in the style of
             ERPO), offline_injection (Dissecting Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target
             of their own, if none is set.
+        entropy_target (`float`, *optional*):
+            Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. Where neither target
+            flag is set, that of the bundled method, else TRL's 0.2.
         entropy_target_ratio (`float`, *optional*):
-            Target of the controllers as a share > 0 of the entropy of the first optimizer steps. Without it
-            they hold entropy_target, which is in nats per token.
+            The same for the controllers, as a share > 0 of the entropy of the first optimizer steps.
         token_weights (`dict` or `str`, *optional*):
             Loss weights per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
             command line.
@@ -154,12 +164,16 @@ class EntropyFlags:
             "and aer bring a target of their own, if none is set."
         },
     )
-    entropy_target_ratio: float | None = field(
+    entropy_target: float | None = field(
         default=None,
         metadata={
-            "help": "Target of the controllers as a share > 0 of the entropy of the first optimizer steps. "
-            "Without it they hold entropy_target, which is in nats per token."
+            "help": "Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. Where "
+            "neither target flag is set, that of the bundled method, else TRL's 0.2."
         },
+    )
+    entropy_target_ratio: float | None = field(
+        default=None,
+        metadata={"help": "The same for the controllers, as a share > 0 of the entropy of the first optimizer steps."},
     )
     token_weights: dict | str | None = field(
         default=None,
@@ -250,6 +264,27 @@ class EntropyFlags:
         super().__init_subclass__(**kwargs)
         cls.family = family_of(cls)
 
+    def get_process_log_level(self) -> int:
+        """
+        transformers'; a trainer asks its config for it while it is made.
+
+        Raises `TypeError` if that is a trainer of TRL, in which flags that are set would do nothing.
+        """
+        trainer = inspect.currentframe().f_back.f_locals.get("self")
+        if isinstance(trainer, Trainer) and not isinstance(getattr(trainer, "family", None), Family):
+            self._refuse_plain(type(trainer))
+        return super().get_process_log_level()
+
+    def _refuse_plain(self, cls: type) -> None:
+        idle = [
+            flag.name
+            for flag in fields(EntropyFlags)
+            if flag.name not in READ_BY_TRL and getattr(self, flag.name) not in (flag.default, {})
+        ]
+        if idle:
+            ours = "EntropyGRPOTrainer" if cls is GRPOTrainer else f"with_entropy_control({cls.__name__})"
+            raise TypeError(f"{', '.join(idle)} would do nothing in a {cls.__name__}: use {ours}")
+
     def __post_init__(self):
         self._merge_preset()
         self._set_off_policy_updates()
@@ -261,7 +296,9 @@ class EntropyFlags:
         self._refuse_two_controls(controllers)
         self._check_replaced_advantage(sections, controllers)
         self._check_needs(needs(*sections.values()))
-        self._check_rollouts(self.build_rollout_rules())
+        rollouts = self.build_rollout_rules()
+        self._check_rollouts(rollouts)
+        self._refuse_dropped_groups(sections, rollouts, controllers)
         self.compaction = build_compaction(self, sections, controllers)
         if TEMPERATURE in {controller.knob.name for controller in controllers}:
             self._check_temperature()
@@ -276,10 +313,10 @@ class EntropyFlags:
                 raise ValueError(f"{name} is not for {family.name}: {family.lacks[missing]}. Drop it")
         loss_type = family.loss_type or self.loss_type
         for name in (name for name, rule in rules.items() if "clipped" in rule.needs):
-            if loss_type not in CLIPPING_LOSSES:
+            if loss_type not in CLIPPED_LOSSES:
                 raise ValueError(
                     f"{name} is for tokens whose gradient the clip range has stopped, and loss_type={loss_type!r} "
-                    f"stops none: set loss_type to one of {', '.join(CLIPPING_LOSSES)}, or drop it"
+                    f"stops none: set loss_type to one of {', '.join(CLIPPED_LOSSES)}, or drop it"
                 )
         if "entropy_coef" in family.lacks:
             for flag in ("entropy_coef", "use_adaptive_entropy"):
@@ -306,14 +343,29 @@ class EntropyFlags:
         preset = available[self.entropy_control]
         for name in (*SECTIONS, "rollout_rules", "controllers"):
             setattr(self, name, _merged(preset.get(name, {}), _mapping(name, getattr(self, name))))
-        if self.entropy_target_ratio is None and not self._sets_entropy_target():
-            if "entropy_target" in preset:
-                self.entropy_target = preset["entropy_target"]
-            self.entropy_target_ratio = preset.get("entropy_target_ratio")
+        self._settle_target(preset)
 
-    def _sets_entropy_target(self) -> bool:
-        default = getattr(type(self), "entropy_target", None)  # RLOOConfig has no such flag
-        return getattr(self, "entropy_target", default) != default
+    def _settle_target(self, preset: Mapping) -> None:
+        """Leave the one target flag that is set; where none is and one is read, take the preset's, else TRL's."""
+        given = {flag: getattr(self, flag) for flag in TARGETS if getattr(self, flag) is not None}
+        if len(given) == 2:
+            raise ValueError(
+                f"entropy_target={self.entropy_target} (nats) and entropy_target_ratio={self.entropy_target_ratio} "
+                "(share of the starting entropy) are both set: keep one of them"
+            )
+        holding = bool(without_target(self.controllers))
+        adaptive = bool(getattr(self, "use_adaptive_entropy", False))
+        for flag, value in given.items():
+            if not (holding or (adaptive and flag == "entropy_target")):
+                raise ValueError(
+                    f"{flag}={value} has nothing to act on: set entropy_control to entropy_guided or entropic, or "
+                    "give controllers that have no target of their own, or drop it"
+                )
+        if not given and (holding or adaptive):
+            of_preset = {flag: preset[flag] for flag in TARGETS if flag in preset}
+            of_trl = {"entropy_target": getattr(super(), "entropy_target", None)}  # RLOOConfig has no such flag
+            for flag, value in (of_preset or of_trl).items():
+                setattr(self, flag, value)
 
     def _set_off_policy_updates(self) -> None:
         updates = self.off_policy_updates
@@ -351,16 +403,6 @@ class EntropyFlags:
             raise ValueError(
                 f"use_adaptive_entropy (TRL's controller of entropy_coef) and {names} would both steer entropy: keep "
                 "one of them"
-            )
-        if self.entropy_target_ratio is not None and self._sets_entropy_target():
-            raise ValueError(
-                f"entropy_target={self.entropy_target:g} (nats) and entropy_target_ratio="
-                f"{self.entropy_target_ratio:g} (share of the starting entropy) are both set: keep one of them"
-            )
-        if self.entropy_target_ratio is not None and not any(c.law.uses_target for c in controllers):
-            raise ValueError(
-                f"entropy_target_ratio={self.entropy_target_ratio:g} has nothing to act on: set entropy_control to "
-                "entropy_guided or entropic, or give controllers"
             )
 
     def _check_replaced_advantage(self, sections: dict[str, dict[str, Rule]], controllers: list[Controller]) -> None:
@@ -414,6 +456,22 @@ class EntropyFlags:
                 "that there are no log-probs to correct by: set vllm_importance_sampling_correction=False"
             )
 
+    def _refuse_dropped_groups(
+        self, sections: dict[str, dict[str, Rule]], rollouts: dict[str, RolloutRule], controllers: list[Controller]
+    ) -> None:
+        """Refuse rules for groups that are all correct where those are dropped before they are trained on."""
+        solved = torch.ones(1, self.num_generations)
+        dropping = [name for name, rule in rollouts.items() if "groups" in rule.acts and not rule.keep(solved).all()]
+        turned = {controller.knob.name for controller in controllers}
+        for section, rules in sections.items():
+            for name, rule in rules.items():
+                acts = not rule.neutral or any(knob.startswith(f"{section}.{name}.") for knob in turned)
+                if rule.of_solved_groups and acts and dropping:
+                    raise ValueError(
+                        f"{section}.{name} acts on groups that are all correct, and rollout_rules.{dropping[0]} drops "
+                        "those: drop one of the two"
+                    )
+
     def _check_temperature(self) -> None:
         if TEMPERATURE in (self.generation_kwargs or {}):
             raise ValueError(
@@ -427,7 +485,10 @@ class EntropyFlags:
 
     def build_rollout_rules(self) -> dict[str, RolloutRule]:
         """The rules about what is sampled."""
-        return build("rollout_rules", ROLLOUT_RULES, self.rollout_rules, RolloutRule)
+        rules = build("rollout_rules", ROLLOUT_RULES, self.rollout_rules, RolloutRule)
+        for name, rule in rules.items():
+            check_acts(f"rollout_rules.{name}", rule)
+        return rules
 
     def build_rollout_plan(self, dataset: Dataset | IterableDataset | None) -> RolloutPlan:
         """
@@ -448,7 +509,7 @@ class EntropyFlags:
                     raise ValueError(
                         f"{unknown('dataset column', column, dataset.column_names)} (in rollout_rules.{name})"
                     )
-        if rules and known and {"image", "images"} & set(dataset.column_names):
+        if rules and known and {*IMAGES} & {*dataset.column_names}:
             raise ValueError(f"rollout_rules ({', '.join(rules)}) are for problems in text, and these have images")
         return RolloutPlan(rules, len(dataset) if known else 0, lambda column: dataset[column], self.seed)
 
@@ -483,13 +544,16 @@ class EntropyFlags:
             "epsilon_high": self.epsilon if self.epsilon_high is None else self.epsilon_high,
             "entropy_coef": getattr(self, "entropy_coef", 0.0),
         }
+        given = {"epsilon_high": self.epsilon_high is not None}  # it follows epsilon otherwise
         sections = self.build_rules()
         for section, rules in sections.items():
             for name, (knob, rule_name, field_name) in rule_knobs(section, rules).items():
                 knobs[name] = knob
                 values[name] = getattr(rules[rule_name], field_name)
-        targets = {"target": getattr(self, "entropy_target", None), "target_ratio": self.entropy_target_ratio}
-        return build_controllers(self.controllers, knobs, values, **targets, signals=of_rules(sections))
+                if name != field_name:  # no flag
+                    given[name] = field_name in (getattr(self, section).get(rule_name) or {})
+        targets = {"target": self.entropy_target, "target_ratio": self.entropy_target_ratio}
+        return build_controllers(self.controllers, knobs, values, **targets, signals=of_rules(sections), given=given)
 
 
 @dataclass
@@ -522,8 +586,16 @@ def _restored(cls: type, state: dict) -> EntropyFlags:
     return args
 
 
-def check_rollout_fits(args: EntropyFlags, dataset: Dataset | IterableDataset | None) -> None:
-    """Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has."""
+def check_rollout_fits(
+    args: EntropyFlags, dataset: Dataset | IterableDataset | None, more: Mapping[str, object] | None = None
+) -> None:
+    """
+    Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has.
+
+    Also if a rule about it does not go with `more`, what the trainer is given besides.
+    """
+    sources = ("tools", "rollout_func", "environment_factory")
+    check_sources(args.build_rollout_rules(), *((more or {}).get(name) for name in sources))
     if not isinstance(dataset, Dataset):  # the length of a stream is not known
         return
     needed, num_prompts = args.generation_batch_size // args.num_generations, len(dataset)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +13,10 @@ from packaging.version import Version
 from transformers import Trainer
 
 
+logger = logging.getLogger(__name__)
+
 # Those that the tests are run on, from the oldest to the newest
 TRL_VERSIONS = ("1.10.0", "1.13.0", "1.14.2", "1.16.0")
-
-# The values of `loss_type` whose loss stops the gradient of a token beyond the clip range
-CLIPPING_LOSSES = ("bnpo", "dapo", "dr_grpo", "grpo", "luspo")
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,23 @@ def check_trainer(trainer: object) -> None:
 def installed_trl() -> str:
     """The version of TRL that is imported."""
     return importlib.metadata.version("trl")
+
+
+def warn_of_cut_sampling(args: object) -> None:
+    """Warn, once for each setting, where completions are sampled from a part of the vocabulary alone."""
+    cuts = {"top_p": (None, 1.0), "top_k": (None, 0, -1), "min_p": (None, 0.0)}
+    asked = {name: getattr(args, name, None) for name in cuts} | (args.generation_kwargs or {})
+    _warn_of_cuts(", ".join(f"{name}={asked[name]}" for name, off in cuts.items() if asked[name] not in off))
+
+
+@cache
+def _warn_of_cuts(cuts: str) -> None:
+    if cuts:
+        logger.warning(
+            "%s: completions are sampled from a part of the vocabulary, but log-probs and entropies are of the whole "
+            "of it, and so are targets in nats",
+            cuts,
+        )
 
 
 @cache

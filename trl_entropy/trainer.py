@@ -6,7 +6,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from ._seam import LossSeam, last_checkpoint, logged_signal, rollout_ends, set_logged_entropy
-from .callbacks import EntropyController, LearningRateScale, trl_knobs
+from .callbacks import EntropyController, LearningRateScale, announce, trl_knobs
 from .compose import active, effective_advantages, evaluate, faults, needs, term_sums
 from .config import SECTIONS, EntropyFlags, check_rollout_fits, with_flags
 from .controller import load_states, states
@@ -16,7 +16,7 @@ from .measures import StepMeasures
 from .rewards import answers_of
 from .signals import ENTROPY, is_entropy
 from .signals import needs as needs_of_signals
-from .supported import family_of, installed_trl, warn_if_untested
+from .supported import family_of
 from .tokens import Rule, Tokens
 from .watchdog import EntropyWatchdog
 
@@ -53,7 +53,7 @@ class EntropyControl(LossSeam):
                 f"args must be an {with_flags(config).__name__}, which takes the same arguments; got {type(args)}. "
                 f"with_entropy_control({config.__name__}) is that class"
             )
-        check_rollout_fits(args, train_dataset)
+        check_rollout_fits(args, train_dataset, kwargs)
         kwargs["callbacks"] = with_own(kwargs.get("callbacks"), args.live_view)
         given = {"reward_funcs": reward_funcs, "train_dataset": train_dataset}
         kwargs |= {name: value for name, value in given.items() if value is not None}
@@ -84,7 +84,7 @@ class EntropyControl(LossSeam):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """TRL's; `True` resumes from the last checkpoint that was written to its end."""
         if self.accelerator.is_main_process:
-            warn_if_untested(installed_trl())
+            announce(self.args, self.controllers)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
         for callback in self.callback_handler.callbacks:

@@ -9,7 +9,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from ._seam import LossSeam, logged_entropy, lower_learning_rate
 from .compose import unknown
-from .supported import check_trainer
+from .supported import check_trainer, warn_of_cut_sampling
 from .tokens import check_number
 
 
@@ -93,6 +93,8 @@ class EntropyWatchdog(TrainerCallback):
         Raises `TypeError` if it is none of [`~supported.FAMILIES`].
         """
         check_trainer(trainer)
+        if trainer.accelerator.is_main_process:
+            warn_of_cut_sampling(trainer.args)
         of_ours = isinstance(trainer, LossSeam)
         self.entropy = trainer.step_entropy if of_ours else partial(logged_entropy, trainer)
         if self not in trainer.callback_handler.callbacks:

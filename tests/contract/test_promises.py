@@ -1,7 +1,9 @@
 """What the seam relies on in TRL, each promise by its name. Where TRL breaks one, the test of that name fails."""
 
+import inspect
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from trl.trainer import grpo_trainer
 from trl_entropy._seam import set_temperature
 from trl_entropy._seam.means import OVER_TOKENS, micro_batch_mean
 from trl_entropy._seam.state import _fused_temperature
-from trl_entropy.supported import CLIPPING_LOSSES, family_of
+from trl_entropy.measures import CLIPPED_LOSSES
+from trl_entropy.supported import family_of
 
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -46,10 +49,17 @@ class Spy:
     trained = False
 
     def __init__(self, *args, **kwargs):
+        config, self.asked = kwargs["args"], []
+        config.get_process_log_level = partial(self._ask, config)
         super().__init__(*args, **kwargs)
+        del config.get_process_log_level  # it cannot be saved
         self.losses, self.forwards, self.rollouts, self.rewards, self.steps = [], [], [], [], []
         self.saved, self.loaded = [], []
         self.events = None
+
+    def _ask(self, config):
+        self.asked.append(inspect.currentframe().f_back.f_locals.get("self"))
+        return type(config).get_process_log_level(config)
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         outputs = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
@@ -142,6 +152,12 @@ def off_policy(trainer) -> dict:
 
 def loss_of(trainer, inputs: dict) -> torch.Tensor:
     return trainer._compute_loss(trainer.model, inputs).detach()
+
+
+@promise
+def asks_for_log_level(trainer):
+    """`__init__` asks the config for `get_process_log_level()`."""
+    assert any(asking is trainer for asking in trainer.asked)
 
 
 @promise
@@ -252,7 +268,7 @@ def mean_over_tokens(trainer):
     inputs |= {"old_per_token_logps": logps, "old_logps": (logps * mask).sum(1)}
     as_given, of_micro_batches = trainer.args.loss_type if family.loss_type is None else None, 2
     try:
-        for loss_type in CLIPPING_LOSSES if family.loss_type is None else [family.loss_type]:
+        for loss_type in CLIPPED_LOSSES if family.loss_type is None else [family.loss_type]:
             trainer.loss_type = loss_type
             (slopes,) = torch.autograd.grad(trainer._compute_loss(trainer.model, inputs), trainer.outputs[0])
             losses = torch.where(mask, -inputs["advantages"].unsqueeze(1), 0.0)
@@ -550,7 +566,14 @@ class CheckpointElsewhere(GRPOTrainer):
         return super().train()
 
 
+class NeverAsks(GRPOTrainer):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.asked.clear()
+
+
 BROKEN = {
+    "asks_for_log_level": [NeverAsks],
     "forward_before_advantages": [AdvantagesFirst],
     "advantages_by_key": [AdvantagesOfCopy],
     "advantages_per_token": [OneAdvantageEach],

@@ -7,7 +7,7 @@ from ..tokens import Tokens
 from .means import Values
 
 
-# The values of `loss_type` with the surrogate below
+# The values of `loss_type` with the surrogate below, which stops the gradient of a token beyond the clip range
 CLIPPED_LOSSES = ("bnpo", "dapo", "dr_grpo", "grpo", "luspo")
 
 
