@@ -12,6 +12,7 @@ from .facts import LateAdvantages
 from .head import has_tiles, skip_lm_head_tokens, use_small_tiles
 from .loss import LossSeam
 from .state import (
+    clipped_bounds,
     log_means,
     logged_entropy,
     logged_signal,
@@ -27,6 +28,7 @@ __all__ = [
     "LateAdvantages",
     "LossSeam",
     "SeamError",
+    "clipped_bounds",
     "has_tiles",
     "last_checkpoint",
     "log_means",

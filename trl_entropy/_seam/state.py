@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from trl.trainer import grpo_trainer
 
+from ..advice import CLIP_RATIOS
 from .error import SeamError
 
 
@@ -52,6 +53,16 @@ def logged_entropy(trainer) -> float | None:
         # of a micro-batch in which no completion ended TRL logs 0
         micro_batches = [entropy for entropy in micro_batches if entropy != 0]
     return sum(micro_batches) / len(micro_batches) if micro_batches else None
+
+
+def clipped_bounds(trainer) -> set[str]:
+    """The bounds of the clip range, by knob, that TRL has logged clipped tokens at in this run."""
+    pending, rows = trainer._metrics["train"], trainer.state.log_history
+    return {
+        bound
+        for bound, key in CLIP_RATIOS.items()
+        if any(share > 0 for share in (*pending.get(key, ()), *(row.get(key, 0.0) for row in rows)))
+    }
 
 
 def rollout_ends(trainer) -> bool:
