@@ -281,7 +281,7 @@ def test_surrogate_of_rloo_by_its_formula(build):
 
 @pytest.mark.parametrize("name", OF_SEQUENCES)
 def test_term_has_the_mean_of_the_loss(build, name):
-    term = {"loss_terms": {"confident_surrogate": {"alpha": 0.5, "threshold": 0.0}}}
+    term = {"loss_terms": {"confident_surrogate": {"alpha": 0.5, "threshold": 0.0, "mean_over": "all"}}}
     trl, ours = build(**plain(name)), build(**classes(name), **term)
     given = given_batch(trl)
     seen = []
