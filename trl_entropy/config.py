@@ -3,9 +3,10 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from typing import ClassVar
 
 import yaml
@@ -16,11 +17,11 @@ from .bonuses import BONUSES
 from .compose import build, needs, unknown
 from .controller import Controller, build_controllers
 from .fast_step import build_compaction
-from .knobs import TEMPERATURE, TRAINER_KNOBS, rule_knobs
+from .knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, rule_knobs
 from .measures import LEVELS
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
 from .signals import of_rules
-from .supported import GRPO, Family, family_of
+from .supported import GRPO, Family, check_acts, family_of
 from .terms import TERMS
 from .tokens import Rule
 from .weights import WEIGHTS
@@ -258,6 +259,7 @@ class EntropyFlags:
         self._check_family(sections)
         controllers = self.build_controllers()
         self._refuse_two_controls(controllers)
+        self._check_acts(sections, controllers)
         self._check_needs(needs(*sections.values()))
         self._check_rollouts(self.build_rollout_rules())
         self.compaction = build_compaction(self, sections, controllers)
@@ -353,6 +355,27 @@ class EntropyFlags:
                 f"entropy_target_ratio={self.entropy_target_ratio:g} has nothing to act on: set entropy_control to "
                 "entropy_guided or entropic, or give controllers"
             )
+
+    def _check_acts(self, sections: dict[str, dict[str, Rule]], controllers: list[Controller]) -> None:
+        """Refuse controllers whose knob can do nothing in this run."""
+        turned = {controller.knob.name: controller for controller in controllers}
+        for controller in controllers:
+            check_acts(f"controllers.{controller.name}", self.controllers[controller.name], self, self.family)
+        if LEARNING_RATE_SCALE in turned and self.learning_rate == 0:
+            name = turned[LEARNING_RATE_SCALE].name
+            raise ValueError(f"controllers.{name} would do nothing: it scales learning_rate=0. Set a learning_rate")
+        for section, rules in sections.items():
+            reach: dict[str, dict[str, list[float]]] = {}
+            for name, (_, rule, parameter) in rule_knobs(section, rules).items():
+                if name in turned:
+                    reach.setdefault(rule, {})[parameter] = turned[name].reach()
+            for rule, values in reach.items():
+                settings = (dict(zip(values, point, strict=True)) for point in product(*values.values()))
+                if all(replace(rules[rule], **point).neutral for point in settings):
+                    raise ValueError(
+                        f"a controller would do nothing with {section}.{rule} ({', '.join(values)}): {rules[rule]} "
+                        "leaves the loss as it is. Set its other parameters"
+                    )
 
     def _check_needs(self, needed: set[str]) -> None:
         if self.pooling not in POOLING:

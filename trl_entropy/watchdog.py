@@ -7,8 +7,10 @@ from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ._seam import LossSeam, logged_entropy, lower_learning_rate
+from ._seam import LossSeam, logged_signal, lower_learning_rate
 from .compose import unknown
+from .saved import check_saved
+from .signals import ENTROPY
 from .supported import check_trainer
 from .tokens import check_number
 
@@ -94,7 +96,7 @@ class EntropyWatchdog(TrainerCallback):
         """
         check_trainer(trainer)
         of_ours = isinstance(trainer, LossSeam)
-        self.entropy = trainer.step_entropy if of_ours else partial(logged_entropy, trainer)
+        self.entropy = trainer.step_entropy if of_ours else partial(logged_signal, trainer, ENTROPY)
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         return self
@@ -108,6 +110,7 @@ class EntropyWatchdog(TrainerCallback):
         # Not by way of ExportableState: restoring one makes a new callback, which would be attached to nothing
         saved = state.stateful_callbacks.get(self._key)
         if saved is not None:
+            check_saved(f"{self._key} of the checkpoint", saved, {"recent": [float], "acted": {str: int}})
             self.recent, self.acted = list(saved["recent"]), dict(saved["acted"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):

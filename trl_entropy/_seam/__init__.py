@@ -13,7 +13,6 @@ from .head import skip_lm_head_tokens, use_small_tiles
 from .loss import LossSeam
 from .state import (
     log_means,
-    logged_entropy,
     logged_signal,
     lower_learning_rate,
     rollout_ends,
@@ -29,7 +28,6 @@ __all__ = [
     "SeamError",
     "last_checkpoint",
     "log_means",
-    "logged_entropy",
     "logged_signal",
     "lower_learning_rate",
     "rollout_ends",

@@ -2,8 +2,9 @@
 
 from .means import Means
 from .pass_at_k import pass_at_k
+from .rules import WHY_KNOBS, Idle
 from .settling import Settling, settling
 from .step import LEVELS, StepMeasures
 
 
-__all__ = ["LEVELS", "Means", "Settling", "StepMeasures", "pass_at_k", "settling"]
+__all__ = ["LEVELS", "WHY_KNOBS", "Idle", "Means", "Settling", "StepMeasures", "pass_at_k", "settling"]
