@@ -372,9 +372,10 @@ class EntropyFlags:
             for rule, values in reach.items():
                 settings = (dict(zip(values, point, strict=True)) for point in product(*values.values()))
                 if all(replace(rules[rule], **point).neutral for point in settings):
+                    what = " and ".join(values)
                     raise ValueError(
-                        f"a controller would do nothing with {section}.{rule} ({', '.join(values)}): {rules[rule]} "
-                        "leaves the loss as it is. Set its other parameters"
+                        f"a controller of {section}.{rule}.{what} would do nothing: {rules[rule]} leaves the loss as "
+                        f"it is, whatever {what}. Set its other numbers"
                     )
 
     def _check_needs(self, needed: set[str]) -> None:

@@ -161,9 +161,7 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             advantages=per_token(raw_advantages, logps),
             mask=mask.bool(),
             step=self.state.global_step,
-            clip_range=self.family.clip_range(
-                self.epsilon_low, self.epsilon_high, getattr(self.args, "loss_type", None)
-            ),
+            clip_range=self.family.clip_range(self.epsilon_low, self.epsilon_high, getattr(self, "loss_type", None)),
             pool=self._pool if self.model.training else None,
             completions=inputs.get("completions"),
             old_entropies=inputs.get("old_entropies"),
