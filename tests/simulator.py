@@ -94,8 +94,7 @@ class Simulator:
         known |= {name: entry[0] for name, entry in rule_knobs("token_weights", self.token_weights).items()}
         self.controllers = build_controllers(controllers or {}, known, self.knobs)
         self.callbacks = [
-            EntropyController(c, self.knobs, lambda _: self.entropy, self._log, self._rollout_ends)
-            for c in self.controllers
+            EntropyController(self.controllers, self.knobs, lambda _: self.entropy, self._log, self._rollout_ends)
         ]
         self.entropy: float | None = None
         self.logged: dict[str, float] = {}

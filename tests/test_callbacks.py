@@ -10,7 +10,8 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from trl_entropy import EntropyCallback, EntropyWatchdog, SeamError
-from trl_entropy._seam import logged_entropy
+from trl_entropy._seam import logged_signal
+from trl_entropy.measures.rules import PATIENCE
 
 
 PI = {"law": "pi", "knob": "entropy_coef", "target": 2.0, "kp": 0.5, "ki": 0.1}
@@ -60,7 +61,7 @@ def test_bonus_acts_in_a_run_that_began_without_one(train, run, tmp_path):
 @pytest.mark.parametrize(("knob", "sign"), [("epsilon_low", -1), ("epsilon_high", 1)])
 def test_clip_bounds_are_turned_in_their_direction(train, knob, sign):
     law = {"law": "bang_bang", "knob": knob, "target": 9.0, "step": 0.0625, "name": "clip"}
-    trainer = train(law, epsilon=0.25)
+    trainer = train(law, epsilon=0.25, num_iterations=2)
     # entropy is below 9: more is asked for at every step
     values = [0.25 + sign * 0.0625 * k for k in range(4)]
     assert logged(trainer, f"knobs/{knob}") == values[:3]
@@ -83,7 +84,7 @@ def test_target_may_be_a_share_of_the_first_entropy(train):
 
 
 def test_schedule_needs_no_target(train):
-    trainer = train({"law": "stage", "knob": "epsilon_high"}, max_steps=4)
+    trainer = train({"law": "stage", "knob": "epsilon_high"}, max_steps=4, num_iterations=2)
     assert logged(trainer, "knobs/epsilon_high") == [0.0, 0.0, 0.0, 0.5]
     assert logged(trainer, "controllers/epsilon_high/target") == []
 
@@ -98,13 +99,14 @@ def test_callback_may_stand_in_callbacks_and_is_called_once(build):
     assert trainer.entropy_coef == pytest.approx(values[3], abs=1e-12)
 
 
-def test_two_callbacks_turn_two_knobs(build):
-    trainer = build(plain=True)
+def test_two_callbacks_turn_two_knobs(build, caplog):
+    trainer = build(plain=True, num_iterations=2)
     EntropyCallback(**PI).attach(trainer)
     EntropyCallback(law="bang_bang", knob="epsilon_high", target=9.0, step=0.1).attach(trainer)
     trainer.train()
     assert logged(trainer, "knobs/epsilon_high") == pytest.approx([0.2, 0.3, 0.4], abs=1e-12)
     assert len(set(logged(trainer, "knobs/entropy_coef"))) == 3
+    assert "You are adding" not in caplog.text
 
 
 # The entropy it reads
@@ -146,18 +148,105 @@ class Truncating(PlainGiven):
 
 
 def test_step_without_tokens_leaves_the_knob(train):
-    law = {"law": "bang_bang", "knob": "epsilon_high", "target": 9.0, "step": 0.125}
-    settings = {"trainer_class": Truncating, "mask_truncated_completions": True, "epsilon": 0.25}
-    trainer = train(law, **settings)
+    law = {"law": "bang_bang", "knob": "entropy_coef", "target": 9.0, "step": 0.125}
+    trainer = train(law, trainer_class=Truncating, mask_truncated_completions=True)
     assert logged(trainer, "entropy")[1] == 0.0  # what TRL logs for it
-    assert logged(trainer, "knobs/epsilon_high") == [0.25, 0.375, 0.375]
-    assert trainer.epsilon_high == 0.5
+    assert logged(trainer, "knobs/entropy_coef") == [0.0, 0.125, 0.125]
+    assert trainer.entropy_coef == 0.25
 
 
 def test_trainer_that_logs_no_entropy_is_refused(build):
     trainer = build(plain=True)
     with pytest.raises(SeamError, match="TRL has logged no entropy for this optimizer step"):
-        logged_entropy(trainer)
+        logged_signal(trainer, "entropy")
+
+
+class Cut(PlainGiven):
+    truncated_at = (2,)  # of the rollout that steps 3 and 4 are trained on
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_step_without_tokens_is_no_clip_ratio_of_0(train, accumulation):
+    law = {"law": "bang_bang", "knob": "epsilon_low", "target": 0.05, "raises_signal": False, "step": 0.125}
+    settings = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 8 // accumulation}
+    trainer = train(
+        {**law, "signal": "clip_ratio/low_mean"},
+        trainer_class=Cut,
+        mask_truncated_completions=True,
+        epsilon=0.5,
+        num_iterations=2,
+        max_steps=4,
+        **settings,
+    )
+    values = logged(trainer, "knobs/epsilon_low")
+    assert values[1] == 0.375  # step 1 clips nothing, which is below the target
+    assert values[2] == values[3] == trainer.epsilon_low
+    assert logged(trainer, "clip_ratio/low_mean")[2:] == [0.0, 0.0]  # what TRL logs
+
+
+# A knob that does nothing
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {},
+            r"each rollout batch gets one optimizer update, so ratios stay 1: set num_iterations=2 or steps_per_gene",
+        ),
+        ({"num_iterations": 2, "loss_type": "sapo"}, r"loss_type='sapo' reads neither bound: set another loss_type"),
+    ],
+)
+def test_bound_that_never_acts_is_refused(build, settings, message):
+    with pytest.raises(
+        ValueError, match=rf"the callback of epsilon_high would do nothing with epsilon_high: {message}"
+    ):
+        EntropyCallback(law="constant", knob="epsilon_high", value=0.3).attach(build(plain=True, **settings))
+
+
+IDLE = {"max_steps": PATIENCE + 2, "num_iterations": 2, "max_completion_length": 2}
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_bound_that_clips_no_token_is_told_once(train, run, caplog, plain):
+    spec = {"law": "constant", "knob": "epsilon_high", "value": 50.0}
+    if plain:
+        train(spec, **IDLE)
+    else:
+        run(controllers={"wide": spec, "tight": {"law": "constant", "knob": "epsilon_low", "value": 0.0}}, **IDLE)
+    told = [record.getMessage() for record in caplog.records if "touched no token" in record.getMessage()]
+    assert [text.split(":")[0] for text in told] == [f"epsilon_high touched no token in its first {PATIENCE} steps"]
+
+
+def test_coefficient_of_a_sign_that_no_token_has_is_told_once(run, caplog):
+    spec = {"law": "stage", "knob": "positive_advantage_coef"}
+    run(controllers={"late": spec}, reward_funcs=lambda completions, **_: [1.0] * len(completions), **IDLE)
+    assert caplog.text.count(f"positive_advantage_coef touched no token in its first {PATIENCE} steps") == 1
+
+
+# A second run
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_second_call_of_train_begins_anew(build, plain):
+    # a target out of reach, so that the values do not depend on the policy
+    specs = {
+        "ramp": {"law": "schedule", "knob": "epsilon_high", "start": 0.5, "end": 1.0},
+        "out": {"law": "bang_bang", "knob": "entropy_coef", "target": 99.0, "step": 0.125},
+        "share": {"law": "bang_bang", "knob": "epsilon_low", "target_ratio": 99.0, "start_steps": 2, "step": 0.0625},
+    }
+    trainer = build(plain=plain, num_iterations=2, max_steps=4, **({} if plain else {"controllers": specs}))
+    for name, spec in specs.items() if plain else ():
+        EntropyCallback(**spec, name=name).attach(trainer)
+    runs = []
+    for _ in range(2):
+        trainer.train()
+        names = [f"knobs/{spec['knob']}" for spec in specs.values()] + ["controllers/share/start"]
+        runs.append({name: logged(trainer, name) for name in names})
+        starts = runs[-1].pop("controllers/share/start")
+        assert starts == pytest.approx([sum(logged(trainer, "entropy")[:2]) / 2] * 3, abs=1e-6)
+    assert runs[0] == runs[1]
+    assert runs[0]["knobs/entropy_coef"] == [0.0, 0.125, 0.25, 0.375]
 
 
 # Checkpoints
@@ -207,6 +296,19 @@ def test_checkpoint_without_its_state_is_refused(train, run, tmp_path):
         train(PI, resume=str(tmp_path / "checkpoint-2"), **STEPS)
 
 
+def test_damaged_state_is_refused(train, tmp_path):
+    train(PI, **{**STEPS, "max_steps": 2})
+    file = tmp_path / "checkpoint-2" / "trainer_state.json"
+    state = json.loads(file.read_text())
+    state["stateful_callbacks"]["controllers/entropy_coef"] = []
+    file.write_text(json.dumps(state))
+    message = (
+        r"trainer_state\.json of the checkpoint is damaged \(controllers\.entropy_coef is list, not dict\): resume"
+    )
+    with pytest.raises(ValueError, match=message):
+        train(PI, resume=str(tmp_path / "checkpoint-2"), **STEPS)
+
+
 # Refused
 
 
@@ -252,7 +354,7 @@ def test_second_trainer_is_refused(model_dir, dataset, tmp_path):
     ],
 )
 def test_two_callbacks_of_one_knob_or_name_are_refused(build, changes, message):
-    trainer = build(plain=True)
+    trainer = build(plain=True, num_iterations=2)
     EntropyCallback(**PI).attach(trainer)
     with pytest.raises(ValueError, match=message):
         EntropyCallback(**{**PI, **changes}).attach(trainer)

@@ -85,16 +85,18 @@ def test_listed_names_are_those_of_the_package():
 @pytest.mark.parametrize("name", sorted(section("knobs")))
 def test_listed_knob_can_be_turned(name):
     kind, _, rule = name.rpartition(".")[0].partition(".")
-    rules = {kind: {rule: None}, "beta": 0.1} if kind else {}
+    at_work = {"alpha": 0.5} if rule.startswith("confident_") and name.endswith(".threshold") else None
+    rules = {kind: {rule: at_work}, "beta": 0.1} if kind else {}
     spec = {"law": "bang_bang", "knob": name, "raises_signal": True}
-    (controller,) = EntropyGRPOConfig(**SETTINGS, **rules, controllers={"c": spec}).build_controllers()
+    made = EntropyGRPOConfig(**SETTINGS, **rules, controllers={"c": spec}, num_iterations=2)
+    (controller,) = made.build_controllers()
     assert controller.knob.name == name
 
 
 @pytest.mark.parametrize("name", sorted(PRESET_FILES))
 def test_listed_method_can_be_named_and_is_described_by_its_head_line(name):
     content = PRESET_FILES[name]
-    made = EntropyGRPOConfig(**SETTINGS, entropy_control=name, num_train_epochs=2)
+    made = EntropyGRPOConfig(**SETTINGS, entropy_control=name, num_train_epochs=2, num_iterations=2)
     assert made.build_controllers() or made.build_rollout_rules()
     assert section("entropy_control")[name] in content.splitlines()[0]
     source = r"https://(huggingface\.co/papers/\d{4}\.\d{5}|microsoft\.ai/pdf/[\w-]+\.pdf)"

@@ -193,14 +193,14 @@ def test_skywork_is_its_published_rule():
     controllers = config(entropy_control="skywork").build_controllers()
     (values,) = follow(controllers, [0.2, 0.3, 0.05, 0.15, 0.2, 0.2, 0.1, 0.5, 0.1, 0.2], per_rollout=2)
     assert values == pytest.approx([0.0, 0.0, 0.0, 1e-4, 1e-4, 2e-4, 2e-4, 0.0, 0.0, 2e-4], abs=1e-12)
-    (values,) = follow(controllers, [0.1] * 49 + [0.3, 0.1])
-    assert values[46:] == pytest.approx([4.9e-3, 5e-3, 5e-3, 0.0, 5e-3], abs=1e-12)
+    (values,) = follow(controllers, [0.1] * 51 + [0.3, 0.1])
+    assert values[48:] == pytest.approx([4.9e-3, 5e-3, 5e-3, 0.0, 5e-3], abs=1e-12)
 
 
 def test_mai_clip_is_its_published_rule():
     # the interval is [1 - 0.6, 1 / (1 - 0.6) + k], k <- clip(k + 0.25 sign(0.3 - H), 0, 2.5)
     entropies = [0.5, 0.1, 0.2, 0.4] + [0.1] * 12 + [0.4] * 2
-    high, low = follow(config(entropy_control="mai_clip").build_controllers(), entropies)
+    high, low = follow(config(entropy_control="mai_clip", num_iterations=2).build_controllers(), entropies)
     k, upper = 0.0, []
     for entropy in entropies:
         k = min(2.5, max(0.0, k + (0.25 if entropy < 0.3 else -0.25)))
@@ -263,6 +263,7 @@ def test_aer_by_hand():
     ],
 )
 def test_target_of_a_preset_is_taken_where_no_flag_sets_one(name, flags, target):
+    flags |= {"num_iterations": 2}  # the clip range acts from the second update on
     made = config(entropy_control=name, **flags)
     words = [f"--{flag}={json.dumps(value)}" for flag, value in flags.items()]
     copied = replace(made, generation_batch_size=None)  # TRL fills it in, and then refuses it
@@ -274,7 +275,7 @@ def test_target_of_a_preset_is_taken_where_no_flag_sets_one(name, flags, target)
 def test_knobs_of_trl_start_at_its_flags():
     def start(knob: str, **arguments) -> float:
         spec = {"law": "pi", "knob": knob, "target": 0.3}
-        return config(controllers={"mine": spec}, **arguments).build_controllers()[0].value
+        return config(controllers={"mine": spec}, num_iterations=2, **arguments).build_controllers()[0].value
 
     assert start("epsilon_low", epsilon=0.1) == 0.1
     assert start("epsilon_high", epsilon=0.1) == 0.1
@@ -437,6 +438,71 @@ GUIDED = {"entropy_control": "entropy_guided"}
 def test_settings_that_are_wrong_or_exclude_each_other_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         config(**arguments)
+
+
+# Controllers that could do nothing
+
+
+def turning(*knobs: str, **spec) -> dict:
+    named = {f"c{place}": {"law": "constant", "knob": knob, **spec} for place, knob in enumerate(knobs)}
+    return {"controllers": named}
+
+
+ONE_UPDATE = (
+    r"each rollout batch gets one optimizer update, so ratios stay 1: set num_iterations=2 or steps_per_generation=2"
+)
+OF_CLIP_RATIO = {"law": "pi", "signal": "clip_ratio/low_mean", "target": 0.1, "raises_signal": True}
+TWICE = {"num_iterations": 2}
+SIGN = "token_weights.confident_sign"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"entropy_control": "mai_clip"}, rf"controllers\.mai_clip would do nothing with epsilon_high: {ONE_UPDATE}"),
+        (turning("epsilon_low"), rf"controllers\.c0 would do nothing with epsilon_low: {ONE_UPDATE}"),
+        (turning("entropy_coef", **OF_CLIP_RATIO), rf"nothing with clip_ratio/low_mean: {ONE_UPDATE}"),
+        (
+            {**turning("epsilon_high"), "gradient_accumulation_steps": 4, "steps_per_generation": 2},
+            r"num_iterations=4 or steps_per_generation=8 \(as off_policy_updates=2 does\), or drop it",
+        ),
+        ({**turning("epsilon_high"), "loss_type": "cispo", **TWICE}, r"loss_type='cispo' caps ratios at epsilon_high"),
+        (
+            {**turning("epsilon_low"), "loss_type": "sapo", **TWICE},
+            r"loss_type='sapo' reads neither bound: set anothe",
+        ),
+        ({"entropy_control": "mai_clip", "loss_type": "vespo", **TWICE}, r"loss_type='vespo' reads neither bound"),
+        (
+            {**turning("entropy_coef", **OF_CLIP_RATIO), "loss_type": "cispo", **TWICE},
+            r"clip_ratio/low_mean: loss_type",
+        ),
+        ({**turning("learning_rate_scale"), "learning_rate": 0.0}, r"controllers\.c0 .* it scales learning_rate=0"),
+        (
+            {**turning(f"{SIGN}.threshold"), "token_weights": {"confident_sign": {}}},
+            r"of token_weights\.confident_sign\.threshold would do nothing: ConfidentSign\(alpha=0.*whatever thresho",
+        ),
+    ],
+)
+def test_controllers_that_could_do_nothing_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        config(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"entropy_control": "mai_clip", "off_policy_updates": 2},
+        {"entropy_control": "mai_clip", "num_iterations": 2},
+        # the second rollout of an optimizer step is trained on in the next step, too
+        {**turning("epsilon_high"), "gradient_accumulation_steps": 3, "steps_per_generation": 2},
+        {**turning(f"{SIGN}.threshold"), "token_weights": {"confident_sign": {"alpha": -0.5}}},
+        {**turning(f"{SIGN}.threshold", f"{SIGN}.alpha"), "token_weights": {"confident_sign": {}}},
+        {**turning("loss_terms.aer_entropy.coef", law="pi", initial=0.0), "loss_terms": {"aer_entropy": {}}},
+        turning("learning_rate_scale"),
+    ],
+)
+def test_controllers_that_can_act_are_taken(arguments):
+    config(**arguments)
 
 
 def test_weights_by_sign_stand_with_sequence_level_ratios():

@@ -205,12 +205,25 @@ def test_laws_with_a_target_start_where_they_are_set():
     assert (c.value, c.error) == (0.5, None)
 
 
-def test_a_second_start_changes_nothing():
+@pytest.mark.parametrize("target", [lambda: point(1.0), lambda: share(0.9, start_steps=2)])
+def test_a_second_start_begins_anew(target):
+    c = controller(EVERY_OPTION, value=0.25, target=target())
+    entropies = [2.0, 0.3, 1.7, 0.1, 0.9]
+    c.start(1)
+    first = follow(c, entropies)
+    c.start(1)
+    assert (c.value, c.metrics()) == (0.25, {})
+    assert follow(c, entropies) == first
+    assert len(set(first)) > 2
+
+
+def test_a_second_start_brings_a_schedule_to_its_first_value():
     c = controller(Stage(), value=1.0, target=None)
     c.start(1)
     c.update(None, progress=0.75, epoch=0.0, num_epochs=1)
-    c.start(1)
     assert c.value == 0.5
+    c.start(1)
+    assert c.value == 0.0
 
 
 def test_schedule_needs_no_entropy():
@@ -253,7 +266,6 @@ def test_state_through_json_continues_identically(law, target, cadence):
     values = run(first, range(3))
     second = controller(law, target=target(), **settings)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    second.start(1)
     assert values + run(second, range(3, 8)) == whole
     assert len(set(whole)) > 1
 
@@ -274,7 +286,6 @@ def test_state_of_a_schedule_through_json_keeps_its_value():
     first.update(None, progress=0.75, epoch=0.0, num_epochs=1)
     second = controller(Stage(), value=1.0, target=None)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    second.start(1)
     assert second.value == 0.5
 
 
@@ -330,6 +341,83 @@ def test_controller_in_words(spec, line):
     values = {knob.name: knob.default for knob in TRAINER_KNOBS}
     (made,) = build_controllers({"mine": spec}, {knob.name: knob for knob in TRAINER_KNOBS}, values)
     assert str(made) == f"mine: {line}"
+
+
+# Resumed with other settings
+
+
+def resumed(first: Controller, second: Controller) -> Controller:
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())), "x.json")
+    return second
+
+
+@pytest.mark.parametrize("start_steps", [1, 3, 6])
+def test_start_that_is_known_stays_the_start(start_steps, caplog):
+    # (3 + 2 + 1) / 3 = 2
+    first = controller(BangBang(0.25), target=share(0.5, start_steps=3))
+    follow(first, [3.0, 2.0, 1.0, 0.5])
+    second = resumed(first, controller(BangBang(0.25), target=share(0.5, start_steps=start_steps)))
+    follow(second, [0.25])
+    assert (second.target.start, second.aim) == (2.0, 1.0)
+    told = f"start_steps={start_steps} is too late: the start was measured over the first 3 steps" in caplog.text
+    assert told is (start_steps != 3)
+
+
+@pytest.mark.parametrize(("start_steps", "start"), [(1, 2.5), (2, 2.5), (4, 1.5)])
+def test_start_that_is_not_known_yet_is_measured_as_it_is_set(start_steps, start):
+    # two of ten steps are measured; a smaller number is reached, a larger one goes on: (3 + 2 + 1 + 0) / 4
+    first = controller(BangBang(0.25), target=share(0.5, start_steps=10))
+    follow(first, [3.0, 2.0])
+    second = resumed(first, controller(BangBang(0.25), target=share(0.5, start_steps=start_steps)))
+    follow(second, [1.0, 0.0])
+    assert second.target.start == start
+
+
+def test_state_without_the_mark_that_its_start_is_known_is_read():
+    state = controller(BangBang(0.25), target=share(0.5)).state_dict()
+    state["target"] = {"measured": 2, "total": 4.0}
+    c = controller(BangBang(0.25), target=share(0.5, start_steps=2))
+    c.load_state_dict(state)
+    assert c.target.start == 2.0
+
+
+def test_law_with_a_target_goes_on_from_a_schedule():
+    schedule = controller(Constant(0.5), target=None)
+    schedule.start(1)
+    assert follow(resumed(schedule, controller(PI(kp=0.5, ki=0.0))), [0.5, 0.75]) == [0.25, 0.125]
+    assert follow(resumed(schedule, controller(BangBang(0.25))), [0.5]) == [0.75]
+
+
+def test_share_of_a_start_that_the_checkpoint_does_not_have_is_refused():
+    for first in (controller(Constant(0.5), target=None), controller(PI(), target=point(1.0))):
+        with pytest.raises(ValueError, match=r"controllers\.mine of x\.json has no starting signal.*: give target"):
+            resumed(first, controller(PI(), target=share(0.5)))
+
+
+def test_value_out_of_the_new_range_is_clipped_into_it():
+    first = controller(BangBang(0.25), value=0.125)
+    assert resumed(first, controller(BangBang(0.25), low=0.5, value=0.5)).value == 0.5
+
+
+def test_ratchet_does_not_go_on_from_0():
+    with pytest.raises(ValueError, match="the knob must start above 0, got 0"):
+        resumed(controller(BangBang(0.25)), controller(Ratchet(), value=0.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"value": None}, r"controllers\.mine\.value is NoneType, not float"),
+        ({"memory": []}, r"controllers\.mine\.memory is list, not dict"),
+        ({"total": "0"}, r"controllers\.mine\.total is str, not float"),
+        ({"target": 1.0}, r"controllers\.mine\.target is float, not dict"),
+        ({"target": {"measured": 1}}, r"it has no total"),
+    ],
+)
+def test_damaged_state_is_refused(changes, why):
+    state = controller(PI(), target=share(0.5)).state_dict() | changes
+    with pytest.raises(ValueError, match=rf"x\.json is damaged \({why}\): resume from another checkpoint"):
+        controller(PI(), target=share(0.5)).load_state_dict(state, "x.json")
 
 
 # From the config's mapping

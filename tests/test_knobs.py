@@ -1,11 +1,16 @@
 import math
+import re
+from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
-from toy import batch, table, table_gradient
+from toy import LOSS_TYPES, batch, chosen_logps, table, table_case, table_gradient
 
+from trl_entropy import Tokens
 from trl_entropy.compose import PlainFunction
 from trl_entropy.knobs import TRAINER_KNOBS, TRL_KNOBS, Knob, Knobs, rule_knobs
+from trl_entropy.supported import FAMILIES, GRPO, UNCLIPPED
 from trl_entropy.weights import ConfidentSign, HighEntropy, Sign
 
 
@@ -109,6 +114,59 @@ def test_direction_of_a_knob_of_trl_is_that_of_one_exact_step(name, flag, advant
     (declared,) = (knob.raises_entropy for knob in TRL_KNOBS if knob.name == name)
     assert abs(change) > 1e-6  # rounding is 1e-15
     assert (change > 0) is declared
+
+
+# Where the clip range acts
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_bounds_that_a_loss_does_not_clip_at_are_those_of_trl(loss_type):
+    given, logits = table_case()
+
+    def gradient(low: float, high: float) -> torch.Tensor:
+        return table_gradient(table(logits, plain=True, loss_type=loss_type, epsilon=low, epsilon_high=high), given)
+
+    reads_low = not torch.equal(gradient(0.05, 0.2), gradient(0.9, 0.2))
+    reads_high = not torch.equal(gradient(0.2, 0.05), gradient(0.2, 9.0))
+    assert reads_low is (loss_type not in UNCLIPPED)
+    assert reads_high is (loss_type not in UNCLIPPED or loss_type == "cispo")
+    # what `clipped` says: without these tokens the gradient is the same
+    clip_range = GRPO.clip_range(0.1, 0.3, loss_type)
+    mask = given["completion_mask"].bool()
+    advantages = given["advantages"].unsqueeze(1).expand(mask.shape)
+    logps = chosen_logps(logits, given["completion_ids"])
+    tokens = Tokens(logps, given["old_per_token_logps"], logps, advantages, mask, clip_range=clip_range)
+    assert tokens.clipped.any().item() is (loss_type not in UNCLIPPED)
+    if loss_type != "vespo":  # whose ratios are those of whole completions
+        pushed = gradient(0.1, 0.3).abs().sum(-1) > 0
+        assert torch.equal(pushed, mask & ~tokens.clipped & (advantages != 0))
+
+
+def run_of(accumulation: int, steps: int, iterations: int, loss_type: str = "dapo") -> SimpleNamespace:
+    return SimpleNamespace(
+        gradient_accumulation_steps=accumulation,
+        steps_per_generation=steps,
+        num_iterations=iterations,
+        loss_type=loss_type,
+    )
+
+
+def test_ratios_leave_1_where_the_policy_moves_within_a_rollout():
+    for accumulation, steps, iterations in product(range(1, 5), range(1, 7), range(1, 4)):
+        size = steps * iterations  # of a rollout, in micro-batches; an optimizer step ends after every `accumulation`
+        moved = any(at // accumulation > at // size * size // accumulation for at in range(4 * size * accumulation))
+        why = GRPO.never_clips(run_of(accumulation, steps, iterations))
+        assert (why is None) is moved
+        if why is not None:  # what it says to set
+            advice = re.search(r"num_iterations=(\d+) or steps_per_generation=(\d+)", why)
+            assert GRPO.never_clips(run_of(accumulation, steps, int(advice[1]))) is None
+            assert GRPO.never_clips(run_of(accumulation, int(advice[2]), iterations)) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_only_the_loss_that_loss_type_names_may_not_clip(family):
+    why = family.never_clips(run_of(1, 1, 2, loss_type="sapo"))
+    assert (why is not None) is (family is GRPO)
 
 
 def test_directions_of_the_knobs_of_trl():

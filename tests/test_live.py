@@ -355,7 +355,7 @@ def test_knobs_of_controllers_and_their_target_are_shown(build, on_terminal):
         "clip": {"law": "bang_bang", "knob": "epsilon_high", "step": 0.1, **of_reward},
         "hold": {"law": "pi", "knob": "entropy_coef", "target": 2.0, "kp": 0.5, "ki": 0.1, "low": -1.0, "high": 1.0},
     }
-    trainer = build(live_view=True, controllers=controllers)
+    trainer = build(live_view=True, controllers=controllers, num_iterations=2, max_steps=4)
     (inside,) = on_terminal(trainer.train).panels
     last = {name: number(logged(trainer, f"knobs/{name}")[-1]) for name in ("epsilon_high", "entropy_coef")}
     assert inside[3].split()[:2] == ["target", "2"]

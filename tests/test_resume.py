@@ -63,7 +63,7 @@ def test_state_stands_beside_the_checkpoint(run, tmp_path, settings):
     trainer = run(trainer_class=EntropyGiven, **{**STEPS, "max_steps": 3}, **settings)
     state = json.loads((tmp_path / "checkpoint-3" / "entropy_control.json").read_text())
     name = settings["entropy_control"]
-    assert list(state) == ["controllers", "measures"]
+    assert list(state) == ["version", "controllers", "measures"]
     assert list(state["controllers"]) == [name]
     # the value decided after step 3, which step 4 would use
     assert state["controllers"][name]["value"] == trainer.controllers[0].value
@@ -108,6 +108,37 @@ def test_knobs_that_no_controller_turns_come_from_the_config(run, tmp_path):
     run(**{**STEPS, "max_steps": 3}, positive_advantage_coef=0.5)
     resumed = run(resume=str(tmp_path / "checkpoint-3"), **STEPS, positive_advantage_coef=0.25)
     assert logged(resumed, "knobs/positive_advantage_coef") == [0.5] * 3 + [0.25] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", r"is damaged \(it is list, not dict\)"),
+        ("null", r"is damaged \(it is NoneType, not dict\)"),
+        ("{}", r"is damaged \(it has no controllers\)"),
+        ('{"controllers": {"stage": {}}}', r"is damaged \(controllers\.stage has no knob\)"),
+        ('{"controllers": {"stage": []}}', r"is damaged \(controllers\.stage is list, not dict\)"),
+        ('{"controllers": {}, "measures": {"last": 1}}', r"is damaged \(measures\.last is int, not dict\)"),
+        ('{"controllers": {}, "rollouts": {"stage": "a"}}', r"is damaged \(rollouts\.stage is str, not int\)"),
+        ('{"version": "1", "controllers": {}}', r"is damaged \(version is str, not int\)"),
+        ('{"version": 2, "controllers": {}}', r"has version 2 of the state, and trl-entropy here reads 1: upgrade it"),
+        ('{"contro', r"is damaged \(Unterminated string"),
+        ("\udcff", r"is damaged \('utf-8' codec can't decode"),
+    ],
+)
+def test_damaged_state_is_refused_in_a_line(build, tmp_path, text, message):
+    trainer = build(entropy_control="stage")
+    (tmp_path / "entropy_control.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=rf"entropy_control\.json {message}"):
+        trainer._load_optimizer_and_scheduler(str(tmp_path))
+
+
+def test_state_without_a_version_is_read(build, tmp_path):
+    trainer = build(entropy_control="stage")
+    state = {"controllers": {"stage": {"knob": "positive_advantage_coef", "value": 0.5, "memory": {}}}}
+    (tmp_path / "entropy_control.json").write_text(json.dumps(state))
+    trainer._load_optimizer_and_scheduler(str(tmp_path))
+    assert trainer.controllers[0].value == 0.5
 
 
 def test_comparison_of_a_resumed_run_can_fail(run, tmp_path):

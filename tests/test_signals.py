@@ -4,7 +4,8 @@ import pytest
 import torch
 from toy import EntropyGiven, PlainGiven, batch, entropies_by_model, fresh_logps, logged, moved
 
-from trl_entropy import EntropyCallback
+from trl_entropy import EntropyCallback, EntropyController, SeamError
+from trl_entropy._seam import logged_signal
 from trl_entropy.signals import SIGNALS
 
 
@@ -95,9 +96,9 @@ def test_reward_is_read_where_a_rollout_is_new(build, logging_steps):
     settings = {"max_steps": 6, "off_policy_updates": 2, "logging_steps": logging_steps}
     trainer = build(controllers={"mine": spec}, reward_funcs=length, **settings)
     seen = []
-    callback = next(c for c in trainer.callback_handler.callbacks if hasattr(c, "controller"))
+    callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, EntropyController))
     read = callback.read
-    callback.read = lambda name: seen.append(read(name)) or seen[-1]
+    callback.read = lambda name: seen.append(read(name)) or seen[-1] if name == "reward" else read(name)
     trainer.train()
     rewards = [value for value in seen if value is not None]
     assert [value is not None for value in seen] == [True, False] * 3
@@ -133,10 +134,10 @@ def test_signal_that_plain_trl_does_not_have_is_refused():
         EntropyCallback(**PI, target=1.0, signal="entropy/temperature_1")
 
 
-def test_clip_ratio_that_trl_does_not_log_is_refused(run):
-    spec = {"law": "pi", "knob": "entropy_coef", "signal": "clip_ratio/low_mean", "target": 0.1, "raises_signal": True}
-    with pytest.raises(RuntimeError, match="TRL has logged no clip_ratio/low_mean .* loss_type='cispo'"):
-        run(controllers={"mine": spec}, loss_type="cispo", epsilon_high=5.0)
+def test_signal_that_trl_does_not_log_is_refused(build):
+    trainer = build(loss_type="cispo", epsilon_high=5.0)
+    with pytest.raises(SeamError, match="TRL has logged no clip_ratio/low_mean .* loss_type='cispo'"):
+        logged_signal(trainer, "clip_ratio/low_mean")
 
 
 def test_rule_that_is_not_there_is_refused(build):
@@ -147,7 +148,8 @@ def test_rule_that_is_not_there_is_refused(build):
 
 def test_every_signal_can_be_named(build):
     for signal in SIGNALS:
-        build(controllers={"mine": {**PI, "signal": signal, "target": 0.5, "raises_signal": True}})
+        spec = {**PI, "signal": signal, "target": 0.5, "raises_signal": True}
+        build(controllers={"mine": spec}, num_iterations=2)
 
 
 def test_clip_ratio_of_completions_stays_one_where_a_weight_is_active(build):

@@ -473,7 +473,7 @@ def test_turned_temperature_gives_the_run_of_that_temperature(run):
 
 @pytest.mark.parametrize("name", OF_SEQUENCES)
 def test_callbacks_on_the_plain_trainer(run, build, name):
-    trainer = build(**plain(name))
+    trainer = build(**plain(name), num_iterations=2)
     spec = {"target": 1.0, "step": 0.01, "low": 0.1, "high": 0.5}
     EntropyCallback("bang_bang", "epsilon_high", **spec).attach(trainer)
     watchdog = EntropyWatchdog(ceiling=0.1).attach(trainer)
@@ -561,7 +561,7 @@ def test_what_has_its_place_is_taken():
         config(name, entropy_control="stage")
         config(name, loss_terms={"kl_cov": {}})
     config("gmpo", loss_terms={"ce_gppo": {}, "sent": {}}, beta=0.1)
-    (adaptive, _) = config("rloo", entropy_control="mai_clip").build_controllers()
+    (adaptive, _) = config("rloo", entropy_control="mai_clip", num_iterations=2).build_controllers()
     assert adaptive.target.low == 0.3  # the preset's own, where RLOOConfig has no entropy_target
     assert not hasattr(RLOOConfig, "entropy_target")
 

@@ -333,6 +333,13 @@ def test_resumed_run_is_the_uninterrupted_one(watch, tmp_path, plain, restore):
     assert second.acted == {"collapse": 5, "fall": 5}
 
 
+def test_damaged_state_is_refused(build):
+    watchdog = EntropyWatchdog(floor=0.5).attach(build(plain=True))
+    state = SimpleNamespace(stateful_callbacks={watchdog._key: {"recent": [], "acted": {"fall": "1"}}})
+    with pytest.raises(ValueError, match=r"of the checkpoint is damaged \(acted\.fall is str, not int\): resume from"):
+        watchdog.on_train_begin(None, state, None)
+
+
 def test_warning_of_before_the_checkpoint_is_not_repeated(watch, tmp_path, caplog):
     watch(False, EntropyWatchdog(floor=4.0), StopAt(3), **STEPS)
     assert len(warnings(caplog)) == 1

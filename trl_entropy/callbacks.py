@@ -1,4 +1,4 @@
-"""Floor 4: the callbacks that drive a controller."""
+"""Floor 4: the callbacks that drive controllers."""
 
 import logging
 import math
@@ -9,24 +9,29 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from ._seam import LossSeam, log_means, logged_signal, rollout_ends, set_entropy_coef
 from .controller import Controller, build_controllers
-from .knobs import TRL_KNOBS, Knob, Knobs
+from .knobs import ACTS_ON, TRL_KNOBS, Knob, Knobs
 from .laws import LAWS
+from .measures import WHY_KNOBS, Idle
 from .signals import ENTROPY, TRL_SIGNALS
-from .supported import check_trainer, family_of, installed_trl, warn_if_untested, warn_of_cut_sampling
+from .supported import check_clip_acts, check_trainer, family_of, installed_trl, warn_if_untested, warn_of_cut_sampling
 
 
 logger = logging.getLogger(__name__)
 
+SOURCE = "trainer_state.json of the checkpoint"
+
 
 class EntropyController(TrainerCallback):
     """
-    After every optimizer step, let a controller decide its knob's value for the next.
+    After every optimizer step, let controllers decide their knobs' values for the next.
+
+    A knob that touched no token in the first steps of a run is warned about once.
 
     Args:
-        controller ([`~controller.Controller`]):
-            The law, its knob and its state.
+        controllers (`list[Controller]`):
+            The laws, their knobs and their state.
         knobs (`MutableMapping[str, float]`):
-            Where the knob is turned.
+            Where the knobs are turned.
         read (`Callable[[str], float | None]`):
             A signal's value in the step that has ended, the same on every rank; `None` if it had none.
         log (`Callable[[dict[str, float]], None]`):
@@ -39,24 +44,32 @@ class EntropyController(TrainerCallback):
 
     def __init__(
         self,
-        controller: Controller,
+        controllers: list[Controller],
         knobs: MutableMapping[str, float],
         read: Callable[[str], float | None],
         log: Callable[[dict[str, float]], None],
         rollout_ends: Callable[[], bool],
     ):
-        self.controller = controller
+        self.controllers = controllers
         self.knobs = knobs
         self.read = read
         self.log = log
         self.rollout_ends = rollout_ends
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self.controller.start(_num_epochs(state))
-        self.knobs[self.controller.knob.name] = self.controller.value
+        self._idle = Idle(WHY_KNOBS)
+        for controller in self.controllers:
+            if state.global_step == 0:  # a resumed one goes on
+                controller.start(_num_epochs(state))
+            self.knobs[controller.knob.name] = controller.value
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        controller = self.controller
+        turned = [controller.knob.name for controller in self.controllers]
+        self._idle.look({name: bool(self.read(ACTS_ON[name])) for name in turned if name in ACTS_ON})
+        for controller in self.controllers:
+            self._decide(controller, state)
+
+    def _decide(self, controller: Controller, state: TrainerState) -> None:
         signal = self.read(controller.signal) if controller.law.uses_target else None
         if signal is not None and not math.isfinite(signal):
             raise ValueError(
@@ -148,12 +161,13 @@ class EntropyCallback(EntropyController):
         given = {"epsilon_high": trainer.args.epsilon_high is not None}  # it follows epsilon otherwise
         (controller,) = build_controllers({self.name: self.spec}, knobs, values, given=given)
         of_trainer = (partial(function, trainer) for function in (logged_signal, log_means, rollout_ends))
-        super().__init__(controller, trl_knobs(trainer), *of_trainer)
+        super().__init__([controller], trl_knobs(trainer), *of_trainer)
         self.trainer = trainer
         if trainer.accelerator.is_main_process:
             announce(trainer.args, [controller])
-        if self not in trainer.callback_handler.callbacks:
-            trainer.add_callback(self)
+        callbacks = trainer.callback_handler.callbacks
+        if self not in callbacks:
+            callbacks.append(self)  # add_callback warns of a second one of a class
         return self
 
     def _check(self, trainer: Trainer) -> None:
@@ -163,6 +177,7 @@ class EntropyCallback(EntropyController):
                 f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
             )
         check_trainer(trainer)
+        check_clip_acts(f"the callback of {self.spec['knob']}", self.spec, trainer.args, family_of(type(trainer)))
         if self.trainer is not None:
             raise ValueError(f"the callback of {self.spec['knob']} is attached already: make one for each trainer")
         if getattr(trainer, "use_adaptive_entropy", False):
@@ -190,16 +205,18 @@ class EntropyCallback(EntropyController):
                 f"the checkpoint of step {state.global_step} has no state of {self._key}: resume with the callbacks "
                 "that it was written with"
             )
+        (controller,) = self.controllers
         if saved is not None:
-            self.controller.load_state_dict(saved)
+            controller.load_state_dict(saved, SOURCE)
         super().on_train_begin(args, state, control, **kwargs)
-        state.stateful_callbacks[self._key] = self.controller.state_dict()
+        state.stateful_callbacks[self._key] = controller.state_dict()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        knob = self.controller.knob.name
+        (controller,) = self.controllers
+        knob = controller.knob.name
         self.log({f"knobs/{knob}": self.knobs[knob]})  # in force in the step that has ended
         super().on_step_end(args, state, control, **kwargs)
-        state.stateful_callbacks[self._key] = self.controller.state_dict()
+        state.stateful_callbacks[self._key] = controller.state_dict()
 
     @property
     def _key(self) -> str:

@@ -4,9 +4,10 @@ import inspect
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from importlib.resources import files
+from itertools import product
 from typing import ClassVar
 
 import torch
@@ -20,12 +21,12 @@ from .compose import active, build, needs, unknown
 from .controller import Controller, build_controllers, without_target
 from .data.columns import IMAGES
 from .fast_step import build_compaction
-from .knobs import TEMPERATURE, TRAINER_KNOBS, rule_knobs
-from .measures import CLIPPED_LOSSES, LEVELS, Slopes, surrogate_slopes
+from .knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, rule_knobs
+from .measures import LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
 from .rollouts.rule import check_acts, check_sources
 from .signals import of_rules
-from .supported import GRPO, Family, family_of
+from .supported import GRPO, UNCLIPPED, Family, check_clip_acts, family_of
 from .terms import TERMS
 from .tokens import Rule
 from .weights import WEIGHTS
@@ -295,6 +296,7 @@ class EntropyFlags:
         controllers = self.build_controllers()
         self._refuse_two_controls(controllers)
         self._check_replaced_advantage(sections, controllers)
+        self._check_acts(sections, controllers)
         self._check_needs(needs(*sections.values()))
         rollouts = self.build_rollout_rules()
         self._check_rollouts(rollouts)
@@ -311,13 +313,12 @@ class EntropyFlags:
         for name, wanted in ({name: rule.needs for name, rule in rules.items()} | rollouts).items():
             for missing in sorted(wanted & family.lacks.keys()):
                 raise ValueError(f"{name} is not for {family.name}: {family.lacks[missing]}. Drop it")
-        loss_type = family.loss_type or self.loss_type
-        for name in (name for name, rule in rules.items() if "clipped" in rule.needs):
-            if loss_type not in CLIPPED_LOSSES:
-                raise ValueError(
-                    f"{name} is for tokens whose gradient the clip range has stopped, and loss_type={loss_type!r} "
-                    f"stops none: set loss_type to one of {', '.join(CLIPPED_LOSSES)}, or drop it"
-                )
+        clipped = [name for name, rule in rules.items() if "clipped" in rule.needs]
+        if clipped and family.has_loss_types and self.loss_type in UNCLIPPED:
+            raise ValueError(
+                f"{', '.join(clipped)} is for tokens whose gradient the clip range has stopped, and loss_type="
+                f"{self.loss_type!r} stops none: set another loss_type, or drop it"
+            )
         if "entropy_coef" in family.lacks:
             for flag in ("entropy_coef", "use_adaptive_entropy"):
                 if getattr(self, flag, False):
@@ -427,6 +428,28 @@ class EntropyFlags:
         if self.beta > 0 and "ref_logps" in self.family.lacks:
             raise ValueError(f"{what}, and {self.family.name} has its KL penalty there: set beta=0, or drop it")
 
+    def _check_acts(self, sections: dict[str, dict[str, Rule]], controllers: list[Controller]) -> None:
+        """Refuse controllers whose knob can do nothing in this run."""
+        turned = {controller.knob.name: controller for controller in controllers}
+        for controller in controllers:
+            check_clip_acts(f"controllers.{controller.name}", self.controllers[controller.name], self, self.family)
+        if LEARNING_RATE_SCALE in turned and self.learning_rate == 0:
+            name = turned[LEARNING_RATE_SCALE].name
+            raise ValueError(f"controllers.{name} would do nothing: it scales learning_rate=0. Set a learning_rate")
+        for section, rules in sections.items():
+            reach: dict[str, dict[str, list[float]]] = {}
+            for name, (_, rule, parameter) in rule_knobs(section, rules).items():
+                if name in turned:
+                    reach.setdefault(rule, {})[parameter] = turned[name].reach()
+            for rule, values in reach.items():
+                settings = (dict(zip(values, point, strict=True)) for point in product(*values.values()))
+                if all(replace(rules[rule], **point).neutral for point in settings):
+                    what = " and ".join(values)
+                    raise ValueError(
+                        f"a controller of {section}.{rule}.{what} would do nothing: {rules[rule]} leaves the loss as "
+                        f"it is, whatever {what}. Set its other numbers"
+                    )
+
     def _check_needs(self, needed: set[str]) -> None:
         if self.pooling not in POOLING:
             raise unknown("pooling", self.pooling, POOLING)
@@ -528,7 +551,7 @@ class EntropyFlags:
     def build_slopes(self) -> Slopes | None:
         """The slopes of this loss by the log-probs of tokens; `None` if it has another surrogate, or masks tokens."""
         of_tokens = self.family.per_token and self.importance_sampling_level == "token"
-        if not of_tokens or self.loss_type not in CLIPPED_LOSSES:
+        if not of_tokens or self.loss_type in UNCLIPPED:
             return None
         if self.top_entropy_quantile < 1.0 or self.off_policy_mask_threshold is not None:
             return None

@@ -1,12 +1,14 @@
 """Floor 2: one law on one knob, with its target and its state. Knows no trainer."""
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 
 from .compose import bind, unknown
 from .knobs import TEMPERATURE, Knob
 from .laws import LAWS, Law, Memory, Reading
+from .saved import check_saved
 from .signals import AT_ONE, ENTROPY, check_signal, is_entropy
 from .targets import Target, build_target
 from .tokens import check_number
@@ -34,7 +36,7 @@ class Controller:
         low, high (`float`):
             Range to which the value is clipped.
         value (`float`):
-            Value in force; at construction, the one the run starts with.
+            Value in force; at construction, the one that every run starts with.
         target ([`~targets.Target`], *optional*):
             Where the signal is to be; `None` for a schedule.
         signal (`str`, *optional*, defaults to `"entropy"`):
@@ -61,7 +63,9 @@ class Controller:
     # What the law last saw
     aim: float | None = None
     error: float | None = None
-    started: bool = False
+
+    def __post_init__(self):
+        self._initial = self.value
 
     def __str__(self) -> str:
         """What it does, in one line."""
@@ -76,10 +80,12 @@ class Controller:
         return f"{self.name}: {law} {turns}, from {self.value:g}, {aim}"
 
     def start(self, num_epochs: int) -> None:
-        """Bring a schedule to its first value; once per run, not again after a resume."""
-        if not self.started and not self.law.uses_target:
+        """Begin a run: forget the one before, and bring a schedule to its first value."""
+        self.value, self.memory, self.total, self.count, self.aim, self.error = self._initial, {}, 0.0, 0, None, None
+        if self.target is not None:
+            self.target.forget()
+        if not self.law.uses_target:
             self._apply(Reading(error=0.0, progress=0.0, epoch=0.0, num_epochs=num_epochs))
-        self.started = True
 
     def update(
         self, signal: float | None, progress: float, epoch: float, num_epochs: int, rollout_ends: bool = True
@@ -106,6 +112,11 @@ class Controller:
         value, self.memory = self.law(self.value, self.memory, reading._replace(low=self.low, high=self.high))
         self.value = min(self.high, max(self.low, value))
 
+    def reach(self) -> list[float]:
+        """The ends of its range; one step from where the knob starts on a side without an end."""
+        ends = ((self.low, -1), (self.high, 1))
+        return [end if math.isfinite(end) else self._initial + side for end, side in ends]
+
     def metrics(self) -> dict[str, float]:
         """Where the signal was to be, how far it was, and the starting signal; what is known of them."""
         start = None if self.target is None else self.target.start
@@ -120,18 +131,29 @@ class Controller:
             state |= {"target": self.target.state_dict()}
         return state
 
-    def load_state_dict(self, state: Mapping) -> None:
-        """Continue from a checkpoint. Raises `ValueError` if it was written for another knob or signal."""
+    def load_state_dict(self, state: Mapping, source: str = "the checkpoint") -> None:
+        """
+        Continue from a checkpoint, from its value in the range of this controller.
+
+        Raises `ValueError` if the state in `source` is damaged, was written for another knob or signal, or has no
+        start for a target that is a share of one.
+        """
+        name = f"controllers.{self.name}"
+        check_saved(source, state, {"knob": str, "value": float, "memory": {str: float}}, name)
+        of_target = {"total": 0.0, "count": 0, "target": {}, **state}  # a schedule has none of these
+        check_saved(source, of_target, {"total": float, "count": int, "target": dict}, name)
         saved, given = (state["knob"], state.get("signal", self.signal)), (self.knob.name, self.signal)
         if saved != given:
             raise ValueError(
                 f"controller {self.name!r} turns {given[0]} by {given[1]}, but in the checkpoint it turned {saved[0]} "
                 f"by {saved[1]}: resume with the same controllers"
             )
-        self.value, self.memory, self.started = state["value"], dict(state["memory"]), True
+        self.value, self.memory = min(self.high, max(self.low, state["value"])), dict(state["memory"])
+        self.law.check_start(self.value)
+        self.aim = self.error = None
         if self.target is not None:
-            self.total, self.count = state["total"], state["count"]
-            self.target.load_state_dict(state["target"])
+            self.total, self.count = of_target["total"], of_target["count"]
+            self.target.load_state_dict(of_target["target"], f"controllers.{self.name} of {source}")
 
 
 TARGETS = ("target", "target_ratio")
@@ -306,6 +328,6 @@ def load_states(controllers: list[Controller], saved: dict[str, dict], source: s
                 f"{source} has no state of controller {controller.name!r} (it has: {', '.join(saved) or 'none'}): "
                 "resume with the controllers that the checkpoint was written with"
             )
-        controller.load_state_dict(saved[controller.name])
+        controller.load_state_dict(saved[controller.name], source)
     for name in saved.keys() - {controller.name for controller in controllers}:
         logger.warning("controller %r was on when %s was written, and is off now", name, source)

@@ -37,6 +37,13 @@ TRL_KNOBS = (
     Knob("epsilon_high", low=0.0, high=inf, raises_entropy=True, default=0.2),
     Knob("entropy_coef", low=-inf, high=inf, raises_entropy=True, default=0.0),
 )
+# What a knob acts on in a step: a signal that is 0, or missing, if no token is there to act on
+ACTS_ON = {
+    "epsilon_low": "clip_ratio/low_mean",
+    "epsilon_high": "clip_ratio/high_mean",
+    "positive_advantage_coef": "entropy/positive_advantage",
+    "negative_advantage_coef": "entropy/negative_advantage",
+}
 TEMPERATURE = "temperature"
 LEARNING_RATE_SCALE = "learning_rate_scale"
 # What TRL fixes when the trainer is made

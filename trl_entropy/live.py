@@ -45,7 +45,8 @@ class LiveView(TrainerCallback):
             return
         callbacks = _callbacks_at_work()
         _replace_progress(callbacks, self, args, state, control)
-        controllers = [other.controller for other in callbacks if isinstance(other, EntropyController)]
+        driving = [other for other in callbacks if isinstance(other, EntropyController)]
+        controllers = [one for other in driving for one in other.controllers]
         holding = [one.name for one in controllers if one.law.uses_target and one.signal == ENTROPY]
         self.state = LiveState(
             title=Path(args.output_dir).name,

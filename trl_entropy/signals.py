@@ -27,6 +27,11 @@ def is_entropy(signal: str) -> bool:
     return signal.split("/")[0] == ENTROPY
 
 
+def of_clipping(name: str) -> bool:
+    """Whether a signal, or a knob, means something only where TRL clips ratios."""
+    return name.startswith(("clip_ratio/", "epsilon_"))
+
+
 def of_rules(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
     """The signals that rules give by section: name -> (section, rule)."""
     return {f"{ENTROPY}/{section}.{name}": (section, name) for section, names in rules.items() for name in names}

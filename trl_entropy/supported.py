@@ -7,16 +7,25 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from math import exp
+from math import exp, inf
 
 from packaging.version import Version
 from transformers import Trainer
+
+from .signals import of_clipping
 
 
 logger = logging.getLogger(__name__)
 
 # Those that the tests are run on, from the oldest to the newest
 TRL_VERSIONS = ("1.10.0", "1.13.0", "1.14.2", "1.16.0")
+
+# What a `loss_type` of TRL does where the others clip ratios to [1 - epsilon_low, 1 + epsilon_high]
+UNCLIPPED = {
+    "cispo": "caps ratios at epsilon_high itself, with their gradient, and reads no epsilon_low",
+    "sapo": "reads neither bound",
+    "vespo": "reads neither bound",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,11 @@ class Family:
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def has_loss_types(self) -> bool:
+        """Whether its loss is the one that `loss_type` names."""
+        return self.loss_type is None
+
+    @property
     def name(self) -> str:
         """The name of the trainer."""
         return self.trainer.rpartition(".")[2]
@@ -64,9 +78,25 @@ class Family:
         module, _, name = self.config.rpartition(".")
         return getattr(importlib.import_module(module), name)
 
-    def clip_range(self, low: float, high: float) -> tuple[float, float]:
+    def clip_range(self, low: float, high: float, loss_type: str | None) -> tuple[float, float]:
         r"""Its bounds \\( \epsilon \\) as those of \\( [1 - \epsilon_{\text{low}}, 1 + \epsilon_{\text{high}}] \\)."""
+        if self.has_loss_types and loss_type in UNCLIPPED:
+            return 1.0, inf  # no gradient is stopped
         return (1 - exp(-low), exp(high) - 1) if self.clips_logs else (low, high)
+
+    def never_clips(self, args) -> str | None:
+        """Why TRL clips no ratio in a run of this config, and what to do about it; `None` if it does."""
+        loss_type = getattr(args, "loss_type", None)
+        if self.has_loss_types and loss_type in UNCLIPPED:
+            return f"loss_type={loss_type!r} {UNCLIPPED[loss_type]}: set another loss_type"
+        accumulation, steps = args.gradient_accumulation_steps, args.steps_per_generation
+        if accumulation % (steps * args.num_iterations):
+            return None
+        return (
+            "each rollout batch gets one optimizer update, so ratios stay 1: set "
+            f"num_iterations={2 * accumulation // steps} or steps_per_generation={2 * accumulation} "
+            "(as off_policy_updates=2 does)"
+        )
 
 
 GRPO = Family("trl.trainer.grpo_trainer.GRPOTrainer", "trl.trainer.grpo_config.GRPOConfig")
@@ -120,6 +150,14 @@ def check_trainer(trainer: object) -> None:
     if not isinstance(trainer, Trainer):
         raise TypeError(f"attach takes a {NAMES.replace(' and ', ' or ')}, got {type(trainer).__name__}")
     family_of(type(trainer))
+
+
+def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
+    """Raise `ValueError` if a controller's knob or signal, as in its settings, depends on a clip that never acts."""
+    why = family.never_clips(args)
+    for name in (spec["knob"], spec.get("signal", "")):
+        if why is not None and of_clipping(name):
+            raise ValueError(f"{what} would do nothing with {name}: {why}, or drop it")
 
 
 def installed_trl() -> str:

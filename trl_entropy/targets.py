@@ -1,11 +1,16 @@
 """Floor 2: where a controller is to bring its signal."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .compose import bind
 from .laws import Reading, Schedule
+from .saved import check_saved
 from .tokens import check_number
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,11 +38,16 @@ class Target:
     start_steps: int = 1
     measured: int = 0
     total: float = 0.0
+    known: bool = False  # whether the start is measured
 
     @property
     def start(self) -> float | None:
         """The starting signal; `None` if it is not needed, or not measured yet."""
-        return self.total / self.measured if self.is_ratio and self.measured == self.start_steps else None
+        return self.total / self.measured if self.known else None
+
+    def forget(self) -> None:
+        """Measure the start anew."""
+        self.measured, self.total, self.known = 0, 0.0, False
 
     def text(self, unit: str) -> str:
         """The target in words; `unit` is that of the signal."""
@@ -53,9 +63,10 @@ class Target:
 
     def measure(self, signal: float) -> None:
         """See the signal of an optimizer step."""
-        if self.is_ratio and self.measured < self.start_steps:
+        if self.is_ratio and not self.known:
             self.measured += 1
             self.total += signal
+            self.known = self.measured >= self.start_steps
 
     def nearest(self, signal: float, progress: float) -> float | None:
         """The value in the band that is nearest to a signal; `None` until the starting signal is known."""
@@ -67,11 +78,30 @@ class Target:
 
     def state_dict(self) -> dict:
         """What a checkpoint must hold."""
-        return {"measured": self.measured, "total": self.total}
+        return {"measured": self.measured, "total": self.total, "known": self.known} if self.is_ratio else {}
 
-    def load_state_dict(self, state: Mapping) -> None:
-        """Continue from a checkpoint."""
+    def load_state_dict(self, state: Mapping, source: str) -> None:
+        """
+        Continue from a checkpoint; a start that is known there stays the start, whatever `start_steps` is.
+
+        Raises `ValueError` if the checkpoint has no start to take a share of.
+        """
+        if not self.is_ratio:
+            return
+        if not state:
+            raise ValueError(
+                f"{source} has no starting signal, which a target_ratio is a share of: give target, in the signal's "
+                "own unit"
+            )
+        check_saved(source, state, {"measured": int, "total": float})
         self.measured, self.total = state["measured"], state["total"]
+        self.known = self.measured >= self.start_steps or state.get("known") is True
+        if self.known and self.measured != self.start_steps:
+            logger.warning(
+                "start_steps=%d is too late: the start was measured over the first %d steps, and that of %s stays in "
+                "force",
+                *(self.start_steps, self.measured, source),
+            )
 
 
 def _at(bound: float | Schedule, progress: float) -> float:

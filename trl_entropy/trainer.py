@@ -14,7 +14,7 @@ from .knobs import TRAINER_KNOBS, Knobs, rule_knobs
 from .live import stop_views, with_own
 from .measures import StepMeasures
 from .rewards import answers_of
-from .signals import ENTROPY, is_entropy
+from .signals import ENTROPY, is_entropy, of_clipping
 from .signals import needs as needs_of_signals
 from .supported import family_of
 from .tokens import Rule, Tokens
@@ -63,9 +63,8 @@ class EntropyControl(LossSeam):
         self.compact_steps(args.compaction)
         self.knobs = self._build_knobs()
         self.controllers = args.build_controllers()
-        for controller in self.controllers:
-            ends = partial(rollout_ends, self)
-            self.add_callback(EntropyController(controller, self.knobs, self.signal, self.log_means, ends))
+        of_steps = self.signal, self.log_means, partial(rollout_ends, self)
+        self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
         self.measures = StepMeasures(args.entropy_measures, self._signals, args.build_slopes())
         self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
@@ -76,9 +75,8 @@ class EntropyControl(LossSeam):
         knobs.add(temperature, lambda: self.temperature, self.plan_temperature)
         self.add_callback(scale := LearningRateScale())
         knobs.add(learning_rate_scale, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
-        knobs.add_rules("token_weights", self.token_weights)
-        knobs.add_rules("advantage_bonuses", self.advantage_bonuses)
-        knobs.add_rules("loss_terms", self.loss_terms)
+        for section in SECTIONS:
+            knobs.add_rules(section, getattr(self, section))
         return knobs
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
@@ -90,6 +88,9 @@ class EntropyControl(LossSeam):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EntropyWatchdog):
                 callback.attach(self)
+        # Nothing is left of an earlier call: a resumed run takes its state from the checkpoint
+        self.begin_run(self.args.build_rollout_plan(self.train_dataset))
+        self.measures = StepMeasures(self.args.entropy_measures, self._signals)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -165,21 +166,21 @@ class EntropyControl(LossSeam):
 
     def signal(self, name: str) -> float | None:
         """A signal of the last optimizer step, on all ranks; `None` if it had none."""
-        return self.measures.last.get(name) if is_entropy(name) else logged_signal(self, name)
+        # TRL logs a clip ratio of 0 where no token is trained
+        measured = is_entropy(name) or (of_clipping(name) and ENTROPY not in self.measures.last)
+        return self.measures.last.get(name) if measured else logged_signal(self, name)
 
     def control_state(self) -> dict:
         """The state of every controller, of the measures, and of the rollouts if a rule decides about them."""
-        state = {"controllers": states(self.controllers), "measures": self.measures.state_dict()}
-        if self.plan.rules:
-            state["rollouts"] = self.plan.state_dict(unfinished=not rollout_ends(self))
-        return state
+        rollouts = {"rollouts": self.plan.state_dict(not rollout_ends(self))} if self.plan.rules else {}
+        return {"controllers": states(self.controllers), "measures": self.measures.state_dict(), **rollouts}
 
     def load_control_state(self, state: dict, source: str) -> None:
         """Continue every controller and the rollouts. Raises `ValueError` if one has no state in `source`."""
         if self.plan.rules or "rollouts" in state:
             self.plan.load_state_dict(state.get("rollouts"), source)
         if "measures" in state:
-            self.measures.load_state_dict(state["measures"])
+            self.measures.load_state_dict(state["measures"], source)
         load_states(self.controllers, state["controllers"], source)
 
 

@@ -7,11 +7,12 @@ from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ._seam import LossSeam, clipped_bounds, logged_entropy, lower_learning_rate
+from ._seam import LossSeam, clipped_bounds, logged_signal, lower_learning_rate
 from .advice import Facts, to_move
 from .callbacks import EntropyController, trl_knobs
 from .compose import unknown
-from .signals import is_entropy
+from .saved import check_saved
+from .signals import ENTROPY, is_entropy
 from .supported import check_trainer, warn_of_cut_sampling
 from .tokens import check_number
 
@@ -97,7 +98,7 @@ class EntropyWatchdog(TrainerCallback):
         if trainer.accelerator.is_main_process:
             warn_of_cut_sampling(trainer.args)
         of_ours = isinstance(trainer, LossSeam)
-        self.entropy = trainer.step_entropy if of_ours else partial(logged_entropy, trainer)
+        self.entropy = trainer.step_entropy if of_ours else partial(logged_signal, trainer, ENTROPY)
         self.facts = partial(facts_of, trainer)
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
@@ -112,6 +113,7 @@ class EntropyWatchdog(TrainerCallback):
         # Not by way of ExportableState: restoring one makes a new callback, which would be attached to nothing
         saved = state.stateful_callbacks.get(self._key)
         if saved is not None:
+            check_saved(f"{self._key} of the checkpoint", saved, {"recent": [float], "acted": {str: int}})
             self.recent, self.acted = list(saved["recent"]), dict(saved["acted"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
@@ -168,7 +170,7 @@ def facts_of(trainer: Trainer) -> Facts:
     """What advice depends on, of a trainer that is training."""
     knobs = trainer.knobs if isinstance(trainer, LossSeam) else trl_knobs(trainer)
     callbacks = trainer.callback_handler.callbacks
-    controllers = [one.controller for one in callbacks if isinstance(one, EntropyController)]
+    controllers = [each for one in callbacks if isinstance(one, EntropyController) for each in one.controllers]
     holding = {one.knob.name for one in controllers if one.law.uses_target and is_entropy(one.signal)}
     if getattr(trainer, "use_adaptive_entropy", False):
         holding.add("entropy_coef")  # TRL's own controller

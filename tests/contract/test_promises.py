@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import build_trainer, even_length
+from toy import LOSS_TYPES, build_trainer, even_length
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer import grpo_trainer
 
 from trl_entropy._seam import set_temperature
 from trl_entropy._seam.means import OVER_TOKENS, micro_batch_mean
 from trl_entropy._seam.state import _fused_temperature
-from trl_entropy.measures import CLIPPED_LOSSES
-from trl_entropy.supported import family_of
+from trl_entropy.supported import UNCLIPPED, family_of
 
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -266,9 +265,10 @@ def mean_over_tokens(trainer):
     loss_of(trainer, inputs)
     logps, mask = trainer.outputs[0].detach(), inputs["completion_mask"].bool()
     inputs |= {"old_per_token_logps": logps, "old_logps": (logps * mask).sum(1)}
-    as_given, of_micro_batches = trainer.args.loss_type if family.loss_type is None else None, 2
+    as_given, of_micro_batches = getattr(trainer.args, "loss_type", None), 2
+    clipped = [name for name in LOSS_TYPES if name not in UNCLIPPED]
     try:
-        for loss_type in CLIPPED_LOSSES if family.loss_type is None else [family.loss_type]:
+        for loss_type in clipped if family.has_loss_types else [family.loss_type]:
             trainer.loss_type = loss_type
             (slopes,) = torch.autograd.grad(trainer._compute_loss(trainer.model, inputs), trainer.outputs[0])
             losses = torch.where(mask, -inputs["advantages"].unsqueeze(1), 0.0)

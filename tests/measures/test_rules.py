@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.measures.rules import PATIENCE, IdleRules, rule_means
+from trl_entropy.measures.rules import PATIENCE, WHY_KNOBS, WHY_RULES, Idle, rule_means, touched
 
 
 def warnings_in(caplog) -> list[str]:
@@ -24,18 +24,20 @@ def test_means_and_shares_by_hand():
 
 
 def test_rule_that_touches_nothing_is_warned_about_once(caplog):
-    idle = IdleRules()
+    idle = Idle(WHY_RULES)
     for _ in range(3 * PATIENCE):
-        idle.look({"loss_terms/kl_cov/share": 0.0, "loss_terms/kl_cov/mean": 0.0, "token_weights/sign/share": 0.5})
+        means = {"loss_terms/kl_cov/share": 0.0, "loss_terms/kl_cov/mean": 0.0, "token_weights/sign/share": 0.5}
+        idle.look(touched(means))
     (warning,) = warnings_in(caplog)
     assert warning.startswith(f"loss_terms.kl_cov touched no token in its first {PATIENCE} steps")
+    assert warning.endswith(WHY_RULES)
 
 
 @pytest.mark.parametrize("step", [0, PATIENCE - 1])
 def test_rule_that_touched_a_token_in_its_first_steps_is_not_warned_about(caplog, step):
-    idle = IdleRules()
+    idle = Idle(WHY_KNOBS)
     for number in range(3 * PATIENCE):
-        idle.look({"token_weights/clip_cov/share": 0.1 if number == step else 0.0})
+        idle.look({"epsilon_high": number == step})
     assert warnings_in(caplog) == []
 
 

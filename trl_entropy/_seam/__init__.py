@@ -14,7 +14,6 @@ from .loss import LossSeam
 from .state import (
     clipped_bounds,
     log_means,
-    logged_entropy,
     logged_signal,
     lower_learning_rate,
     rollout_ends,
@@ -32,7 +31,6 @@ __all__ = [
     "has_tiles",
     "last_checkpoint",
     "log_means",
-    "logged_entropy",
     "logged_signal",
     "lower_learning_rate",
     "rollout_ends",

@@ -8,10 +8,13 @@ import shutil
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..saved import check_saved, damaged
+
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "entropy_control.json"
+VERSION = 1  # of its layout; a file without one has the first
 
 
 class CheckpointSeam:
@@ -39,7 +42,7 @@ class CheckpointSeam:
         if self.args.should_save:
             path = os.path.join(folder, STATE_FILE)
             with open(f"{path}.part", "w") as file:
-                json.dump(self.control_state(), file, indent=2)
+                json.dump({"version": VERSION, **self.control_state()}, file, indent=2)
             os.replace(f"{path}.part", path)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
@@ -47,13 +50,19 @@ class CheckpointSeam:
         if checkpoint is None:
             return
         path = os.path.join(checkpoint, STATE_FILE)
-        state = {"controllers": {}}
+        state = {"controllers": {}}  # of a checkpoint of plain TRL
         if os.path.exists(path):
-            with open(path) as file:
+            with open(path, encoding="utf-8") as file:
                 try:
                     state = json.load(file)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{path} is damaged ({error}): resume from another checkpoint") from error
+                except ValueError as error:  # not JSON, or not text
+                    raise damaged(path, error) from error
+            check_saved(path, state, {"controllers": {str: dict}})
+            check_saved(path, version := state.get("version", VERSION), int, "version")
+            if version > VERSION:
+                raise ValueError(
+                    f"{path} has version {version} of the state, and trl-entropy here reads {VERSION}: upgrade it"
+                )
         self.load_control_state(state, path)
 
 

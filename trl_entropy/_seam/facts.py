@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..pool import Pool
+from ..rollouts import RolloutPlan
 from ..supported import GRPO, Family
 from ..tokens import Tokens, mixed
 from ..vocabulary import HiddenStates, entropy_at, expected_discriminator, prompt_entropies
@@ -52,6 +53,10 @@ class FactsSeam(CompactionSeam, RolloutSeam):
     _next_pool: Pool | None = None
     # While completions are generated: log-probs and entropies under the policy that generates them
     _old: tuple[Tensor, Tensor] | None = None
+
+    def begin_run(self, plan: RolloutPlan) -> None:
+        """Forget the run before, and sample by a new plan of the same rules."""
+        self.plan, self._pool, self._next_pool = plan, None, None
 
     def needs(self) -> set[str]:
         """What the active rules read besides the facts that are always there."""
@@ -156,7 +161,7 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             advantages=per_token(raw_advantages, logps),
             mask=mask.bool(),
             step=self.state.global_step,
-            clip_range=self.family.clip_range(self.epsilon_low, self.epsilon_high),
+            clip_range=self.family.clip_range(self.epsilon_low, self.epsilon_high, getattr(self, "loss_type", None)),
             pool=self._pool if self.model.training else None,
             completions=inputs.get("completions"),
             old_entropies=inputs.get("old_entropies"),

@@ -21,38 +21,28 @@ def set_logged_entropy(trainer, value: float) -> None:
 
 
 def logged_signal(trainer, name: str) -> float | None:
-    """A signal of the optimizer step that has just ended, from what TRL logs; `None` if it logged none in it."""
-    if name == "entropy":
-        return logged_entropy(trainer)
-    if name == "reward" and not _crosses_rollout(trainer, trainer._step - 1):
-        return None  # TRL logs it where it generates
-    logged = trainer._metrics["train"].get(name, [])
-    logged = logged[-1:] if name == "reward" else logged[-trainer.current_gradient_accumulation_steps :]
+    """
+    A signal of the optimizer step that has just ended, from what TRL logs, the same on every rank.
+
+    TRL takes the mean over tokens and ranks in each micro-batch, and this is the mean of those. `None` if TRL logs it
+    elsewhere, or no token was trained on. Raises [`SeamError`] if TRL has logged none.
+    """
+    steps = trainer.current_gradient_accumulation_steps
+    logged, entropies = (trainer._metrics["train"].get(key, [])[-steps:] for key in (name, "entropy"))
+    if name == "reward":  # TRL logs it where it generates
+        if not _crosses_rollout(trainer, trainer._step - 1):
+            return None
+        logged = logged[-1:]
     if not logged:
         raise SeamError(
             f"TRL has logged no {name} for this optimizer step, so there is nothing to control: it depends on "
-            f"loss_type={getattr(trainer.args, 'loss_type', None)!r}, and on no callback before calling trainer.log"
+            f"loss_type={getattr(trainer.args, 'loss_type', None)!r}, on use_liger_kernel=False, and on no callback "
+            "before calling trainer.log"
         )
-    return sum(logged) / len(logged)
-
-
-def logged_entropy(trainer) -> float | None:
-    """
-    The `entropy` (nats) that TRL logs for the optimizer step that has just ended, the same on every rank.
-
-    TRL takes the mean over tokens and ranks in each micro-batch, and the mean of those. `None` if no token was trained
-    on. Raises [`SeamError`] if TRL has logged none.
-    """
-    micro_batches = trainer._metrics["train"].get("entropy", [])[-trainer.current_gradient_accumulation_steps :]
-    if not micro_batches:
-        raise SeamError(
-            "TRL has logged no entropy for this optimizer step, so there is nothing to control: set "
-            "use_liger_kernel=False, and do not call trainer.log in a callback that comes before"
-        )
-    if trainer.mask_truncated_completions:
+    if name != "reward" and trainer.mask_truncated_completions:
         # of a micro-batch in which no completion ended TRL logs 0
-        micro_batches = [entropy for entropy in micro_batches if entropy != 0]
-    return sum(micro_batches) / len(micro_batches) if micro_batches else None
+        logged = [value for value, entropy in zip(logged, entropies, strict=True) if entropy != 0]
+    return sum(logged) / len(logged) if logged else None
 
 
 def clipped_bounds(trainer) -> set[str]:

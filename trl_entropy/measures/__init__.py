@@ -2,14 +2,16 @@
 
 from .means import Means
 from .pass_at_k import pass_at_k
+from .rules import WHY_KNOBS, Idle
 from .settling import Settling, settling
 from .step import LEVELS, Slopes, StepMeasures
-from .surrogate import CLIPPED_LOSSES, surrogate_slopes
+from .surrogate import surrogate_slopes
 
 
 __all__ = [
-    "CLIPPED_LOSSES",
     "LEVELS",
+    "WHY_KNOBS",
+    "Idle",
     "Means",
     "Settling",
     "Slopes",

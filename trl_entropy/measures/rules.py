@@ -1,4 +1,4 @@
-"""What the rules did in a step, and a warning for one that does nothing."""
+"""What the rules did in a step, and a warning for a rule or a knob that does nothing."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -14,6 +14,14 @@ logger = logging.getLogger(__name__)
 PATIENCE = 20  # optimizer steps
 # The value at which a rule does nothing
 NEUTRAL = {"token_weights": 1.0, "advantage_bonuses": 0.0, "loss_terms": 0.0}
+WHY_RULES = (
+    "strictly on-policy (one update per rollout batch) ratios are 1, and a threshold may be out of reach. See its "
+    "page in docs/methods"
+)
+WHY_KNOBS = (
+    "a bound acts on ratios that leave the clip range on its side, a coefficient on tokens of its sign. See Knobs in "
+    "docs/controllers.md"
+)
 
 
 def rule_means(section: str, values: Mapping[str, Tensor], tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
@@ -38,22 +46,25 @@ def selected_entropy(
     return means
 
 
-class IdleRules:
-    """Warns, once for each rule, if it touched no token in all of its first steps."""
+def touched(means: Mapping[str, float]) -> dict[str, bool]:
+    """Which rules touched a token in an optimizer step, from its means."""
+    suffix = "/share"
+    found = {name.removesuffix(suffix): mean > 0 for name, mean in means.items() if name.endswith(suffix)}
+    return {name.replace("/", "."): any_token for name, any_token in found.items()}
 
-    def __init__(self):
+
+class Idle:
+    """Warns, once for each rule or knob, if it touched no token in all of its first steps."""
+
+    def __init__(self, why: str):
+        self._why = why
         self._steps: dict[str, int] = {}
 
-    def look(self, means: Mapping[str, float]) -> None:
-        """Read the means of an optimizer step."""
-        for name, share in means.items():
-            if not name.endswith("/share") or self._steps.get(name) == PATIENCE:
+    def look(self, touched: Mapping[str, bool]) -> None:
+        """See which of them touched a token in an optimizer step."""
+        for name, any_token in touched.items():
+            if self._steps.get(name) == PATIENCE:
                 continue
-            self._steps[name] = PATIENCE if share else self._steps.get(name, 0) + 1
-            if not share and self._steps[name] == PATIENCE:
-                logger.warning(
-                    "%s touched no token in its first %d steps: strictly on-policy (one update for each rollout "
-                    "batch) ratios are 1, and a threshold may be out of reach. See its page in docs/methods",
-                    name.removesuffix("/share").replace("/", "."),
-                    PATIENCE,
-                )
+            self._steps[name] = PATIENCE if any_token else self._steps.get(name, 0) + 1
+            if not any_token and self._steps[name] == PATIENCE:
+                logger.warning("%s touched no token in its first %d steps: %s", name, PATIENCE, self._why)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from torch import Tensor
 
+from ..saved import check_saved
 from ..tokens import Tokens
 from .covariance import covariance, covariance_parts
 from .entropy import entropy_by_correctness, entropy_by_position, entropy_by_sign, entropy_of_prompt
@@ -11,7 +12,7 @@ from .entropy_change import change_parts, predicted_change
 from .groups import outcomes, votes
 from .means import Means
 from .quadrants import quadrants
-from .rules import IdleRules, rule_means, selected_entropy
+from .rules import WHY_RULES, Idle, rule_means, selected_entropy, touched
 from .staleness import log_ratio
 from .surrogate import gradient_mass, surrogate_slopes
 
@@ -47,7 +48,7 @@ class StepMeasures:
         self.slopes = slopes
         self.last: dict[str, float] = {}
         self.sums = Means()
-        self._idle = IdleRules()
+        self._idle = Idle(WHY_RULES)
         self._predicted: dict[str, float] = {}
 
     @property
@@ -86,7 +87,7 @@ class StepMeasures:
         before predicted it.
         """
         means = self.sums.reduce(over_ranks)
-        self._idle.look(means)
+        self._idle.look(touched(means))
         before, entropy = self.last.get("entropy"), means.get("entropy")
         change = {}
         if before is not None and entropy is not None:
@@ -100,6 +101,8 @@ class StepMeasures:
         """The means of the last step, and the change that they predict."""
         return {"last": self.last, "predicted": self._predicted}
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Go on from `state_dict()`."""
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]], source: str) -> None:
+        """Go on from `state_dict()`. Raises `ValueError` if what `source` has of it is damaged."""
+        numbers = {str: float}
+        check_saved(source, state, {"last": numbers, "predicted": numbers}, "measures")
         self.last, self._predicted = dict(state["last"]), dict(state["predicted"])

@@ -7,10 +7,6 @@ from ..tokens import Tokens
 from .means import Values
 
 
-# The values of `loss_type` with the surrogate below, which stops the gradient of a token beyond the clip range
-CLIPPED_LOSSES = ("bnpo", "dapo", "dr_grpo", "grpo", "luspo")
-
-
 def surrogate_slopes(tokens: Tokens, effective: Tensor, delta: float | None = None) -> Tensor:
     r"""
     `(B, T)`: \\( g_t \\), the derivative of TRL's surrogate

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..saved import check_saved
 from .rule import COMPLETIONS, GROUPS, PROBLEMS, TEMPERATURES, RolloutRule
 from .stream import ProblemStream
 
@@ -152,9 +153,20 @@ class RolloutPlan:
         }
 
     def load_state_dict(self, state: dict | None, source: str) -> None:
-        """Go on from `state_dict()`. Raises `ValueError` if there is none, or if other rules wrote it."""
+        """Go on from `state_dict()`. Raises `ValueError` if there is none, it is damaged, or other rules wrote it."""
         if state is None:
             raise ValueError(f"{source} has no state of rollout_rules {', '.join(self.rules)}: resume without them")
+        check_saved(
+            source,
+            state,
+            {
+                "stage": int,
+                "streams": [{"taken": int, "passes": int, "next": [int]}],
+                "memory": {str: {str: float}},
+                "unfinished": [[int]],
+            },
+            "rollouts",
+        )
         if len(state["streams"]) != len(self._streams) or state["memory"].keys() != self.memory.keys():
             raise ValueError(
                 f"{source} was written with other rollout_rules ({len(state['streams'])} stages; memories: "
