@@ -263,7 +263,7 @@ def test_aer_by_hand():
     ],
 )
 def test_target_of_a_preset_is_taken_where_no_flag_sets_one(name, flags, target):
-    flags |= {"num_iterations": 2}  # the clip range acts from the second update on
+    flags = {**flags, "num_iterations": 2}  # with one update per rollout a clip range does nothing
     made = config(entropy_control=name, **flags)
     words = [f"--{flag}={json.dumps(value)}" for flag, value in flags.items()]
     copied = replace(made, generation_batch_size=None)  # TRL fills it in, and then refuses it
@@ -302,7 +302,7 @@ def test_start_that_is_set_twice_is_refused_though_one_is_the_default(knob, flag
 def test_start_is_free_where_a_flag_only_follows_another():
     # TRL takes epsilon for an epsilon_high that is not set
     mine = {"mine": {"law": "pi", "knob": "epsilon_high", "target": 0.3, "initial": 0.4}}
-    assert config(epsilon=0.1, controllers=mine).build_controllers()[0].value == 0.4
+    assert config(epsilon=0.1, num_iterations=2, controllers=mine).build_controllers()[0].value == 0.4
 
 
 # Off-policy updates

@@ -24,7 +24,7 @@ from .fast_step import build_compaction
 from .knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, rule_knobs
 from .measures import LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
-from .rollouts.rule import check_acts, check_sources
+from .rollouts.rule import check_answers, check_sources
 from .signals import of_rules
 from .supported import GRPO, UNCLIPPED, Family, check_clip_acts, family_of
 from .terms import TERMS
@@ -510,7 +510,7 @@ class EntropyFlags:
         """The rules about what is sampled."""
         rules = build("rollout_rules", ROLLOUT_RULES, self.rollout_rules, RolloutRule)
         for name, rule in rules.items():
-            check_acts(f"rollout_rules.{name}", rule)
+            check_answers(f"rollout_rules.{name}", rule)
         return rules
 
     def build_rollout_plan(self, dataset: Dataset | IterableDataset | None) -> RolloutPlan:

@@ -97,7 +97,7 @@ class RolloutRule:
         return 0
 
 
-def check_acts(what: str, rule: RolloutRule) -> None:
+def check_answers(what: str, rule: RolloutRule) -> None:
     """Raise `ValueError` unless a rule names in `acts` the questions that it answers, and answers those it names."""
     for name in sorted(rule.acts - METHODS.keys()):
         raise ValueError(f"{what} names {name!r} in acts, which is no question. Allowed: {', '.join(METHODS)}")
