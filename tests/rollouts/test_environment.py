@@ -2,7 +2,9 @@
 
 import pytest
 from toy import build_trainer, number, sums
+from trl import GRPOTrainer
 
+from trl_entropy import EntropyGRPOTrainer
 from trl_entropy.measures import step
 from trl_entropy.rewards import last_number_reward
 
@@ -64,6 +66,34 @@ def test_text_of_the_environment_is_not_graded(model_dir, tmp_path, plain, monke
     assert call["policy_text"] == ["a99b"] * 8
     assert call["env_mask"] == [[1] * 3 + [0] * (1 + len(str(n))) + [1] for n in numbers]
     assert answers == [["99"] * 8]
+
+
+class WithTool(GRPOTrainer):
+    """What the policy writes is a call; the tool writes the solution, and no turn follows."""
+
+    def _generate(self, prompts):
+        self.tools, tools = [], self.tools
+        outputs = list(super()._generate(prompts))
+        self.tools = tools
+        outputs[2] = [[1] + [0] * (len(ids) - 1) for ids in outputs[1]]
+        answers = [{"role": "tool", "content": str(number(prompt))} for prompt in prompts]
+        outputs[3] = [[{"role": "assistant", "tool_calls": []}, answer] for answer in answers]
+        return tuple(outputs)
+
+
+class EntropyWithTool(EntropyGRPOTrainer, WithTool):
+    """The package's trainer with that tool."""
+
+
+def test_text_of_a_tool_is_not_graded(build):
+    told = Told()
+    trainer = build(trainer_class=EntropyWithTool, reward_funcs=[last_number_reward, told], max_steps=1)
+    trainer.tools = [print]
+    trainer.train()
+    assert trainer.state.log_history[0]["rewards/last_number_reward/mean"] == 0.0
+    (call,) = told.calls
+    assert call["env_mask"] == [[1] + [0] * (len(ids) - 1) for ids in call["completion_ids"]]
+    assert "policy_text" not in call
 
 
 def test_rewards_are_told_their_group(build, dataset):

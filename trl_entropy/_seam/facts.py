@@ -87,7 +87,10 @@ class FactsSeam(CompactionSeam, RolloutSeam):
         logps = batch.get("old_per_token_logps")
         if logps is None:  # TRL takes none where the policy is not updated before it trains on all of them
             if "pixel_values" in batch:
-                raise ValueError("group_logps, which a rule reads, are taken of text alone: drop that rule")
+                raise ValueError(
+                    "a rule reads the log-probs of the group, which are taken of problems in text, and these have "
+                    "images: drop it, or set its scope to step"
+                )
             size, rows = self.args.per_device_train_batch_size, len(batch["completion_ids"])
             parts = [picked(batch, slice(start, start + size)) for start in range(0, rows, size)]
             logps = torch.cat([self._facts_of(self.model, part, set()).logps for part in parts])
