@@ -45,6 +45,7 @@ def tokens(rows: int, length: int, device: str) -> Tokens:
         ref_logps=(logps + uniform(-0.3, 0.3)).clamp(max=0),
         group_rewards=(torch.rand(rows, 8, generator=generator, device=device) < 0.5).float(),
         expected_discriminator=uniform(-0.2, 0.0),
+        group_logps=torch.rand(rows, 8, generator=generator, device=device) - 1,
     )
 
 

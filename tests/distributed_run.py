@@ -62,11 +62,11 @@ RUNS = {
     # problems, temperatures, completions and groups are decided for both ranks together; every group stands on both
     "planned": {
         **{"reward_funcs": halves, "num_generations": 16},
-        "token_weights": {"confident_sign": {"threshold": 0.2}},
+        "token_weights": {"confident_sign": {"threshold": 0.2}, "perplexity": {"alpha": 0.2, "limit": 0.5}},
         "rollout_rules": {
             "curriculum": {"column": "hard"},
             "perplexity_window": {"share": 0.7},
-            "dynamic_sampling": {"max_rounds": 3},
+            "dynamic_sampling": {"max_rounds": 3, "by": "halves"},
             "prompt_temperature": {"step": 0.2},
             "offline_injection": {"column": "stored", "accuracy": 0.6},
         },

@@ -26,6 +26,7 @@ def case(seed: int = 5) -> tuple[dict, torch.Tensor]:
     given["group_rewards"][:, 0], given["group_rewards"][:, 1] = 1.0, 0.0
     given["group_rewards"][3] = 1.0  # all correct
     given["rewards"] = given["group_rewards"][:, 2]
+    given["group_logps"] = -torch.rand(8, 5, generator=generator, dtype=torch.float64)
     given["offline"] = torch.arange(8) % 3 == 1
     return given, logits
 

@@ -206,6 +206,15 @@ def test_column_that_the_reward_needs_is_missing(no_model):
     assert line == "unknown dataset column 'solution'. Available: answer, prompt; set solution_column"
 
 
+def test_reward_function_that_a_rollout_rule_names_is_one_of_the_run(no_model):
+    write_rows("train.jsonl", rows())
+    names = ["--reward_funcs", "math_verify_reward", "get_soft_overlong_punishment", "--rollout_rules"]
+    prepare(flags(*names, '{"dynamic_sampling": {"by": "math_verify_reward"}}', dataset="train.jsonl"))
+    line = refusal(flags(*names, '{"dynamic_sampling": {"by": "acc"}}', dataset="train.jsonl"))
+    assert line.startswith("unknown reward function 'acc'. Available: ")
+    assert line.endswith("math_verify_reward, soft_overlong_punishment_reward (in rollout_rules.dynamic_sampling)")
+
+
 def test_pass_at_k_on_a_mixture_without_held_out_problems_is_refused_with_one_line(no_model):
     write_rows("train.jsonl", rows())
     mixture = {"model_name_or_path": "embedded"}

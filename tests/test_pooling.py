@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toy import EntropyGiven, distance, flat, parameters, same
+from toy import EntropyGiven, distance, flat, halves, parameters, same
 
 from trl_entropy import EntropyGRPOConfig
 from trl_entropy._seam import LossSeam, facts
@@ -171,6 +171,33 @@ def test_rewards_of_the_group_travel_with_their_completion(run):
         advantage = tokens.advantages[:, 0]
         expected = torch.where(advantage > 0, high, torch.where(advantage < 0, low, 0.0))
         torch.testing.assert_close(advantage, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},  # TRL takes no log-probs of the policy that sampled
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4},
+        {"num_iterations": 2},
+        {"rollout_rules": {"prompt_temperature": {"step": 0.5}}, "mask_truncated_completions": True},
+    ],
+    ids=lambda settings: next(iter(settings), "on-policy"),
+)
+def test_log_probs_of_the_group_are_those_of_its_completions(run, settings):
+    rule = rule_that_reads("group", "group_logps")
+    trainer_class = type("WithGroupLogps", (WithRule,), {"rule": rule})
+    run(trainer_class=trainer_class, **{**SGD, "per_device_train_batch_size": 8, "reward_funcs": halves, **settings})
+    for step in {step for _, step in rule.seen}:
+        seen = [tokens for tokens, of_step in rule.seen if of_step == step]
+        own = torch.cat([tokens.mean_over_row(tokens.old_logps) for tokens in seen])
+        own[~torch.cat([tokens.mask.any(1) for tokens in seen])] = 9.0
+        groups = torch.cat([tokens.group_logps for tokens in seen]).nan_to_num(9.0)
+        assert groups.shape == (8, 4)
+        assert torch.isclose(groups, own.unsqueeze(1), rtol=1e-5, atol=1e-6).any(1).all()
+        # the two groups have a place for every completion
+        first, second = groups[0], groups[(groups != groups[0]).any(1)][0]
+        expected = torch.cat([first, second]).sort().values
+        torch.testing.assert_close(own.sort().values, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_entropy_of_the_old_policy_is_that_of_the_rollout(run):

@@ -70,7 +70,8 @@ def build_trainer(
         "seed": 3,
         **arguments,
     }
-    own = {name: settings.pop(name) for name in ("callbacks", "eval_dataset", "peft_config") if name in settings}
+    of_trainer = {"callbacks", "eval_dataset", "peft_config", "rollout_func"} & settings.keys()
+    own = {name: settings.pop(name) for name in of_trainer}
     default_config, default_class = (GRPOConfig, GRPOTrainer) if plain else (EntropyGRPOConfig, EntropyGRPOTrainer)
     args = (config_class or default_config)(**settings)
     trainer = (trainer_class or default_class)(
@@ -182,6 +183,7 @@ def random_tokens(seed: int = 0, rows: int = 4, length: int = 5, dtype=torch.flo
         "rewards": group_rewards[:, 2],
         "prompt_entropies": torch.where(uniform(0, 1) < 0.3, torch.nan, uniform(0.0, 3.0)),
         "offline": torch.arange(rows) % 4 == 1,
+        "group_logps": uniform(-3.0, 0.0),
     }
     return Tokens(**{**facts, **changes})
 

@@ -3,7 +3,7 @@
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from importlib.resources import files
@@ -513,11 +513,14 @@ class EntropyFlags:
             check_answers(f"rollout_rules.{name}", rule)
         return rules
 
-    def build_rollout_plan(self, dataset: Dataset | IterableDataset | None) -> RolloutPlan:
+    def build_rollout_plan(
+        self, dataset: Dataset | IterableDataset | None, reward_funcs: Sequence[str] = ()
+    ) -> RolloutPlan:
         """
-        These rules together, for the problems of a dataset.
+        These rules together, for the problems of a dataset and reward functions of these names.
 
-        Raises `ValueError` if the dataset is a stream and a rule chooses problems, or if it lacks a column.
+        Raises `ValueError` if the dataset is a stream and a rule chooses problems, or if there is no such column or
+        reward function as a rule names.
         """
         rules = self.build_rollout_rules()
         known = isinstance(dataset, Dataset)
@@ -526,6 +529,10 @@ class EntropyFlags:
                 raise ValueError(
                     f"rollout_rules.{name} chooses among all problems, and the train dataset is a stream: load it "
                     "without dataset_streaming, or drop the rule"
+                )
+            if rule.reward_func is not None and rule.reward_func not in reward_funcs:
+                raise ValueError(
+                    f"{unknown('reward function', rule.reward_func, reward_funcs)} (in rollout_rules.{name})"
                 )
             for column in rule.columns:
                 if known and column not in dataset.column_names:

@@ -184,7 +184,8 @@ def prepare(arguments: list[str]) -> Job:
         logger.info(line)
     train_dataset = with_messages(script, train_dataset)
     check_rollout_fits(training, train_dataset)
-    training.build_rollout_plan(train_dataset)  # a column that a rule needs, before a model loads
+    # a column or a reward function that a rule names, before a model loads
+    training.build_rollout_plan(train_dataset, [_name(reward) for reward in reward_funcs])
     eval_dataset = pass_at_k = None
     wanted = training.eval_strategy != "no" or script.pass_at_k_every is not None
     if wanted or script.eval_dataset_name or script.dataset_name == EMBEDDED:
@@ -273,6 +274,11 @@ def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: Datase
             "neither to train the embedded policy"
         )
     model.model_name_or_path = model_path(model.model_name_or_path, "model_name_or_path")
+
+
+def _name(reward: Callable) -> str:
+    """As TRL calls it."""
+    return getattr(getattr(reward, "func", reward), "__name__", type(reward).__name__)
 
 
 def _needed(reward_funcs: Iterable[Callable]) -> set[str]:

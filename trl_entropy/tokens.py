@@ -76,6 +76,9 @@ class Tokens:
             `(B,)`: the reward of the completion, the weighted sum of all rewards; NaN where there was none.
         group_rewards (`torch.Tensor`, *optional*):
             `(B, G)`: the rewards of the completion's whole group; NaN where there was none.
+        group_logps (`torch.Tensor`, *optional*):
+            `(B, G)`: the mean log-probability, in nats per token, of every completion of the group under the policy
+            that produced the rollout; NaN where there is no trained token.
         expected_discriminator (`torch.Tensor`, *optional*):
             \\( \sum_v \pi_v^2 (H + \log \pi_v) \\), over the whole vocabulary.
         entropies_at_one (`torch.Tensor`, *optional*):
@@ -102,6 +105,7 @@ class Tokens:
     ref_logps: Tensor | None = None
     rewards: Tensor | None = None
     group_rewards: Tensor | None = None
+    group_logps: Tensor | None = None
     expected_discriminator: Tensor | None = None
     entropies_at_one: Tensor | None = None
     prompt_entropies: Tensor | None = None

@@ -59,7 +59,7 @@ class EntropyControl(LossSeam):
         kwargs |= {name: value for name, value in given.items() if value is not None}
         super().__init__(model=model, args=args, **kwargs)
         self.token_weights, self.advantage_bonuses, self.loss_terms = args.build_rules().values()
-        self.use_plan(args.build_rollout_plan(self.train_dataset))
+        self.use_plan(args.build_rollout_plan(self.train_dataset, self.reward_func_names))
         self.compact_steps(args.compaction)
         self.knobs = self._build_knobs()
         self.controllers = args.build_controllers()

@@ -88,8 +88,7 @@ class Spy:
     def _generate_and_score_completions(self, inputs):
         self.forwards = []
         batch = super()._generate_and_score_completions(inputs)
-        logged = list(self._logs["completion"])[-len(inputs) :]
-        self.rollouts.append((inputs, batch, logged, self.forwards))
+        self.rollouts.append((inputs, batch, self.forwards))
         return batch
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids):
@@ -216,7 +215,7 @@ def old_log_probs_first(trainer):
     """`RLOOTrainer` scores the completions by `self.model` first, and sums that over the mask into `old_logps`."""
     if family_of(type(trainer)).keeps_old_logps:
         return
-    for _, batch, _, forwards in trainer.rollouts:
+    for _, batch, forwards in trainer.rollouts:
         model, outputs = forwards[0]
         assert model is trainer.model
         assert torch.equal((outputs[0] * batch["completion_mask"]).sum(1), batch["old_logps"])
@@ -341,13 +340,6 @@ def pending_logs(trainer):
 
 
 @promise
-def logged_completions(trainer):
-    """`_logs["completion"]` ends with the completions of the rollout, row by row."""
-    for (_, _, logged, _), (_, _, completions, *_) in zip(trainer.rollouts, trainer.rewards, strict=True):
-        assert logged == completions
-
-
-@promise
 def logged_entropy(trainer):
     """`_metrics["train"]["entropy"]` gets one value at every loss of training."""
     assert [entropies for *_, entropies, _ in trainer.losses] == [1, 1, 1, 1]
@@ -374,12 +366,16 @@ def scores_at_temperature(trainer):
 
 @promise
 def generate_tuple(trainer):
-    """`GRPOTrainer._generate(prompts)` gives a tuple with ids second, completions fourth and log-probs fifth."""
+    """
+    `GRPOTrainer._generate(prompts)` gives a tuple with ids second, what an environment wrote third, completions fourth
+    and log-probs fifth.
+    """
     if "completions" in family_of(type(trainer)).lacks:
         return
     outputs = trainer._generate(["1=", "2=", "3=", "4="])
     assert len(outputs[1]) == 4
     assert all(isinstance(token, int) for ids in outputs[1] for token in ids)
+    assert outputs[2] is None  # there is no environment
     assert outputs[3] == trainer.processing_class.batch_decode(outputs[1], skip_special_tokens=True)
     assert outputs[4] is None  # nobody has taken log-probs
 
@@ -519,13 +515,6 @@ class LoggedAtOnce(GRPOTrainer):
         self._logs["extra"][column].extend(values)
 
 
-class FlippedLogs(GRPOTrainer):
-    def _generate_and_score_completions(self, inputs):
-        batch = super()._generate_and_score_completions(inputs)
-        self._logs["completion"].rotate(1)
-        return batch
-
-
 class EntropyElsewhere(GRPOTrainer):
     def _compute_loss(self, model, inputs):
         loss = super()._compute_loss(model, inputs)
@@ -590,7 +579,6 @@ BROKEN = {
     "rollout_before_shuffle": [Flipped],
     "rewards_in_rows": [FlippedRewards],
     "pending_logs": [LoggedAtOnce],
-    "logged_completions": [FlippedLogs],
     "logged_entropy": [EntropyElsewhere],
     "scores_at_temperature": [OwnTemperature],
     "generate_tuple": [MoreFirst],

@@ -34,8 +34,7 @@ def test_last_box_must_be_closed_and_not_empty(completion, reward):
 
 def test_last_message_of_a_conversation_counts():
     boxed, bare = ({"role": "assistant", "content": text} for text in (r"\boxed{24}", "24"))
-    calls = {"role": "assistant", "content": None}
-    assert boxed_format_reward([[boxed], [boxed, bare], [bare, boxed], [calls]]) == [1.0, 0.0, 1.0, 0.0]
+    assert boxed_format_reward([[boxed], [boxed, bare], [bare, boxed]]) == [1.0, 0.0, 1.0]
 
 
 def test_no_solution_is_needed_and_what_trl_hands_over_is_taken():

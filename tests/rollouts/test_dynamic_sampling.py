@@ -19,6 +19,25 @@ def test_completion_without_a_reward_does_not_count():
     assert DynamicSampling().keep(rewards).tolist() == [False, True, False, False]
 
 
+def test_correct_answers_that_differ_by_a_penalty_are_equal_by_correctness():
+    rewards = torch.tensor([[0.9, 1.0], [0.4, 1.0], [-0.5, 0.0], [NAN, 0.8], [0.2, NAN]])
+    assert DynamicSampling(by="correct").keep(rewards).tolist() == [False, True, False, False, False]
+    assert DynamicSampling().keep(rewards).tolist() == [True, True, True, False, False]
+
+
+def test_rewards_are_those_of_the_function_that_is_named():
+    assert DynamicSampling(by="math_verify_reward").reward_func == "math_verify_reward"
+    assert DynamicSampling().reward_func is DynamicSampling(by="correct").reward_func is None
+    rewards = torch.tensor([[0.9, 1.0], [1.0, 1.0]])
+    assert DynamicSampling(by="math_verify_reward").keep(rewards).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("value", [None, "", 1])
+def test_what_is_not_a_name_is_refused(value):
+    with pytest.raises(ValueError, match="by must be 'reward', 'correct' or the name of a reward function, got"):
+        DynamicSampling(by=value)
+
+
 @pytest.mark.parametrize("rounds", [0, 4])
 def test_number_of_rounds(rounds):
     assert DynamicSampling(max_rounds=rounds).rounds == rounds

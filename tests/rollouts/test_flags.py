@@ -243,6 +243,17 @@ def test_column_that_is_missing_is_refused():
     assert plan_of(rows(solutions=[["1"], [], ["3"]]), offline_injection={}).replaces_completions
 
 
+def test_reward_function_that_there_is_none_of_is_refused():
+    made = config(rollout_rules={"dynamic_sampling": {"by": "math_verify_rewards"}})
+    refused = (
+        r"^unknown reward function 'math_verify_rewards'\. Did you mean 'math_verify_reward'\? Available: length, "
+        r"math_verify_reward \(in rollout_rules\.dynamic_sampling\)$"
+    )
+    with pytest.raises(ValueError, match=refused):
+        made.build_rollout_plan(rows(), ["math_verify_reward", "length"])
+    made.build_rollout_plan(rows(), ["math_verify_rewards", "length"])
+
+
 @pytest.mark.parametrize("rule", ["curriculum", "dynamic_sampling", "perplexity_window"])
 def test_choice_among_the_problems_of_a_stream_is_refused(rule):
     stream = IterableDataset.from_generator(lambda: iter([{"prompt": "1="}]))

@@ -48,7 +48,7 @@ def test_plan_without_rules_decides_nothing():
     assert empty.rounds == 0
     assert empty.temperatures(["1=", "2="], 0.7) == [0.7, 0.7]
     assert empty.solutions({"prompt": "1="}) == []
-    assert empty.keep(torch.zeros(2, 3)).all()
+    assert empty.keep(torch.zeros(2, 3), {}).all()
     assert not empty.replace(torch.zeros(2, 3)).any()
 
 
@@ -141,21 +141,21 @@ class Doubled(RolloutRule):
     def temperature(self, memory, key, temperature):
         return 2 * temperature if key in memory else temperature
 
-    def visited(self, memory, key, rewards):
+    def visited(self, memory, key, rewards, temperature):
         return {**memory, key: float(rewards.sum())}
 
 
 def test_temperatures_follow_the_groups_of_each_prompt():
     given = plan(PromptTemperature(step=0.1))
-    given.visited(["1=", "2="], torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    given.visited(["1=", "2="], torch.tensor([[1.0, 1.0], [1.0, 0.0]]), 1.0)
     assert given.temperatures(["1=", "1=", "2=", "3="], 1.0) == [1.1, 1.1, 1.0, 1.0]
-    given.visited(["2=", "1=", "1="], torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]))
+    given.visited(["2=", "1=", "1="], torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]), 0.5)
     assert given.temperatures(["1=", "2="], 0.5) == [0.6, 0.6]
 
 
 def test_rules_set_temperatures_one_after_another_with_memories_of_their_own():
     given = plan(PromptTemperature(step=0.1), Doubled())
-    given.visited(["1=", "2="], torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    given.visited(["1=", "2="], torch.tensor([[1.0, 1.0], [1.0, 0.0]]), 1.0)
     assert given.temperatures(["1=", "2=", "3="], 1.0) == [2.2, 2.0, 1.0]
     assert given.memory == {"0": {key_of("1="): 1}, "1": {key_of("1="): 2.0, key_of("2="): 1.0}}
 
@@ -184,6 +184,14 @@ def test_one_rule_that_lets_a_completion_go_is_enough():
     assert both.solutions({"solutions": "a", "more": ["b"]}) == ["a", "b"]
 
 
+def test_rule_is_asked_about_the_rewards_of_the_function_that_it_names():
+    total, verified = torch.tensor([[0.9, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    by_function = {"verified": verified, "length": total - verified}
+    assert plan(DynamicSampling()).keep(total, by_function).tolist() == [True, True]
+    assert plan(DynamicSampling(by="verified")).keep(total, by_function).tolist() == [False, True]
+    assert plan(DynamicSampling(by="length")).keep(total, by_function).tolist() == [True, False]
+
+
 @dataclass(frozen=True)
 class First(RolloutRule):
     """Keep groups whose first reward is 1."""
@@ -201,7 +209,7 @@ class First(RolloutRule):
 def test_group_has_to_please_all_rules():
     rewards = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     given = plan(DynamicSampling(max_rounds=2), First())
-    assert given.keep(rewards).tolist() == [True, False, False]
+    assert given.keep(rewards, {}).tolist() == [True, False, False]
     assert given.rounds == 9
     assert plan(First()).chooses_problems  # to sample others in place of the rest
 
@@ -217,7 +225,7 @@ def after_some_rollouts(given: RolloutPlan, count: int = 3) -> RolloutPlan:
         given.begin()
         given.problems(2, number / 6, own_place)
         given.problems(1, number / 6, own_place)
-        given.visited(["1=", "2="], torch.tensor([[1.0, 1.0], [1.0, float(number)]]))
+        given.visited(["1=", "2="], torch.tensor([[1.0, 1.0], [1.0, float(number)]]), 1.0)
     return given
 
 

@@ -13,7 +13,7 @@ def after(groups: list[list[float]], **parameters) -> float:
     """The temperature of a problem after these visits, from 1."""
     rule, memory = PromptTemperature(**parameters), {}
     for rewards in groups:
-        memory = rule.visited(memory, "x", torch.tensor(rewards))
+        memory = rule.visited(memory, "x", torch.tensor(rewards), 1.0)
     return rule.temperature(memory, "x", 1.0)
 
 
@@ -28,13 +28,28 @@ def after(groups: list[list[float]], **parameters) -> float:
         ([NONE, NONE, ALL], 1.05),
         ([ALL] * 4, 1.2),
         ([ALL] * 9, 1.2),
-        # the count goes on beyond the bound: 9 - 4 = 5 visits are 1.25
-        ([ALL] * 9 + [SOME] * 4, 1.2),
+        # the count stops where the bound is reached, at 4
+        ([ALL] * 20 + [SOME], 1.15),
+        ([ALL] * 9 + [SOME] * 4, 1.0),
         ([ALL, [1.0, math.nan]], 1.0),
     ],
 )
 def test_temperature_by_hand(groups, expected):
     assert after(groups) == pytest.approx(expected, abs=1e-12)
+
+
+def test_count_stops_at_the_first_that_reaches_the_bound():
+    # 1.3 is 3 steps of 0.1, though (1.3 - 1.0) / 0.1 is more than 3 in floats; 1.25 is reached within the third
+    assert after([ALL] * 9 + [SOME], step=0.1, highest=1.3) == pytest.approx(1.2)
+    assert after([ALL] * 9 + [SOME], step=0.1, highest=1.25) == pytest.approx(1.2)
+    assert after([ALL] * 9, step=0.1, highest=0.5) == after([ALL] * 9, step=0.0) == 1.0
+
+
+def test_count_is_that_of_the_temperature_of_the_run():
+    rule = PromptTemperature()
+    assert rule.visited({"x": 4}, "x", torch.tensor(ALL), 1.1) == {"x": 2}
+    assert rule.visited({"x": 4}, "x", torch.tensor(SOME), 1.1) == {"x": 1}
+    assert rule.visited({"x": 4}, "x", torch.tensor(ALL), 1.2) == {}
 
 
 def test_step_and_bound_are_parameters():
@@ -50,9 +65,9 @@ def test_bound_below_the_temperature_of_the_run_lowers_nothing():
 
 def test_each_problem_has_its_own_count_and_the_memory_is_not_changed_in_place():
     rule, before = PromptTemperature(), {"x": 1, "y": 2}
-    assert rule.visited(before, "x", torch.tensor(ALL)) == {"x": 2, "y": 2}
-    assert rule.visited(before, "x", torch.tensor(SOME)) == {"y": 2}
-    assert rule.visited(before, "z", torch.tensor(NONE)) == before == {"x": 1, "y": 2}
+    assert rule.visited(before, "x", torch.tensor(ALL), 1.0) == {"x": 2, "y": 2}
+    assert rule.visited(before, "x", torch.tensor(SOME), 1.0) == {"y": 2}
+    assert rule.visited(before, "z", torch.tensor(NONE), 1.0) == before == {"x": 1, "y": 2}
     assert rule.temperature(before, "y", 1.0) == 1.1
 
 

@@ -65,6 +65,33 @@ def test_dynamic_sampling_trains_on_groups_with_variance(build):
         assert batch["advantages"].view(4, 4).mean(1) == pytest.approx(torch.zeros(4), abs=1e-6)
 
 
+def shorter(completions, **kwargs) -> list[float]:
+    """A penalty that nearly all completions of a group differ by."""
+    return [-len(completion) / 100 for completion in completions]
+
+
+@pytest.mark.parametrize("by", ["reward", "correct", "halves"])
+def test_dynamic_sampling_by_one_of_the_rewards(build, by):
+    rules = {"dynamic_sampling": {"max_rounds": 9, "by": by}}
+    trainer = build(trainer_class=Watched, reward_funcs=[halves, shorter], max_steps=4, rollout_rules=rules)
+    trainer.train()
+    kept = []
+    for rollout in trainer.rollouts:
+        prompts = trainer.processing_class.batch_decode(rollout.batch["prompt_ids"], skip_special_tokens=True)
+        verified = torch.tensor(halves(prompts, rollout.completions)).view(2, 4)
+        assert rollout.rewards == pytest.approx(verified + torch.tensor(shorter(rollout.completions)).view(2, 4))
+        if by != "reward":
+            assert (verified.amax(1) > verified.amin(1)).all()
+        kept += [number(prompt) for prompt in prompts]
+    # below 8 all are right, and differ by the penalty alone
+    assert (min(kept) < 8) is (by == "reward")
+
+
+def test_reward_function_that_there_is_none_of_is_refused(build):
+    with pytest.raises(ValueError, match=r"unknown reward function 'half'.*Available: halves, shorter \(in rollout_"):
+        build(reward_funcs=[halves, shorter], rollout_rules={"dynamic_sampling": {"by": "half"}})
+
+
 def test_batch_of_several_rounds_holds_prompts_and_completions_together(build):
     rules = {"dynamic_sampling": {"max_rounds": 9}}
     trainer = build(trainer_class=Watched, reward_funcs=halves, max_steps=4, rollout_rules=rules)

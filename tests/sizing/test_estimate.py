@@ -108,6 +108,7 @@ def test_more_needs_more(sharding, more):
         ("Qwen/Qwen2.5-0.5B-Instruct", 494_032_768),
         ("Qwen/Qwen2.5-Math-1.5B", 1_543_714_304),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 1_777_088_000),
+        ("agentica-org/DeepScaleR-1.5B-Preview", 1_777_088_000),
         ("Qwen/Qwen2.5-Math-7B", 7_615_616_512),
         ("Qwen/Qwen3-8B-Base", 8_190_735_360),
         ("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248),

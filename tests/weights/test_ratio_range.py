@@ -23,7 +23,7 @@ def test_weights_by_hand():
 
 
 def test_tokens_of_high_entropy_have_their_own_range():
-    # 0.4 of five are two: those of entropy 3 and 2, with [0.4, 1.6] instead of [0.9, 1.2]
+    # ceil(0.4 * 4) of five are two: those of entropy 3 and 2, with [0.4, 1.6] instead of [0.9, 1.2]
     bounds = {"epsilon_low": 0.1, "epsilon_high": 0.2, "high_entropy_epsilon_low": 0.6, "share": 0.4}
     rule = RatioRange(**bounds, high_entropy_epsilon_high=0.6)
     entropies = [3.0, 2.0, 1.0, 0.0, 1.5]
@@ -31,9 +31,18 @@ def test_tokens_of_high_entropy_have_their_own_range():
     assert rule(tokens([0.5, 0.3, 0.5, 0.95, 0.85], entropies, [-1.0] * 5)).tolist() == [[1.0, 0.0, 0.0, 1.0, 0.0]]
 
 
-def test_share_is_of_each_completion_and_at_least_one():
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_tokens_of_high_entropy_are_those_above_the_quantile(share):
+    for length in range(1, 62):
+        entropies = torch.rand(length, generator=torch.Generator().manual_seed(length))
+        high = (entropies.double() > entropies.double().quantile(1 - share)).tolist()
+        weights = RatioRange(share=share)(tokens([1.4] * length, entropies.tolist(), [1.0] * length))
+        assert weights[0].bool().tolist() == high
+
+
+def test_share_is_of_each_completion():
     one = tokens([1.4], [0.5], [1.0])
-    assert RatioRange()(one).tolist() == [[1.0]]
+    assert RatioRange()(one).tolist() == [[0.0]]
     masked = tokens([1.4, 1.4, 1.4], [0.5, 9.0, 0.4], [1.0] * 3, mask=[1, 0, 1])
     assert RatioRange()(masked)[masked.mask].tolist() == [1.0, 0.0]
 

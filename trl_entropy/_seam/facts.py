@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ..compact import picked
 from ..pool import Pool
 from ..rollouts import RolloutPlan
 from ..supported import GRPO, Family
@@ -81,7 +82,25 @@ class FactsSeam(CompactionSeam, RolloutSeam):
         if old_entropies is not None and batch.get("old_per_token_logps") is old_logps:
             batch["old_entropies"] = old_entropies
         self._old = None
+        if "group_logps" in self.needs():
+            means = self.accelerator.gather(self._mean_logps(batch)).view(groups.shape)
+            batch["group_logps"] = means.repeat_interleave(groups.shape[1], dim=0)[mine]
         return rollout
+
+    def _mean_logps(self, batch: dict) -> Tensor:
+        """`(B,)`: the mean log-prob of each completion under the policy that has sampled it; NaN without a token."""
+        logps = batch.get("old_per_token_logps")
+        if logps is None:  # TRL takes none where the policy is not updated before it trains on all of them
+            if "pixel_values" in batch:
+                raise ValueError(
+                    "a rule reads the log-probs of the group, which are taken of problems in text, and these have "
+                    "images: drop it, or set its scope to step"
+                )
+            size, rows = self.args.per_device_train_batch_size, len(batch["completion_ids"])
+            parts = [picked(batch, slice(start, start + size)) for start in range(0, rows, size)]
+            logps = torch.cat([self._facts_of(self.model, part, set()).logps for part in parts])
+        mask = (batch["completion_mask"] * batch.get("tool_mask", 1)).bool()
+        return torch.where(mask, logps.float(), 0.0).sum(1) / mask.sum(1)
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
         # Also called, outside of a loss, for the old and the reference policy. TRL < 1.7 returns two values.
@@ -168,6 +187,7 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             ref_logps=inputs.get("ref_per_token_logps"),
             rewards=inputs.get("rewards"),
             group_rewards=inputs.get("group_rewards"),
+            group_logps=inputs.get("group_logps"),
             offline=inputs.get("offline"),
             **self._of_vocabulary(needs, entropies, inputs),
         )

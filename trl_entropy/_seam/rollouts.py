@@ -1,6 +1,7 @@
 """What is sampled for training: a plan decides about the rollouts of a trainer."""
 
 from contextlib import contextmanager, nullcontext
+from itertools import compress
 from math import gcd
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from trl.trainer.utils import pad
 
 from ..compact import picked
+from ..rewards.math_verify import written
 from ..rollouts import RolloutPlan
 from ..rollouts.batch import Collected, padding_of, refill
 from ..rollouts.rule import check_sources
@@ -18,11 +20,15 @@ from .state import log_means
 
 
 class Rollout(NamedTuple):
-    """What was sampled: TRL's batch of this rank, and of all ranks the rewards `(groups, G)` and the completions."""
+    """
+    What was sampled: TRL's batch of this rank; of all ranks the rewards `(groups, G)`, what the policy wrote, row by
+    row, and the rewards `(groups, G)` of each reward function.
+    """
 
     batch: dict
     rewards: Tensor
-    completions: list
+    completions: list[str]
+    by_function: dict[str, Tensor]
 
 
 class RolloutSeam:
@@ -35,7 +41,11 @@ class RolloutSeam:
     # The rows that are sampled, and which of their completions are stored solutions
     _rows: list[dict] | None = None
     _offline: Tensor | None = None
+    # Of each of their tokens whether the policy wrote it, if an environment may write too
+    _env_mask: list[list[int]] | None = None
+    # What their rewards are, on all ranks, and what the policy wrote in them, on this one
     _rewards: Tensor | None = None
+    _texts: list[str] | None = None
 
     def use_plan(self, plan: RolloutPlan) -> None:
         """Sample by this plan. Raises `ValueError` if the model or the trainer cannot."""
@@ -62,11 +72,16 @@ class RolloutSeam:
             columns["offline"] = self._offline
             self._log_mean("rollout/injected", self._offline)
         rewards = self._groups()
-        size = rewards.numel()  # TRL has gathered what it logs
+        by_function = {
+            name: values.view(rewards.shape)
+            for name, values in zip(self.reward_func_names, self._rewards.T.contiguous(), strict=True)
+        }
+        texts = gather_object(self._texts) if training else []
         if training and self.plan.sets_temperatures:
-            self.plan.visited(gather_object([row["prompt"] for row in rows])[:: rewards.shape[1]], rewards)
-        self._rows = self._offline = self._rewards = None
-        return Rollout({**batch, **columns}, rewards, list(self._logs["completion"])[-size:])
+            prompts = gather_object([row["prompt"] for row in rows])[:: rewards.shape[1]]
+            self.plan.visited(prompts, rewards, self.temperature)
+        self._rows = self._offline = self._env_mask = self._rewards = self._texts = None
+        return Rollout({**batch, **columns}, rewards, texts, by_function)
 
     def _sample_planned(self, inputs: list[dict]) -> Rollout:
         """A training rollout of the size of `inputs`, which are TRL's rows of this rank."""
@@ -81,7 +96,7 @@ class RolloutSeam:
             if rounds:
                 more = refill(collected, multiple=ranks // gcd(ranks, size))
                 rollout = self._sample(self._planned_rows(inputs, more))
-            keep = self.plan.keep(rollout.rewards)
+            keep = self.plan.keep(rollout.rewards, rollout.by_function)
             collected.add(self._everywhere(rollout.batch), rollout.rewards, rollout.completions, keep)
             if not collected.missing:
                 break
@@ -90,7 +105,7 @@ class RolloutSeam:
         trained = batch["completion_mask"] * batch.get("tool_mask", 1)
         batch = picked(batch, self._of_this_rank(len(inputs)))
         batch["num_items_in_batch"] = trained.sum()
-        return Rollout(batch, rewards, completions)
+        return rollout._replace(batch=batch, rewards=rewards, completions=completions)
 
     def _planned_rows(self, inputs: list[dict], groups: int) -> list[dict]:
         """The rows of this rank, of so many groups on all ranks; `inputs` if no rule chooses problems."""
@@ -135,11 +150,12 @@ class RolloutSeam:
         return whole
 
     def _generate(self, prompts):
-        if not self.model.training:
-            return super()._generate(prompts)
         with self._tempered():
             outputs = super()._generate(prompts)
-        return self._injected(prompts, list(outputs)) if self.plan.replaces_completions else outputs
+        if getattr(self, "tools", None) or getattr(self, "rollout_func", None) is not None:
+            self._env_mask = outputs[2]
+        injects = self.model.training and self.plan.replaces_completions
+        return self._injected(prompts, list(outputs)) if injects else outputs
 
     def _injected(self, prompts: list, outputs: list) -> tuple:
         """What TRL has generated, with stored solutions in the places that the plan gives to them."""
@@ -187,15 +203,35 @@ class RolloutSeam:
     def _log_mean(self, name: str, values: Tensor) -> None:
         self.log_means({name: self.accelerator.gather(values.float()).mean().item()})
 
-    def _calculate_rewards(self, *args, **kwargs):
-        self._rewards = super()._calculate_rewards(*args, **kwargs)
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids):
+        inputs = self._told(inputs, completion_ids)
+        given = [row["policy_text"] for row in inputs] if "policy_text" in inputs[0] else None
+        self._texts = written(completions, given)
+        self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
         return self._rewards
+
+    def _told(self, rows: list[dict], completion_ids: list[list[int]]) -> list[dict]:
+        """The rows of this rank with what the rewards of this package read besides what TRL hands to a reward."""
+        first, mask = self.accelerator.process_index * len(rows), self._env_mask
+        rows = [{**row, "rollout_group": (first + place) // self._group_size} for place, row in enumerate(rows)]
+        if mask is None:
+            return rows
+        rows = [{**row, "env_mask": of_row} for row, of_row in zip(rows, mask, strict=True)]
+        if self.tools or "policy_text" in rows[0]:  # then messages say who wrote them, or the rollout_func does
+            return rows
+        ids = [list(compress(*of_row)) for of_row in zip(completion_ids, mask, strict=True)]
+        texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
+        return [{**row, "policy_text": text} for row, text in zip(rows, texts, strict=True)]
+
+    @property
+    def _group_size(self) -> int:
+        return self.num_generations if self.model.training else self.num_generations_eval
 
     def _groups(self) -> Tensor:
         """`(groups, G)`: the rewards of a rollout on all ranks."""
         weighted = self._rewards * self.reward_weights.to(self._rewards.device)
         rewards = torch.where(self._rewards.isnan().all(1), torch.nan, weighted.nansum(1))
-        return rewards.view(-1, self.num_generations if self.model.training else self.num_generations_eval)
+        return rewards.view(-1, self._group_size)
 
     def log_means(self, means: dict[str, float]) -> None:
         """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""

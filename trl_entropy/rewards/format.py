@@ -1,10 +1,10 @@
 r"""Whether there is an answer at all."""
 
 from .answers import answer_in
-from .math_verify import content
+from .math_verify import written
 
 
-def boxed_format_reward(completions: list, **kwargs) -> list[float]:
+def boxed_format_reward(completions: list, policy_text: list[str] | None = None, **kwargs) -> list[float]:
     r"""
     1.0 if the completion's last `\boxed{}` is closed and not empty, else 0.0.
 
@@ -13,4 +13,4 @@ def boxed_format_reward(completions: list, **kwargs) -> list[float]:
     [1.0, 0.0]
     ```
     """
-    return [float(answer_in(content(completion)) is not None) for completion in completions]
+    return [float(answer_in(text) is not None) for text in written(completions, policy_text)]

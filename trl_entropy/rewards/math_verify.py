@@ -46,6 +46,7 @@ class MathVerifyReward:
         completions: list,
         solution: list,
         prompts: list | None = None,
+        policy_text: list[str] | None = None,
         log_extra: Callable[[str, list], None] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs,
@@ -58,10 +59,12 @@ class MathVerifyReward:
                 Completions in the standard or the conversational format.
             solution (`list`):
                 Solutions: bare (`\\frac{1}{3}`), boxed, or ending in `#### 42`; a list of them if several are right.
+            policy_text (`list[str]`, *optional*):
+                What is graded in place of the completions: the text of the policy's own tokens.
             **kwargs:
                 What else TRL hands to a reward.
         """
-        answers, verdicts = self.verdicts(completions, solution)
+        answers, verdicts = self.verdicts(written(completions, policy_text), solution)
         for row, verdict in enumerate(verdicts):
             if verdict == "unparsable_gold":
                 self._warn(solution[row], prompts[row] if prompts else None)
@@ -100,9 +103,19 @@ class LastNumberReward(MathVerifyReward):
         return LastNumberReward, ()
 
 
-def content(completion: str | list[dict[str, str]]) -> str:
-    """The text of a completion, or of its last message; tool calls have none."""
-    return completion if isinstance(completion, str) else completion[-1]["content"] or ""
+def content(completion: str | list[dict]) -> str:
+    """The text of a completion, or of the assistant's last message in it; `""` if there is none, as in a tool call."""
+    if isinstance(completion, str):
+        return completion
+    by_policy = [message.get("content") for message in completion if message.get("role") == "assistant"]
+    found = by_policy[-1] if by_policy else None
+    parts = [{"type": "text", "text": found}] if isinstance(found, str) else found or []
+    return "".join(part.get("text") or "" for part in parts if part.get("type") == "text")
+
+
+def written(completions: list, policy_text: list[str] | None = None) -> list[str]:
+    """What the policy wrote: the text of its own tokens where a trainer hands that over, else [`content`]."""
+    return [content(completion) for completion in completions] if policy_text is None else list(policy_text)
 
 
 def answers_of(completions: list, rewards: Sequence[Callable]) -> list[str | None]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .answers import SOURCES, answer_in
-from .math_verify import content
+from .math_verify import written
 
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class ReasoningGymReward:
         self,
         completions: list,
         reasoning_gym: list[str],
+        policy_text: list[str] | None = None,
         log_extra: Callable[[str, list], None] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs,
@@ -66,10 +67,12 @@ class ReasoningGymReward:
                 Completions in the standard or the conversational format.
             reasoning_gym (`list[str]`):
                 Where each problem is from: the column that [`~data.procedural.draw_problems`] writes.
+            policy_text (`list[str]`, *optional*):
+                What is graded in place of the completions: the text of the policy's own tokens.
             **kwargs:
                 What else TRL hands to a reward.
         """
-        answers = [answer_in(content(completion), self.answer_from) for completion in completions]
+        answers = [answer_in(text, self.answer_from) for text in written(completions, policy_text)]
         scores = [
             0.0 if answer is None else _score(answer, origin)
             for answer, origin in zip(answers, reasoning_gym, strict=True)

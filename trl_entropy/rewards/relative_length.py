@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from .math_verify import MathVerifyReward
+from .math_verify import MathVerifyReward, written
 
 
 class RelativeLengthReward:
@@ -13,8 +13,9 @@ class RelativeLengthReward:
 
         bonus_i = clip((mean length of the correct - length_i) / length_scale, low, high)
 
-    Use it beside [`math_verify_reward`], so that a right completion gets 1 + bonus. A group is the completions of one
-    prompt in the rollout batch, on all ranks. Lengths are in tokens.
+    Use it beside [`math_verify_reward`], so that a right completion gets 1 + bonus. Groups are those of the rollout
+    batch, on all ranks. TRL's own trainer does not say which they are: there all completions of a prompt in the batch
+    are one. Lengths are in tokens, without those that an environment wrote.
 
     Args:
         accuracy (`float`, *optional*, defaults to `0.75`):
@@ -47,22 +48,28 @@ class RelativeLengthReward:
         self.correct = correct or MathVerifyReward()
 
     def __call__(
-        self, prompts: list, completions: list, completion_ids: list[list[int]], solution: list, **kwargs
+        self,
+        prompts: list,
+        completions: list,
+        completion_ids: list[list[int]],
+        solution: list,
+        policy_text: list[str] | None = None,
+        env_mask: list[list[int]] | None = None,
+        rollout_group: list[int] | None = None,
+        **kwargs,
     ) -> list[float | None]:
         """The bonus of each completion; None where the solution cannot be read."""
-        _, verdicts = self.correct.verdicts(completions, solution)
-        groups = defaultdict(list)
-        for prompt, length, right in _on_all_ranks(
-            [
-                (repr(prompt), len(ids), verdict == "correct")
-                for prompt, ids, verdict in zip(prompts, completion_ids, verdicts, strict=True)
-            ]
-        ):
-            groups[prompt].append((length, right))
-        means = {prompt: self._mean_length(members) for prompt, members in groups.items()}
+        _, verdicts = self.correct.verdicts(written(completions, policy_text), solution)
+        lengths = map(len, completion_ids) if env_mask is None else map(sum, env_mask)
+        keys = map(repr, prompts if rollout_group is None else rollout_group)
+        right = [verdict == "correct" for verdict in verdicts]
+        mine, groups = list(zip(keys, lengths, right, strict=True)), defaultdict(list)
+        for key, length, correct in _on_all_ranks(mine):
+            groups[key].append((length, correct))
+        means = {key: self._mean_length(members) for key, members in groups.items()}
         return [
-            None if verdict == "unparsable_gold" else self._bonus(means[repr(prompt)], len(ids), verdict == "correct")
-            for prompt, ids, verdict in zip(prompts, completion_ids, verdicts, strict=True)
+            None if verdict == "unparsable_gold" else self._bonus(means[key], length, correct)
+            for (key, length, correct), verdict in zip(mine, verdicts, strict=True)
         ]
 
     def _mean_length(self, members: list[tuple[int, bool]]) -> float | None:

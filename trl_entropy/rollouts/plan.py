@@ -109,12 +109,13 @@ class RolloutPlan:
             found.append(value)
         return found
 
-    def visited(self, prompts: Sequence, rewards: Tensor) -> None:
-        """Remember the groups of a rollout: a prompt and the rewards `(G,)` of each, on all ranks."""
+    def visited(self, prompts: Sequence, rewards: Tensor, temperature: float) -> None:
+        """Remember the groups of a rollout at this temperature of the run: their prompts and rewards `(G,)`, of all
+        ranks."""
         rewards = rewards.cpu()
         for name, rule in self._acting(TEMPERATURES).items():
             for prompt, group in zip(prompts, rewards, strict=True):
-                self.memory[name] = rule.visited(self.memory[name], key_of(prompt), group)
+                self.memory[name] = rule.visited(self.memory[name], key_of(prompt), group, temperature)
 
     def replace(self, rewards: Tensor) -> Tensor:
         """Bool `(groups, G)`: the completions that may give way to stored solutions."""
@@ -131,11 +132,11 @@ class RolloutPlan:
                 found += [row[column]] if isinstance(row[column], str) else row[column] or []
         return found
 
-    def keep(self, rewards: Tensor) -> Tensor:
-        """Bool `(groups,)`: the groups to train on."""
+    def keep(self, rewards: Tensor, by_function: Mapping[str, Tensor]) -> Tensor:
+        """Bool `(groups,)`: the groups to train on, from all rewards together and those of each reward function."""
         kept = torch.ones(len(rewards), dtype=torch.bool, device=rewards.device)
         for rule in self._acting(GROUPS).values():
-            kept &= rule.keep(rewards)
+            kept &= rule.keep(rewards if rule.reward_func is None else by_function[rule.reward_func])
         return kept
 
     @property

@@ -1,5 +1,6 @@
 """Sample at a higher temperature what was all correct before."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,8 +20,9 @@ class PromptTemperature(RolloutRule):
     $$
 
     with \\( T_0 \\) = TRL's `temperature`, \\( \delta \\) = `step` and \\( T_{\max} \\) = `highest`. \\( c_x \\)
-    counts the visits to problem \\( x \\): one more for a group in which all completions were correct, one less, down
-    to 0, for any other. Completions are scored at the temperature that they were sampled at, in the loss too.
+    counts the visits to problem \\( x \\): one more for a group in which all completions were correct, up to
+    \\( \lceil (T_{\max} - T_0) / \delta \rceil \\), and one less, down to 0, for any other. Completions are scored at
+    the temperature that they were sampled at, in the loss too.
 
     Args:
         step (`float`, *optional*, defaults to `0.05`):
@@ -49,7 +51,9 @@ class PromptTemperature(RolloutRule):
     def temperature(self, memory: Memory, key: str, temperature: float) -> float:
         return max(temperature, min(self.highest, temperature + memory.get(key, 0) * self.step))
 
-    def visited(self, memory: Memory, key: str, rewards: Tensor) -> Memory:
-        count = memory.get(key, 0) + (1 if bool(is_correct(rewards).all()) else -1)
+    def visited(self, memory: Memory, key: str, rewards: Tensor, temperature: float) -> Memory:
+        most = math.ceil((self.highest - temperature) / self.step - 1e-9) if self.step else 0  # against rounding
+        count = min(memory.get(key, 0), most)
+        count = min(count + 1, most) if bool(is_correct(rewards).all()) else count - 1
         others = {other: value for other, value in memory.items() if other != key}
         return others | ({key: count} if count > 0 else {})

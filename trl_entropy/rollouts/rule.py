@@ -34,7 +34,7 @@ class RolloutRule:
     | `problems` | `stages`, `stage`, `candidates`, `choose` |
     | `temperatures` | `temperature`, `visited` |
     | `completions` | `replace` |
-    | `groups` | `keep`, `rounds` |
+    | `groups` | `reward_func`, `keep`, `rounds` |
     """
 
     # Where its formula is from: "paper", "code" (the authors'), or "style" (after what little is published)
@@ -79,13 +79,18 @@ class RolloutRule:
         """What the completions of a problem are sampled at, where `temperature` is the run's."""
         return temperature
 
-    def visited(self, memory: Memory, key: str, rewards: Tensor) -> Memory:
-        """What to remember after a group `(G,)` of this problem."""
+    def visited(self, memory: Memory, key: str, rewards: Tensor, temperature: float) -> Memory:
+        """What to remember after a group `(G,)` of this problem, where `temperature` is the run's."""
         return memory
 
     def replace(self, rewards: Tensor) -> Tensor:
         """Bool `(groups, G)`: which completions may give way to stored solutions, from the rewards `(groups, G)`."""
         return torch.zeros_like(rewards, dtype=torch.bool)
+
+    @property
+    def reward_func(self) -> str | None:
+        """The reward function whose rewards `keep` is asked about; `None` for the weighted sum of all."""
+        return None
 
     def keep(self, rewards: Tensor) -> Tensor:
         """Bool `(groups,)`: which groups to train on, from the rewards `(groups, G)`."""

@@ -29,6 +29,7 @@ def _qwen2(d: int, layers: int, heads: int, kv: int, ff: int, tied: bool, vocabu
 # The models of the recipes, so that a plan needs no hub; from their config.json
 QWEN2_HALF = _qwen2(896, 24, 14, 2, 4864, tied=True)
 QWEN2_ONE_AND_A_HALF = _qwen2(1536, 28, 12, 2, 8960, tied=True)
+QWEN2_R1 = _qwen2(1536, 28, 12, 2, 8960, tied=False)
 QWEN2_SEVEN = _qwen2(3584, 28, 28, 4, 18944, tied=False, vocabulary=152064)
 KNOWN: dict[str, PreTrainedConfig] = {
     "Qwen/Qwen2.5-0.5B-Instruct": QWEN2_HALF,
@@ -36,7 +37,8 @@ KNOWN: dict[str, PreTrainedConfig] = {
     "Qwen/Qwen2.5-Math-1.5B": QWEN2_ONE_AND_A_HALF,
     "Qwen/Qwen2.5-Math-7B": QWEN2_SEVEN,
     "Qwen/Qwen2.5-7B-Instruct": QWEN2_SEVEN,
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _qwen2(1536, 28, 12, 2, 8960, tied=False),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": QWEN2_R1,
+    "agentica-org/DeepScaleR-1.5B-Preview": QWEN2_R1,
     "Qwen/Qwen3-8B-Base": Qwen3Config(
         vocab_size=151936,
         hidden_size=4096,

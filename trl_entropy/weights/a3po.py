@@ -1,5 +1,6 @@
 """Enlarge advantages on unlikely tokens of right completions and likely tokens of wrong ones."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,12 +59,12 @@ class A3PO(Rule):
     def __call__(self, tokens: Tokens) -> Tensor:
         left = 1.0 if self.decay_steps is None else max(0.0, 1 - tokens.step / self.decay_steps)
         likeliest_last = torch.where(tokens.advantages > 0, tokens.old_logps, -tokens.old_logps)
-        chosen = first_of_rows(tokens, likeliest_last, self.share) & (tokens.advantages != 0)
+        number = (self.share * tokens.mask.sum(-1, keepdim=True)).floor().clamp(min=math.ceil(self.share))
+        chosen = first_of_rows(tokens, likeliest_last, number) & (tokens.advantages != 0)
         return torch.where(chosen, 1 + (self.factor - 1) * left, torch.ones_like(tokens.logps))
 
 
-def first_of_rows(tokens: Tokens, values: Tensor, share: float) -> Tensor:
-    """Bool `(B, T)`: the share of each completion's tokens with the smallest values, at least one if not 0."""
+def first_of_rows(tokens: Tokens, values: Tensor, number: Tensor) -> Tensor:
+    """Bool `(B, T)`: so many `(B, 1)` of each completion's tokens, those with the smallest values."""
     ranks = torch.where(tokens.mask, values, torch.inf).sort(dim=-1, stable=True).indices.argsort(-1)
-    number = (share * tokens.mask.sum(-1, keepdim=True)).floor().clamp(min=1 if share > 0 else 0)
     return tokens.mask & (ranks < number)

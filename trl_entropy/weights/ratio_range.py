@@ -21,10 +21,10 @@ class RatioRange(Rule):
     $$
 
     with \\( r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t) \\) and wider bounds \\( \epsilon^\pm \\) for the
-    \\( \lfloor \rho \, |o| \rfloor \\) tokens of highest entropy of each completion, \\( \rho \\) = `share`, at least
-    one. A weight of 0 has the gradient of a clipped token and stays in the denominator, so this is Archer's clip
-    inside of TRL's: it can only narrow TRL's range, and wants TRL's `epsilon` as wide as the wider bounds. Strictly
-    on-policy all ratios are 1 and nothing is clipped.
+    \\( \lceil \rho \, (|o| - 1) \rceil \\) tokens of highest entropy of each completion, \\( \rho \\) = `share`: those
+    above the \\( 1 - \rho \\) quantile, where no two entropies are equal. A weight of 0 has the gradient of a clipped
+    token and stays in the denominator, so this is Archer's clip inside of TRL's: it can only narrow TRL's range, and
+    wants TRL's `epsilon` as wide as the wider bounds. Strictly on-policy all ratios are 1 and nothing is clipped.
 
     Args:
         epsilon_low (`float`, *optional*, defaults to `0.2`):
@@ -61,7 +61,8 @@ class RatioRange(Rule):
         return self.outside == 1.0
 
     def __call__(self, tokens: Tokens) -> Tensor:
-        wide = first_of_rows(tokens, -tokens.entropies, self.share)
+        number = torch.ceil(self.share * (tokens.mask.sum(-1, keepdim=True) - 1) - 1e-4)  # float32 may round up
+        wide = first_of_rows(tokens, -tokens.entropies, number)
         low = torch.where(wide, self.high_entropy_epsilon_low, self.epsilon_low)
         high = torch.where(wide, self.high_entropy_epsilon_high, self.epsilon_high)
         ratios = torch.exp(tokens.logps.float() - tokens.old_logps.float())

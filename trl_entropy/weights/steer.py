@@ -29,8 +29,8 @@ class Steer(Rule):
             \\( \lambda \in [0, 1] \\), the smallest weight (the released value; 0.6 to 0.8 work); `1.0` is no weight.
 
         sides (`str`, *optional*, defaults to `"both"`):
-            "both", or "falling" to damp only tokens whose update lowers entropy, \\( \Omega < 0 \\) (the released
-            "asymmetric" mode with 1 as its largest weight).
+            "both" as in the released code, or "falling" (ours) to damp only tokens whose update lowers entropy,
+            \\( \Omega < 0 \\).
 
     Raises `ValueError` for a floor out of range, or other sides.
 
