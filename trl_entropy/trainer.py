@@ -66,8 +66,11 @@ class EntropyControl(LossSeam):
         of_steps = self.signal, self.log_means, partial(rollout_ends, self)
         self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
-        self.measures = StepMeasures(args.entropy_measures, self._signals, args.build_slopes())
+        self.measures = self._new_measures()
         self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
+
+    def _new_measures(self) -> StepMeasures:
+        return StepMeasures(self.args.entropy_measures, self._signals, self.args.build_slopes())
 
     def _build_knobs(self) -> Knobs:
         knobs = trl_knobs(self)
@@ -89,8 +92,8 @@ class EntropyControl(LossSeam):
             if isinstance(callback, EntropyWatchdog):
                 callback.attach(self)
         # Nothing is left of an earlier call: a resumed run takes its state from the checkpoint
-        self.begin_run(self.args.build_rollout_plan(self.train_dataset))
-        self.measures = StepMeasures(self.args.entropy_measures, self._signals)
+        self.begin_run(self.args.build_rollout_plan(self.train_dataset, self.reward_func_names))
+        self.measures = self._new_measures()
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:

@@ -49,6 +49,6 @@ def test_another_number_of_rounds_is_refused(value):
         DynamicSampling(max_rounds=value)
 
 
-def test_it_chooses_problems_and_keeps_groups():
-    assert DynamicSampling.acts == {"problems", "groups"}
+def test_it_keeps_groups():
+    assert DynamicSampling.acts == {"groups"}
     assert DynamicSampling().columns == ()
