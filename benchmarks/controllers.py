@@ -42,12 +42,13 @@ LAST = 10  # rollout batches that the final reward is the mean of
 
 
 class Setting(NamedTuple):
-    """A knob's range, where in it plain GRPO is, and the direction if the package declares none."""
+    """A knob's range, where in it plain GRPO is, the direction if none is declared, and the ratchet's least size."""
 
     low: float
     start: float
     high: float
     raises_signal: bool | None = None
+    least: float = 0.0
 
 
 KNOBS = {
@@ -60,9 +61,10 @@ KNOBS = {
     # where a run loses entropy, a smaller rate keeps it
     "learning_rate_scale": Setting(0.0, 1.0, 2.0, raises_signal=False),
     "temperature": Setting(0.5, 1.0, 2.0),
-    # of an advantage, 0.001 per nat is next to nothing
-    "advantage_bonuses.repo_r.zeta": Setting(0.001, 0.001, 1.0),
+    "advantage_bonuses.repo_r.zeta": Setting(-0.05, 0.0, 0.05, least=1e-4),
 }
+# Rows of a rule that the package does not have, study/unclamped.py, with zeta in [0.001, 1]
+UNCLAMPED = "unclamped_repo_r.zeta"
 
 # The law's parameters for a range. They follow from its width alone, so they are tuned to no knob.
 # pi: those of recipes/pi.yaml, which hold the entropy with entropy_coef in [0, 1]. integral: ours, an error of 0.1
@@ -74,7 +76,7 @@ GAINS = {
     "bang_bang": lambda width: {"step": 0.05 * width},
     "ratchet": lambda width: {"factor": 2.0},
 }
-# No factor leads to 0 or below: there the ratchet's range begins at this share of its upper bound, as that of zeta
+# Without a least size no factor leads to 0 or below: there the ratchet's range begins at this share of its upper bound
 SMALLEST = 1e-3
 NONE = "none"
 LAWS = (NONE, *GAINS)
@@ -98,9 +100,11 @@ def arms(laws: list[str], knobs: list[str], seeds: list[int], steps: int) -> lis
 
 
 def controller(law: str, knob: str) -> dict:
-    low, start, high, raises_signal = KNOBS[knob]
+    low, start, high, raises_signal, least = KNOBS[knob]
     parameters = GAINS[law](high - low)
-    if law == "ratchet":
+    if law == "ratchet" and least:
+        parameters["least"] = least
+    elif law == "ratchet":
         low = max(low, SMALLEST * high)
     spec = {"law": law, "knob": knob, "low": low, "high": high, "initial": max(low, start), **parameters}
     return spec if raises_signal is None else {**spec, "raises_signal": raises_signal}
@@ -213,7 +217,7 @@ def settled(times: list[str]) -> str:
 
 def table(rows: list[dict[str, str]]) -> str:
     """Markdown: a line for each knob and law, with the mean over the seeds and their range."""
-    order = {name: place for place, name in enumerate((NONE, *KNOBS, *LAWS[1:]))}
+    order = {name: place for place, name in enumerate((NONE, *KNOBS, UNCLAMPED, *LAWS[1:]))}
     pairs = sorted({(row["knob"], row["law"]) for row in rows}, key=lambda pair: (order[pair[0]], order[pair[1]]))
     lines = [
         "| knob | law | seeds | entropy | error | settled at step | reward | last value |",

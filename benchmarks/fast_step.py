@@ -5,8 +5,9 @@ What an optimizer step costs with `trim_padding`, `sort_by_length`, `skip_zero_a
 
 One rollout with completions of lognormal lengths, of whose groups none, half or three quarters have no advantage.
 Each arm takes turns with TRL's own trainer on the same rows; making the micro-batches anew is part of its time. The
-rows that are left out are measured all the same: by a forward pass, or from the log-probs that TRL takes anyway with
-`off_policy_updates=2`. Last the LM head of TRL on a CPU, on its own tiles and on small ones.
+rows that are left out are measured all the same: by a forward pass or, at the first of the two updates with
+`off_policy_updates=2`, from the log-probs that TRL takes anyway. A time is that of all updates. Last the LM head of
+TRL on a CPU, on its own tiles and on small ones.
 """
 
 import gc
@@ -50,18 +51,24 @@ def compare(share: float, updates: int, ways: dict[str, dict], rounds: int, budg
         arm = Step(SIZE, lengths, share, off_policy_updates=updates, **settings)
         how = arm.trainer.compaction
 
-        def step(arm=arm, how=how) -> None:
-            compacted(rows, how)
-            arm()
+        def steps(arm=arm, how=how) -> None:
+            for update in range(updates):
+                compacted(rows, how)
+                arm.trainer._updates = update
+                arm()
+
+        def steps_of_trl() -> None:
+            for _ in range(updates):
+                plain()
 
         ours = arm.gradient()
         found[name] = {
-            "ratio": estimate(ratios(plain, {name: step}, rounds, budget)[name]),
+            "ratio": estimate(ratios(steps_of_trl, {name: steps}, rounds, budget)[name]),
             "gradient": ((ours - theirs).norm() / theirs.norm()).item(),
             "positions": sum(b["prompt_ids"].numel() + b["completion_ids"].numel() for b in arm.batches)
             / sum(b["prompt_ids"].numel() + b["completion_ids"].numel() for b in rows),
         }
-        del arm, step
+        del arm, steps
         gc.collect()
     return found
 

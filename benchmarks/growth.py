@@ -3,9 +3,9 @@ How the time that the package adds to an optimizer step grows: with tokens, voca
 
     python benchmarks/growth.py [--quick] [--out growth.json]
 
-The package's own code is clocked inside of real steps, with the controller of `entropic`, a rule with statistics over
-the step (`high_entropy`, lagged) and the basic measures. A slope is that of a straight line through the points, both
-axes logarithmic: 1 grows as the tokens do, 0 not at all. Ranks are processes on the cores there are.
+The package's own code is clocked inside of real steps, with the controller of `confident_sign`, a rule with
+statistics over the step (`high_entropy`, lagged) and the basic measures. A slope is that of a straight line through
+the points, both axes logarithmic: 1 grows as the tokens do, 0 not at all. Ranks are processes on the cores there are.
 """
 
 import json
@@ -23,7 +23,7 @@ from shared import GPU, Clocked, Size, Step, finish, given, machine
 
 
 SETTINGS = {
-    "entropy_control": "entropic",
+    "entropy_control": "confident_sign",
     "token_weights": {"high_entropy": {}},
     "pooling": "lagged",
 }

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 
-PLUGIN = {"entropy_control": "entropic"}
+PLUGIN = {"entropy_control": "confident_sign"}
 ARMS = {"full logits": None, "TRL": {}, "package": PLUGIN, "package, small tiles": PLUGIN}
 # Of TRL's
 GOALS = {"CPU": {"package": 1.01, "package, small tiles": 0.45}, "GPU": {"package": 1.01}}

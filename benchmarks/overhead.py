@@ -36,7 +36,7 @@ SIZE = LARGE if GPU else Size()
 ARMS = {
     "TRL again": {},
     "no rule": {"entropy_measures": "basic"},
-    "entropic": {"entropy_control": "entropic"},
+    "confident_sign": {"entropy_control": "confident_sign"},
     "high_entropy, lagged": {"token_weights": {"high_entropy": {}}, "pooling": "lagged"},
     "high_entropy, exact": {"token_weights": {"high_entropy": {}}},
     "entropy_measures=full": {"entropy_measures": "full", "temperature": 0.9},

@@ -161,7 +161,7 @@ def grading(report: dict) -> list[str]:
 def headline(report: dict) -> list[str]:
     """What the README says."""
     rows = [["", "TRL = 1"]]
-    for name in ("no rule", "entropic"):
+    for name in ("no rule", "confident_sign"):
         rows.append([f"time of a step, {name}", f"{report['overhead']['arms'][name]['ratio']['median']:.2f}"])
     for share, arm in report["fast_step"]["arms"].items():
         at_once, later = (arm["ways"][name]["ratio"]["median"] for name in ("fast_step", OFF_POLICY))

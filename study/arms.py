@@ -54,7 +54,7 @@ def controller(law: str, knob: str, **parameters) -> dict:
 
 
 def entropic(target: float, ki: float = 0.01) -> dict:
-    """EntroPIC with the released constants, or without its integral part."""
+    """EntroPIC's law and constants on the weight, ours, or without its integral part; released is a stronger term."""
     alpha = "token_weights.confident_sign.alpha"
     return {
         "token_weights": {"confident_sign": {"threshold": 0.95}},
@@ -169,7 +169,8 @@ NEIGHBOURS = {
     "dynamic_sampling": Arm({"rollout_rules": {"dynamic_sampling": {}}}),
 }
 
-# By method: the constants that it may choose from, at the rate that all arms share; then its rate, at that constant
+# By method: the constants that it may choose from, at the rate that all arms share; then its rate, at that constant.
+# clip_cov and kl_cov keep BASE's clip range of 0.2, which the released scripts do not have: 1 on both sides, and none
 GRIDS = {
     "grpo": [{}],
     "clip_higher": [{"epsilon_high": value} for value in (0.28, 0.5, 1.0)],
@@ -187,7 +188,10 @@ GRIDS = {
         {"advantage_bonuses": {"entropy_advantage": {"alpha": alpha, "kappa": 2.0}}} for alpha in (0.1, 0.4, 1.0)
     ],
     "high_entropy": [{"token_weights": {"high_entropy": {"fraction": share}}} for share in (0.2, 0.5, 0.8)],
-    "repo_r": [{"advantage_bonuses": {"repo_r": {"zeta": zeta}}} for zeta in (0.03, 0.1, 0.3)],
+    # REPO-R without its bounds, at a zeta that no controller turns
+    "unclamped_repo_r": [
+        {"advantage_bonuses": {"study.unclamped.UnclampedRepoR": {"zeta": zeta}}} for zeta in (0.03, 0.1, 0.3)
+    ],
 }
 RATES = {"quarter": 6.25e-5, "half": 1.25e-4, "shared": 2.5e-4, "double": 5e-4}
 

@@ -337,7 +337,7 @@ METHODS = [
 CONTROL = [
     *(
         Claim(
-            f"The PI law holds {target:g} nats {where}",
+            f"The PI law, here on the weight, holds {target:g} nats {where}",
             ENTROPIC,
             -1,
             Measure("distance from the target less 0.05, nats", lambda run, t=target: of.miss(t)(run) - NEAR),
@@ -348,7 +348,7 @@ CONTROL = [
     ),
     *(
         Claim(
-            f"Off-policy, P alone ends farther from {target:g} nats than PI",
+            f"Off-policy, on the weight, P alone ends farther from {target:g} nats than PI",
             ENTROPIC,
             1,
             Measure("distance from the target, nats", of.miss(target)),

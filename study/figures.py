@@ -170,7 +170,7 @@ def language_model() -> Figure:
 
 
 def control() -> Figure:
-    """Entropy under EntroPIC and under the PI law on the bonus."""
+    """Entropy under EntroPIC's law on a weight and under the PI law on the bonus."""
     figure, axes = _axes(3)
     for axis, name in zip(axes, ("on_policy", "off_policy"), strict=False):
         for place, target in enumerate((0.25, 0.5)):
@@ -178,7 +178,7 @@ def control() -> Figure:
             for law, dashes in (("p", "--"), ("pi", "-")):
                 label = f"{law.upper()}, target {target}"
                 band(axis, f"entropic_{law}_{target}_{name}", "entropy", label=label, color=COLORS[place], ls=dashes)
-        axis.set(title=f"EntroPIC, {name.replace('_', '-')}")
+        axis.set(title=f"confident_sign, {name.replace('_', '-')}")
     for law, dashes in (("p", "--"), ("pi", "-")):
         band(axes[2], f"bonus_{law}_0.35", "entropy", label=f"{law.upper()}, target 0.35", color=COLORS[2], ls=dashes)
     axes[2].axhline(0.35, color=COLORS[2], lw=1, ls=":")

@@ -34,10 +34,10 @@ COMMON = {
     "save_steps": 4,
     "entropy_measures": "full",
     "temperature": 0.8,  # another than the one that "full" measures at as well
-    "entropy_control": "entropic",
+    "entropy_control": "confident_sign",
     "loss_terms": {"confident_surrogate": {"threshold": 0.2}},
     "controllers": {
-        "entropic": {"kp": 2.0, "ki": 0.5, "target_ratio": 0.98, **START},
+        "confident_sign": {"kp": 2.0, "ki": 0.5, "target_ratio": 0.98, **START},
         "surrogate": {"law": "pi", "knob": "loss_terms.confident_surrogate.alpha", "target_ratio": 0.95, **START},
         "guided": {
             "law": "bang_bang",
@@ -79,11 +79,12 @@ RUNS["adapter"] = {
     "peft_config": LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj", "up_proj"]),
 }
 SHARDED = ("hidden", "adapter", "planned")
-# groups without an advantage, of which the ranks have different numbers
+# groups without an advantage, of which the ranks have different numbers; the second update is off-policy
 UNEVEN = {
     **{"gradient_accumulation_steps": 2, "reward_funcs": halves, "max_steps": 2, "save_strategy": "no"},
+    **{"off_policy_updates": 2, "entropy_measures": "basic"},
     **{"token_weights": {"confident_sign": {"threshold": 0.2}}, "loss_terms": {}},
-    "controllers": {name: COMMON["controllers"][name] for name in ("entropic", "guided")},
+    "controllers": {name: COMMON["controllers"][name] for name in ("confident_sign", "guided")},
 }
 RUNS_OF_TWO = {"every_row": UNEVEN, "fast": {**UNEVEN, "fast_step": True}}
 

@@ -30,6 +30,7 @@ class Table:
         likely = (self.chosen == old.argmax(-1)).double().mean(-1)
         right = (likely > likely.median()).double()
         self.advantages = ((right - right.mean()) / right.std()).unsqueeze(1).expand(-1, PLACES)
+        self.rewards = right
         self.group_rewards = right.view(-1, 8).repeat_interleave(8, dim=0)
 
     def tokens(self, logits: torch.Tensor) -> Tokens:
@@ -45,6 +46,7 @@ class Table:
             completions=torch.arange(ROWS) * 1000003,
             old_entropies=self.old_entropies,
             ref_logps=self.old_logps,
+            rewards=self.rewards,
             group_rewards=self.group_rewards,
             expected_discriminator=expected.detach().expand(ROWS, -1),
         )
@@ -81,7 +83,8 @@ CLAIMS = [
     ("sent", {"coef": 1.0}, OFF_POLICY),
     ("steer", {"floor": 0.5}, ON_POLICY),
     ("repo", {"beta": 0.3}, ON_POLICY),
-    ("repo_r", {"zeta": 0.3}, ON_POLICY),
+    ("repo_r", {"zeta": 0.05}, ON_POLICY),
+    ("w_reinforce", {}, ON_POLICY),
     ("entropy_ratio", {"beta_low": 0.02, "beta_high": 0.02}, OFF_POLICY),
     ("high_entropy", {"fraction": 0.2}, ON_POLICY),
     ("a3po", {}, ON_POLICY),

@@ -80,6 +80,37 @@ def test_rows_without_advantage_are_left_out():
     assert [batch["completion_ids"].shape[1] for batch, _ in made] == [1, 2]
 
 
+def test_row_with_an_advantage_at_one_trained_token_is_trained_on():
+    batches = window([[5, 2], [2, 6]])
+    for batch in batches:
+        batch["advantages"] = torch.zeros(2, 6)
+        batch["tool_mask"] = batch["completion_mask"].clone()
+    batches[0]["advantages"][0, 4] = -1.0  # the last token of row 1
+    batches[0]["advantages"][1, 2] = 1.0  # padding
+    batches[1]["advantages"][0, 1] = 1.0  # not trained
+    batches[1]["tool_mask"][0, 1] = 0
+    batches[1]["advantages"][1, 0] = 0.5
+    made = compacted(batches, Compaction(skip=True, trim=True))
+    assert [rows(batch) for batch, _ in made] == [[1], [4]]
+    assert [rows(left) for _, left in made] == [[2], [3]]
+    assert [batch["advantages"].shape for batch, _ in made] == [(1, 5), (1, 6)]
+
+
+def test_columns_of_a_subclass_are_trimmed_with_the_completions():
+    (batch,) = window([[2, 4, 1]])
+    own = {
+        "mine": torch.rand(3, 6),
+        "vectors": torch.rand(3, 6, 2),
+        "of_rows": torch.rand(3),
+        "wide": torch.rand(3, 7),
+    }
+    cut = trimmed({**batch, **own})
+    assert torch.equal(cut["mine"], own["mine"][:, :4])
+    assert torch.equal(cut["vectors"], own["vectors"][:, :4])
+    assert cut["of_rows"] is own["of_rows"]
+    assert cut["wide"] is own["wide"]
+
+
 @pytest.mark.parametrize(
     ("advantages", "trained"),
     [

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -51,9 +52,23 @@ def write_recipe(path: Path, **settings) -> str:
 
 
 def test_ends_are_means_of_the_first_and_the_last_ten():
-    assert ends([float(value) for value in range(1, 13)]) == (5.5, 7.5)  # 1..10 and 3..12
-    assert ends([1.0, 2.0, 6.0]) == (3.0, 3.0)
-    assert ends([4.0]) == (4.0, 4.0)
+    assert ends([float(value) for value in range(1, 26)]) == (5.5, 20.5)  # 1..10 and 16..25
+
+
+def test_ends_of_few_values_do_not_overlap():
+    # 1.0, 0.9 ... 0.1: means of five
+    assert ends([(10 - k) / 10 for k in range(10)]) == pytest.approx((0.8, 0.3), abs=1e-12)
+    for number in range(2, 30):
+        assert ends([1.0] * (number // 2) + [0.0] * (number - number // 2)) == (1.0, 0.0)
+    assert ends([1.0, 2.0, 6.0]) == (1.0, 6.0)
+    assert ends([4.0]) == (None, 4.0)
+
+
+def test_mean_with_a_nan_is_nan():
+    first, last = ends([1.0, 2.0, math.nan, 4.0])
+    assert first == 1.5
+    assert math.isnan(last)
+    assert [math.isnan(value) for value in smooth([1.0, math.nan, *[1.0] * 10])] == [False, *[True] * 10, False]
 
 
 def test_smooth_is_the_mean_of_the_last_ten():
@@ -69,15 +84,22 @@ def test_smooth_is_the_mean_of_the_last_ten():
 def test_table_has_the_start_and_a_row_for_each_arm():
     head, start, plain, controlled = printed({"plain": arm(), "controlled": arm(target=0.6, entropy=[1.0, 0.75])})
     assert head == ["", "reward", "entropy", "target", "avg@8", "pass@8"]
-    assert start == ["at the start", "0.50", "1.00", "-", "0.25", "0.50"]
-    assert plain == ["plain", "0.50", "1.00", "-", "0.38", "0.75"]
-    assert controlled == ["controlled", "0.50", "0.88", "0.60", "0.38", "0.75"]
+    assert start == ["at the start", "0.25", "1.50", "-", "0.25", "0.50"]
+    assert plain == ["plain", "0.75", "0.50", "-", "0.38", "0.75"]
+    assert controlled == ["controlled", "0.75", "0.75", "0.60", "0.38", "0.75"]
+
+
+def test_table_shows_what_is_missing_and_what_is_not_a_number():
+    _, start, one, broken = printed({"one": arm(reward=[0.25], entropy=[1.5]), "broken": arm(entropy=[1.0, math.nan])})
+    assert start[1:4] == ["-", "-", "-"]
+    assert one[1:4] == ["0.25", "1.50", "-"]
+    assert broken[1:4] == ["0.75", "nan", "-"]
 
 
 def test_table_without_held_out_problems():
     head, *_, only = printed({"only": arm(before={}, after={})})
     assert head == ["", "reward", "entropy", "target"]
-    assert only == ["only", "0.50", "1.00", "-"]
+    assert only == ["only", "0.75", "0.50", "-"]
 
 
 def test_draw_writes_a_picture_of_all_arms(tmp_path):

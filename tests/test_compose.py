@@ -16,9 +16,10 @@ from trl_entropy.compose import (
     effective_advantages,
     evaluate,
     faults,
-    term_sum,
+    term_sums,
     unknown,
 )
+from trl_entropy.terms import AerEntropy, KlCov
 from trl_entropy.tokens import knob
 from trl_entropy.weights import WEIGHTS, ConfidentSign, Sign
 
@@ -135,11 +136,14 @@ def test_weights_pass_no_gradient():
     assert not effective_advantages(tokens, {"a": weight * 2}, {}).requires_grad
 
 
-def test_terms_are_summed_over_trained_tokens():
-    # 1 + 2 of the first term and 10 + 20 of the second are trained on
+def test_terms_are_added_up_by_their_mean_and_outside_of_the_mask_they_are_0():
     tokens = random_tokens(rows=1, length=3, logps=torch.zeros(1, 3), mask=torch.tensor([[True, True, False]]))
     terms = {"a": torch.tensor([[1.0, 2.0, math.nan]]), "b": torch.tensor([[10.0, 20.0, math.inf]])}
-    assert term_sum(tokens, terms) == 33.0
+    rules = {"a": KlCov(), "b": KlCov(), "c": AerEntropy()}
+    sums = term_sums(tokens, rules, terms | {"c": -tokens.logps})
+    assert sums[True].tolist() == [[11.0, 22.0, 0.0]]
+    assert sums[False].tolist() == [[0.0, 0.0, 0.0]]
+    assert term_sums(tokens, {}, {}) == {}
 
 
 def test_neutral_rules_are_not_active():

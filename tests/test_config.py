@@ -1,6 +1,6 @@
 import json
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import yaml
@@ -35,7 +35,8 @@ def test_defaults_are_those_of_trl():
         for field in fields(GRPOConfig)
         if field.name != "logging_dir" and getattr(ours, field.name) != getattr(trl, field.name)
     }
-    assert changed <= {"run_name"}
+    assert changed <= {"run_name", "entropy_target"}
+    assert ours.entropy_target is None  # nothing reads it
     assert (*ours.build_rules().values(), ours.build_controllers()) == (
         {"sign": Sign()},
         {},
@@ -94,11 +95,36 @@ def test_yaml_reads_mappings(tmp_path):
     assert made.build_rules()["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(alpha=0.25)}
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"positive_advantage_coef": 0.5},
+            "w_reinforce replaces TRL's advantage, which sign in token_weights would",
+        ),
+        ({"token_weights": {"clip_cov": {}, "steer": {}}}, "which clip_cov, steer in token_weights would multiply"),
+        (
+            {"entropy_control": "entropy_guided"},
+            "which sign in token_weights would multiply: drop w_reinforce or",
+        ),
+        ({"advantage_bonuses": {"quantile_advantage": {}}}, "quantile_advantage and w_reinforce each replace TRL's"),
+    ],
+)
+def test_bonus_that_replaces_the_advantage_bears_no_weight(settings, message):
+    bonuses = {"w_reinforce": {}, **settings.pop("advantage_bonuses", {})}
+    with pytest.raises(ValueError, match=message):
+        config(**settings, advantage_bonuses=bonuses)
+    # a rule that does nothing may stand there, and a weight where the advantage stays
+    config(advantage_bonuses={"w_reinforce": {}, "repo": {}}, token_weights={"confident_sign": {"alpha": 0.0}})
+    config(advantage_bonuses={"quantile_advantage": {"strength": 0.0}}, positive_advantage_coef=0.5)
+
+
 # Presets
 
 
 def test_bundled_presets():
-    steering = ["aer", "entropic", "entropy_guided", "epoch", "mai_clip", "neg_to_pos", "repo_r", "skywork", "stage"]
+    steering = ["aer", "confident_sign", "entropic", "entropy_guided", "epoch", "mai_clip", "neg_to_pos", "repo_r"]
+    steering += ["skywork", "stage"]
     assert sorted(name for name, preset in presets().items() if "controllers" in preset) == steering
     rollouts = ["erpo", "offline_injection", "prepo"]
     assert sorted(name for name, preset in presets().items() if "rollout_rules" in preset) == rollouts
@@ -109,7 +135,8 @@ def test_bundled_presets():
     ("name", "law", "knob", "low", "high", "value"),
     [
         ("entropy_guided", BangBang(0.05), "positive_advantage_coef", 0.0, 1.0, 0.0),
-        ("entropic", PI(1.0, 0.01), "token_weights.confident_sign.alpha", -1.0, 1.0, 0.0),
+        ("entropic", PI(1.0, 0.01), "loss_terms.confident_surrogate.alpha", -1.0, 1.0, 0.0),
+        ("confident_sign", PI(1.0, 0.01), "token_weights.confident_sign.alpha", -1.0, 1.0, 0.0),
     ],
 )
 def test_preset_that_steers_is_that_of_its_paper(name, law, knob, low, high, value):
@@ -130,10 +157,13 @@ def test_preset_with_entries_put_over_it():
     made = config(
         entropy_control="entropic",
         entropy_target_ratio=0.5,
-        token_weights={"confident_sign": {"threshold": 0.8}, "high_entropy": {"fraction": 0.4}},
+        token_weights={"high_entropy": {"fraction": 0.4}},
+        loss_terms={"confident_surrogate": {"threshold": 0.8}},
         controllers={"entropic": {"kp": 0.5}, "second": {"law": "stage", "knob": "positive_advantage_coef"}},
     )
-    assert made.build_rules()["token_weights"]["confident_sign"] == ConfidentSign(threshold=0.8)
+    rules = made.build_rules()
+    assert rules["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(threshold=0.8, mean_over="confident")}
+    assert rules["token_weights"]["high_entropy"] == HighEntropy(0.4)
     first, second = made.build_controllers()
     assert (first.law, first.target) == (PI(0.5, 0.01), Target(0.5, 0.5, is_ratio=True, start_steps=5))
     assert second.law == Stage()
@@ -181,13 +211,21 @@ def test_mai_clip_is_its_published_rule():
 
 
 def test_repo_r_is_its_published_rule():
-    # after five steps the start is their mean, 1: doubled below it, halved otherwise, in [0.001, 1]
+    # after five steps the start is their mean, 1: doubled below it, halved above, and the sign changes at 1e-4
     made = config(entropy_control="repo_r")
-    assert made.build_rules()["advantage_bonuses"] == {"repo_r": RepoR(zeta=0.1)}
-    (values,) = follow(made.build_controllers(), [0.8, 1.2, 1.0, 0.9, 1.1] + [0.9] * 5 + [1.1, 1.0] + [2.0] * 9)
-    assert values[:5] == pytest.approx([0.1] * 4 + [0.05], rel=1e-12)
-    assert values[5:12] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 0.5, 0.25], rel=1e-12)
-    assert values[-2:] == pytest.approx([0.001] * 2, rel=1e-12)
+    assert made.build_rules()["advantage_bonuses"] == {"repo_r": RepoR(zeta=0.001)}
+    (values,) = follow(made.build_controllers(), [0.8, 1.2, 1.0, 1.0, 1.0] + [0.9] * 7 + [1.1, 1.0] + [2.0] * 20)
+    assert values[:5] == [0.001] * 5
+    assert values[5:14] == pytest.approx([0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05, 0.025, 0.025], rel=1e-12)
+    assert values[14:24] == pytest.approx([0.025 / 2**k for k in range(1, 8)] + [-1e-4, -2e-4, -4e-4], rel=1e-12)
+    assert values[-1] == -0.05
+
+
+def test_repo_r_decides_once_per_rollout():
+    (controller,) = config(entropy_control="repo_r", entropy_target=0.5).build_controllers()
+    for entropy, last, value in ((0.9, False, 1e-3), (0.2, True, 5e-4), (0.1, False, 5e-4), (0.2, True, 1e-3)):
+        controller.update(entropy, 0.0, 0.0, 1, rollout_ends=last)
+        assert controller.value == value
 
 
 def test_aer_by_hand():
@@ -207,15 +245,31 @@ def test_aer_by_hand():
     [
         ("mai_clip", {}, {"entropy_target": 0.3, "entropy_target_ratio": None}),
         ("mai_clip", {"entropy_target": 0.5}, {"entropy_target": 0.5, "entropy_target_ratio": None}),
-        ("mai_clip", {"entropy_target_ratio": 0.5}, {"entropy_target": 0.2, "entropy_target_ratio": 0.5}),
-        ("aer", {}, {"entropy_target": 0.2, "entropy_target_ratio": 0.4}),
-        ("aer", {"entropy_target": 0.5}, {"entropy_target": 0.5, "entropy_target_ratio": None}),
-        ("aer", {"entropy_target_ratio": 0.5}, {"entropy_target": 0.2, "entropy_target_ratio": 0.5}),
+        # TRL's default, but given
+        ("mai_clip", {"entropy_target": 0.2}, {"entropy_target": 0.2, "entropy_target_ratio": None}),
+        ("mai_clip", {"entropy_target_ratio": 0.5}, {"entropy_target": None, "entropy_target_ratio": 0.5}),
+        ("aer", {}, {"entropy_target": None, "entropy_target_ratio": 0.4}),
+        ("aer", {"entropy_target": 0.2}, {"entropy_target": 0.2, "entropy_target_ratio": None}),
+        ("aer", {"entropy_target_ratio": 0.5}, {"entropy_target": None, "entropy_target_ratio": 0.5}),
+        ("entropic", {}, {"entropy_target": 0.2, "entropy_target_ratio": None}),
+        # a controller with a target of its own reads no flag
+        (
+            "mai_clip",
+            {"controllers": {"mai_clip": {"target": 0.7}}},
+            {"entropy_target": None, "entropy_target_ratio": None},
+        ),
+        ("none", {"use_adaptive_entropy": True}, {"entropy_target": 0.2, "entropy_target_ratio": None}),
+        ("none", {"use_adaptive_entropy": True, "entropy_target": 0.6}, {"entropy_target": 0.6}),
     ],
 )
 def test_target_of_a_preset_is_taken_where_no_flag_sets_one(name, flags, target):
-    made = config(entropy_control=name, num_iterations=2, **flags)
-    assert {flag: getattr(made, flag) for flag in target} == target
+    flags = {**flags, "num_iterations": 2}  # with one update per rollout a clip range does nothing
+    made = config(entropy_control=name, **flags)
+    words = [f"--{flag}={json.dumps(value)}" for flag, value in flags.items()]
+    copied = replace(made, generation_batch_size=None)  # TRL fills it in, and then refuses it
+    for same in (made, copied, parsed("--entropy_control", name, *words)):
+        assert {flag: getattr(same, flag) for flag in target} == target
+    assert copied.build_controllers() == made.build_controllers()
 
 
 def test_knobs_of_trl_start_at_its_flags():
@@ -228,6 +282,27 @@ def test_knobs_of_trl_start_at_its_flags():
     assert start("epsilon_high", epsilon=0.1, epsilon_high=0.28) == 0.28
     assert start("entropy_coef", entropy_coef=0.01) == 0.01
     assert start("positive_advantage_coef", positive_advantage_coef=0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("knob", "flags"),
+    [
+        ("epsilon_high", {"epsilon_high": 0.2}),
+        ("token_weights.confident_sign.alpha", {"token_weights": {"confident_sign": {"alpha": 0.0}}}),
+    ],
+)
+def test_start_that_is_set_twice_is_refused_though_one_is_the_default(knob, flags):
+    mine = {"mine": {"law": "pi", "knob": knob, "target": 0.3, "initial": 0.4}}
+    with pytest.raises(
+        ValueError, match=rf"{knob} is set to .*: leave {knob} unset and set controllers\.mine\.initial"
+    ):
+        config(controllers=mine, **flags)
+
+
+def test_start_is_free_where_a_flag_only_follows_another():
+    # TRL takes epsilon for an epsilon_high that is not set
+    mine = {"mine": {"law": "pi", "knob": "epsilon_high", "target": 0.3, "initial": 0.4}}
+    assert config(epsilon=0.1, num_iterations=2, controllers=mine).build_controllers()[0].value == 0.4
 
 
 # Off-policy updates
@@ -311,6 +386,23 @@ GUIDED = {"entropy_control": "entropy_guided"}
             {"entropy_target": 0.3, "entropy_target_ratio": 0.5, **GUIDED},
             r"entropy_target=0\.3 \(nats\) and entropy_target_ratio=0\.5 .* are both set: keep one of them",
         ),
+        (
+            {"entropy_target": 0.2, "entropy_target_ratio": 0.5, **GUIDED},
+            r"entropy_target=0\.2 \(nats\) and entropy_target_ratio=0\.5 .* are both set: keep one of them",
+        ),
+        ({"entropy_target": 0.2}, r"entropy_target=0\.2 has nothing to act on: set entropy_control to"),
+        ({"entropy_target": 0.2, "entropy_control": "stage"}, r"entropy_target=0\.2 has nothing to act on"),
+        (
+            {
+                "entropy_target_ratio": 0.5,
+                "controllers": {"mine": {"law": "pi", "knob": "entropy_coef", "target": 1.0}},
+            },
+            r"entropy_target_ratio=0\.5 has nothing to act on: .* controllers that have no target of their own, or",
+        ),
+        (
+            {"entropy_target_ratio": 0.5, "use_adaptive_entropy": True},
+            r"entropy_target_ratio=0\.5 has nothing to act on",
+        ),
         ({"entropy_target_ratio": 0.5}, r"entropy_target_ratio=0\.5 has nothing to act on: set entropy_control to"),
         (
             {"entropy_target_ratio": 0.5, "entropy_control": "stage"},
@@ -334,7 +426,13 @@ GUIDED = {"entropy_control": "entropy_guided"}
             {"loss_terms": {"confident_surrogate": {}}, "token_weights": {"high_entropy": {}}, **SELECTIVE},
             r"high_entropy, confident_surrogate select tokens",
         ),
-        ({"entropy_control": "entropic", **SELECTIVE}, r"confident_sign select tokens"),
+        ({"entropy_control": "entropic", **SELECTIVE}, r"confident_surrogate select tokens"),
+        ({"entropy_control": "confident_sign", **SELECTIVE}, r"confident_sign select tokens"),
+        (
+            {"entropy_control": "entropic", "fast_step": True},
+            r"skip_zero_advantage would change the run: loss_terms\.confident_surrogate trains on completions without "
+            r"an advantage too; set trim_padding and sort_by_length instead",
+        ),
     ],
 )
 def test_settings_that_are_wrong_or_exclude_each_other_are_refused(arguments, message):

@@ -188,9 +188,9 @@ def test_constant_is_clipped_to_the_range():
 
 
 def test_ratchet_on_a_knob_that_lowers_entropy_goes_up_above_the_target():
-    # target 1, factor 2, at most 1: above twice, at the target (not above), below
+    # target 1, factor 2, at most 1: above twice, at the target, below
     c = controller(Ratchet(), raises=False, value=0.5)
-    assert follow(c, [2.0, 2.0, 1.0, 0.5]) == [1.0, 1.0, 0.5, 0.25]
+    assert follow(c, [2.0, 2.0, 1.0, 0.5]) == [1.0, 1.0, 1.0, 0.5]
 
 
 def test_slew_is_from_the_clipped_value():
@@ -304,6 +304,43 @@ def test_state_of_another_knob_or_signal_is_refused():
     state = controller(BangBang(), signal="reward").state_dict()
     with pytest.raises(ValueError, match=message.format("up", "reward")):
         controller(BangBang()).load_state_dict(state)
+
+
+# In words
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        (
+            {"law": "bang_bang", "knob": "entropy_coef", "target": 0.2, "initial": 0.1, "low": 0.0, "high": 0.5},
+            "bang_bang turns entropy_coef in [0, 0.5], from 0.1, to hold entropy at 0.2 nats",
+        ),
+        (
+            {"law": "pi", "knob": "temperature", "target": [0.25, 0.35], "cadence": "rollout"},
+            "pi turns temperature in [0.01, inf], from 1, to hold entropy at 0.25 to 0.35 nats, "
+            "once per rollout batch",
+        ),
+        (
+            {"law": "pi", "knob": "epsilon_high", "target_ratio": {"start": 1.0, "end": 0.4}, "start_steps": 3},
+            "pi turns epsilon_high in [0, inf], from 0.2, to hold entropy at 1 moving to 0.4 of its start, "
+            "the mean of optimizer steps 1 to 3",
+        ),
+        (
+            {"law": "pi", "knob": "epsilon_low", "target": 0.5, "signal": "reward", "raises_signal": True},
+            "pi turns epsilon_low in [0, 1], from 0.2, to hold reward at 0.5",
+        ),
+        ({"law": "stage", "knob": "entropy_coef"}, "the schedule stage turns entropy_coef in [-inf, inf]"),
+        (
+            {"law": "switch", "knob": "epsilon_low", "before": 0.3, "after": 0.2, "high": 0.5},
+            "the schedule switch (at 0.5, before 0.3, after 0.2) turns epsilon_low in [0, 0.5]",
+        ),
+    ],
+)
+def test_controller_in_words(spec, line):
+    values = {knob.name: knob.default for knob in TRAINER_KNOBS}
+    (made,) = build_controllers({"mine": spec}, {knob.name: knob for knob in TRAINER_KNOBS}, values)
+    assert str(made) == f"mine: {line}"
 
 
 # Resumed with other settings
@@ -508,7 +545,7 @@ def test_every_law_of_the_catalogue_can_be_named():
         ({"law": "stage", "knob": "up", "cadence": "rollout"}, r"stage law is a schedule and takes no cadence"),
         (
             {"law": "ratchet", "knob": "up"},
-            r"the knob must start above 0, got 0: set initial, and low to a value above 0 \(in controllers\.mine\)",
+            r"must start above 0, got 0: set initial, and low to a value above 0, or least \(in controllers\.mine\)",
         ),
         ({"law": "constant", "knob": "up", "initial": 0.5}, r"the constant law is a schedule and takes no initial"),
         ({"law": "stage", "knob": "up", "initial": 0.5}, r"the stage law is a schedule and takes no initial"),
@@ -552,7 +589,10 @@ def test_two_starting_values_are_refused(spec, configured):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ({"target": None}, r"controllers\.mine has no target: set entropy_target_ratio, or target"),
+        (
+            {"target": None},
+            r"controllers\.mine has no target: set entropy_target \(nats\) or entropy_target_ratio, or",
+        ),
         ({"target": -0.1}, r"entropy_target must be > 0, got -0\.1"),
         ({"target_ratio": 0}, r"entropy_target_ratio must be > 0, got 0"),
     ],

@@ -22,7 +22,7 @@ from trl_entropy.grpo import prepare
 from trl_entropy.laws import LAWS
 from trl_entropy.prepare import VERBS as STEPS
 from trl_entropy.rewards import MathVerifyReward
-from trl_entropy.rollouts import ROLLOUT_RULES
+from trl_entropy.rollouts import ROLLOUT_RULES, DynamicSampling
 from trl_entropy.targets import Target
 
 
@@ -293,33 +293,45 @@ ROLLOUT = {
 }
 
 
+class KeepsSolved(DynamicSampling):
+    """With the groups for which pseudo_negative is."""
+
+    def keep(self, rewards):
+        return super().keep(rewards) | (rewards > 0.5).all(1)
+
+
 @pytest.fixture
-def everything(model_dir, tmp_path):
-    """A run in which everything that can be logged is."""
+def everything(model_dir, tmp_path) -> set[str]:
+    """All that can be logged: by a run of all rules, and one for each bonus that bears no weight beside it."""
+    rollouts = {**ROLLOUT, f"{__name__}.KeepsSolved": ROLLOUT["dynamic_sampling"]}
+    del rollouts["dynamic_sampling"]
     rules = {section: {name: ACTING[name] for name in table} for section, table in SECTIONS.items()}
     flags = rules["token_weights"].pop("sign")
+    alone = [name for name, rule in SECTIONS["advantage_bonuses"].items() if rule.replaces_advantage]
+    alone = {name: rules["advantage_bonuses"].pop(name) for name in alone}
     law = {"law": "bang_bang", "knob": "positive_advantage_coef", "target_ratio": 0.9, "start_steps": 1}
     signal = "entropy/token_weights.high_entropy"
-    trainer = build_trainer(
-        model_dir,
-        sums_with_columns(),
-        tmp_path,
-        rollout_rules=ROLLOUT,
-        reward_funcs=[even_length, MathVerifyReward(answer_from=("boxed", "last_maths"))],
-        entropy_measures="full",
-        temperature=0.3,  # so that some tokens are likely
-        beta=0.1,  # with a reference policy
-        num_iterations=2,  # with an old one
-        controllers={"mine": {**law, "step": 0.1, "initial": 1.0, "high": 2.0, "signal": signal}},
+    settings = {
+        "rollout_rules": rollouts,
+        "reward_funcs": [even_length, MathVerifyReward(answer_from=("boxed", "last_maths"))],
+        "entropy_measures": "full",
+        "temperature": 0.3,  # so that some tokens are likely
+        "beta": 0.1,  # with a reference policy
+        "num_iterations": 2,  # with an old one
+        "controllers": {"mine": {**law, "step": 0.1, "initial": 1.0, "high": 2.0, "signal": signal}},
         **{**rules, "negative_advantage_coef": flags["negative_advantage_coef"]},
-    )
-    trainer.train()
-    return trainer
+    }
+    logged = set()
+    for run in (settings, *({"max_steps": 1, "advantage_bonuses": {name: alone[name]}} for name in alone)):
+        trainer = build_trainer(model_dir, sums_with_columns(), tmp_path, **run)
+        trainer.train()
+        logged |= logged_keys(trainer)
+    return logged
 
 
 def test_metrics_of_the_docs_are_logged_and_all_that_is_logged_is_there(run, everything):
     text = (REPOSITORY / "docs" / "metrics.md").read_text()
-    logged = logged_keys(everything)
+    logged = everything
     in_prose = [name for name in re.findall(r"`([\w/<>*]+)`", text) if "/" in name]
     assert unlogged([*table_keys(), *in_prose], logged) == []
     own = logged - logged_keys(run(plain=True, beta=0.1, entropy_coef=0.1))  # with TRL's metrics of its bonus
@@ -328,13 +340,12 @@ def test_metrics_of_the_docs_are_logged_and_all_that_is_logged_is_there(run, eve
 
 
 def test_metrics_that_a_page_of_a_method_names_are_logged(everything):
-    logged = logged_keys(everything)
     pages = [page for page in PAGES if page.parent.name == "methods"]
     for page in pages:
         (sentence,) = re.findall(r"^Logged: (.*?)(?:\n\n|\Z)", page.read_text(), re.M | re.S)
         names = [name for name in re.findall(r"`([^`]+)`", sentence) if "/" in name]
         assert names, page
-        assert unlogged(names, logged) == [], page
+        assert unlogged(names, everything) == [], page
 
 
 def test_list_of_methods_has_the_whole_catalogue():

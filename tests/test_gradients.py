@@ -25,6 +25,7 @@ def case(seed: int = 5) -> tuple[dict, torch.Tensor]:
     given["group_rewards"] = torch.randint(0, 2, (8, 5), generator=generator).double()
     given["group_rewards"][:, 0], given["group_rewards"][:, 1] = 1.0, 0.0
     given["group_rewards"][3] = 1.0  # all correct
+    given["rewards"] = given["group_rewards"][:, 2]
     given["offline"] = torch.arange(8) % 3 == 1
     return given, logits
 

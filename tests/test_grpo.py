@@ -82,7 +82,7 @@ WRONG_VALUES = [
     (["--entropy_target_ratio", "0.5"], "entropy_target_ratio=0.5 has nothing to act on: set entropy_control"),
     (
         ["--entropy_control", "stage", "--positive_advantage_coef", "0.5"],
-        "leave positive_advantage_coef at its default",
+        "leave positive_advantage_coef unset",
     ),
     (["--entropy_control", "entropic", "--use_adaptive_entropy", "true"], "would both steer entropy: keep one"),
     (["--controllers", '{"m": {"law": "pi"'], "controllers must be a YAML mapping or a JSON object, got"),
@@ -463,12 +463,14 @@ def test_settings_beside_a_bundled_method_are_put_over_it(no_model):
 # A run
 
 
-def test_embedded_policy_is_trained_saved_and_resumed(tmp_path):
+def test_embedded_policy_is_trained_saved_and_resumed(tmp_path, caplog):
     settings = ["--max_completion_length", "12", "--learning_rate", "1e-3", "--lr_scheduler_type", "constant"]
     settings += ["--logging_steps", "1", "--save_steps", "1", "--disable_tqdm", "true"]
     settings += ["--entropy_control", "entropic"]
     settings += ["--controllers", '{"entropic": {"target_ratio": 0.5, "start_steps": 1}}']
     cli.main(["grpo", *flags(*settings, "--max_steps", "2")])
+    told = "controller entropic: pi turns token_weights.confident_sign.alpha in [-1, 1], from 0, to hold entropy at "
+    assert f"{told}0.5 of its start, the mean of optimizer step 1\n" in caplog.text
     out = tmp_path / "out"
     state = json.loads((out / "trainer_state.json").read_text())
     assert state["global_step"] == 2

@@ -113,7 +113,7 @@ def test_nothing_overflows(state, width):
 
 
 def test_missing_values_are_dashes():
-    state = filled(2, entropy=nan, reward=None, knobs=[("entropy_coef", 0.0, 1.0), ("epsilon_high", 0.0, inf)])
+    state = filled(2, entropy=None, reward=None, knobs=[("entropy_coef", 0.0, 1.0), ("epsilon_high", 0.0, inf)])
     texts = [line[2:-2].split() for line in drawn(state, 60)]
     assert texts[2:8] == [
         ["reward", "-", "--"],
@@ -123,6 +123,22 @@ def test_missing_values_are_dashes():
         ["entropy_coef", "-", "0", f"├{'─' * 27}┤", "1"],
         ["epsilon_high", "-", "-"],
     ]
+
+
+def test_nan_is_shown_as_one():
+    state = filled(2, entropy=lambda step: [0.5, nan][step - 1], reward=nan)
+    texts = [line[2:-2].split() for line in drawn(state, 60)]
+    assert texts[2] == ["reward", "nan", "!!"]
+    assert texts[3][:2] == ["entropy", "nan"]
+    assert texts[4][:2] == ["start", "0.5"]
+    assert texts[5][:3] == ["off", "by", "nan"]
+    assert texts[5][3].startswith("█!")
+    assert texts[6] == ["!", "not", "finite", "at", "step", "2:", "entropy,", "reward"]
+
+
+def test_start_alone_has_no_change():
+    (off,) = (line[2:-2].split() for line in drawn(filled(1, entropy=0.5), 60) if "off by" in line)
+    assert off[:3] == ["off", "by", "-"]
 
 
 def test_without_a_target_the_start_stands_in_its_place():
@@ -144,7 +160,8 @@ def test_line_of_the_target_stands_at_its_height(target, line, row):
 
 
 @pytest.mark.parametrize(
-    ("values", "shown"), [([1.0, 2.0], "↑"), ([2.0, 1.0], "↓"), ([1.0, 1.0], "→"), ([1.0], "-"), ([nan, 1.0], "-")]
+    ("values", "shown"),
+    [([1.0, 2.0], "↑"), ([2.0, 1.0], "↓"), ([1.0, 1.0], "→"), ([1.0], "-"), ([None, 1.0], "-"), ([1.0, nan], "-")],
 )
 def test_knob_without_bounds_has_an_arrow(values, shown):
     state = LiveState("", 10, knobs=[KnobState("epsilon_high", 0.0, inf, values)])
@@ -154,20 +171,21 @@ def test_knob_without_bounds_has_an_arrow(values, shown):
 def test_chart_is_blocks_from_low_to_high():
     assert chart([0.0, 0.25, 0.5, 1.0, 2.0], 9, 0.0, 1.0) == ["▁▂▄██"]
     assert chart([0.0, 0.25, 0.5, 1.0], 9, 0.0, 1.0, rows=2) == ["   █", "▁▄██"]
-    assert chart([nan, 1.0], 9, 0.0, 1.0, rows=2) == [" █", "-█"]
+    assert chart([None, nan, inf, 1.0], 9, 0.0, 1.0, rows=2) == ["   █", "-!!█"]
     assert chart([3.0, 3.0], 9, 3.0, 3.0) == ["▁▁"]
     assert chart([], 9, 0.0, 1.0) == [""]
 
 
 def test_chart_averages_what_is_wider_than_it():
-    # two columns for (0, 1, nan) and (1, 1, 0.25): 0.5 and 0.75
-    assert chart([0.0, 1.0, nan, 1.0, 1.0, 0.25], 2, 0.0, 1.0) == ["▄▆"]
-    assert chart([nan, nan, 1.0, 1.0], 2, 0.0, 1.0) == ["-█"]
+    # two columns for (0, 1, none) and (1, 1, 0.25): 0.5 and 0.75
+    assert chart([0.0, 1.0, None, 1.0, 1.0, 0.25], 2, 0.0, 1.0) == ["▄▆"]
+    assert chart([0.0, 1.0, nan, 1.0, 1.0, 0.25], 2, 0.0, 1.0) == ["!▆"]
+    assert chart([None, None, 1.0, 1.0], 2, 0.0, 1.0) == ["-█"]
 
 
 def test_numbers_and_times():
-    values = (0.123456, -1.23456e-05, 12345.6, 1, nan, inf)
-    assert [number(value) for value in values] == ["0.123", "-1.23e-05", "1.23e+04", "1", "-", "-"]
+    values = (0.123456, -1.23456e-05, 12345.6, 1, nan, inf, None)
+    assert [number(value) for value in values] == ["0.123", "-1.23e-05", "1.23e+04", "1", "nan", "inf", "-"]
     assert [duration(value) for value in (0, 59.6, 3599, 3661, nan)] == ["0:00", "1:00", "59:59", "1:01:01", "-"]
     assert [tail(LONG_NAME, width) for width in (34, 12)] == [LONG_NAME, "…_sign.alpha"]
 

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from trl import DatasetMixtureConfig, GRPOConfig, ModelConfig, TrlParser
+from trl import DatasetMixtureConfig, ModelConfig, TrlParser
 
 import trl_entropy
 from trl_entropy import EntropyGRPOConfig
@@ -30,7 +30,7 @@ PACKAGE = REPOSITORY / "trl_entropy"
 # Files and folders of the package from the lowest floor to the highest. An import goes down; within a floor it goes to
 # the left, and anywhere within a folder.
 FLOORS = (
-    ("pool", "tokens", "compact", "saved"),
+    ("advice", "pool", "tokens", "compact", "saved"),
     ("weights", "bonuses", "terms", "rollouts", "laws", "measures", "rewards", "data"),
     ("compose", "knobs", "signals", "targets", "controller", "fast_step"),
     ("supported", "config", "vocabulary", "_seam"),
@@ -52,7 +52,7 @@ FLOORS = (
 )
 FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 # Files of the seam; an import among them goes to the left
-SEAM = ("error", "state", "head", "rollouts", "compaction", "facts", "checkpoints", "loss", "__init__")
+SEAM = ("error", "state", "head", "means", "rollouts", "compaction", "facts", "checkpoints", "loss", "__init__")
 HEAVY = ("trl", "transformers")
 
 
@@ -257,7 +257,7 @@ every_method = pytest.mark.parametrize(("kind", "name"), sorted(CATALOGUE))
 
 
 def snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def missing_artefacts(kind: str, name: str, entry: type, root: Path) -> list[str]:
@@ -290,7 +290,8 @@ def test_missing_artefacts_are_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("camel", "snake"), [("BangBang", "bang_bang"), ("PI", "pi"), ("ConfidentSign", "confident_sign")]
+    ("camel", "snake"),
+    [("BangBang", "bang_bang"), ("PI", "pi"), ("ConfidentSign", "confident_sign"), ("WReinforce", "w_reinforce")],
 )
 def test_snake_case(camel, snake):
     assert snake_case(camel) == snake
@@ -344,18 +345,15 @@ def documented_flags(docstring: str) -> dict[str, str]:
 
 
 def test_help_of_every_flag_is_its_text_in_the_docstring():
-    inherited = {field.name for field in fields(GRPOConfig)}
-    own = {field.name: field for field in fields(EntropyGRPOConfig) if field.name not in inherited}
-    assert len(own) == 18
-    assert {name: field.metadata["help"] for name, field in own.items()} == documented_flags(EntropyFlags.__doc__)
+    own = {field.name: field.metadata["help"] for field in fields(EntropyFlags)}
+    assert len(own) == 19
+    assert own == documented_flags(EntropyFlags.__doc__)
 
 
 def test_default_of_every_flag_is_the_one_in_the_docstring():
-    inherited = {field.name for field in fields(GRPOConfig)}
     documented = dict(re.findall(r"^\s+(\w+) \(.*defaults to `(.*)`\):$", EntropyFlags.__doc__, re.M))
-    for field in fields(EntropyGRPOConfig):
-        if field.name not in inherited:
-            assert documented.get(field.name, "None").strip('"') == str(field.default), field.name
+    for field in fields(EntropyFlags):
+        assert documented.get(field.name, "None").strip('"') == str(field.default), field.name
 
 
 def test_documented_flags_are_read():

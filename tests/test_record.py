@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 import trl_entropy
 from trl_entropy import Recorder
-from trl_entropy.record import as_json
+from trl_entropy.record import FILE, as_json
 from trl_entropy.report.runs import read_run
 
 
@@ -267,3 +267,11 @@ def test_new_run_starts_the_file_anew(run, tmp_path):
     head, *rows = lines(tmp_path)
     assert head["run"]["settings"]["learning_rate"] == 2e-3
     assert [row["entropy"] for row in rows if "entropy" in row] == logged(trainer, "entropy")
+
+
+def test_full_disk_is_named_with_the_file(tmp_path):
+    (tmp_path / FILE).symlink_to("/dev/full")
+    recorder = Recorder()
+    recorder.path = tmp_path / FILE
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path / FILE}'"):
+        recorder._write("{}\n")

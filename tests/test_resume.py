@@ -16,13 +16,13 @@ CONTROLS = [
     },
     {
         "entropy_control": "entropic",
-        "token_weights": {"confident_sign": {"threshold": 0.2}},
+        "loss_terms": {"confident_surrogate": {"threshold": 0.2}},
         "controllers": {"entropic": {"kp": 2.0, "ki": 0.5, **SHARE}},
     },
     {
-        "entropy_control": "entropic",
+        "entropy_control": "confident_sign",
         "token_weights": {"confident_sign": {"threshold": 0.2}},
-        "controllers": {"entropic": {"kp": 2.0, "ki": 0.5, "kd": 1.0, "smoothing": 0.5, "slew": 0.2, **SHARE}},
+        "controllers": {"confident_sign": {"kp": 2.0, "ki": 0.5, "kd": 1.0, "smoothing": 0.5, "slew": 0.2, **SHARE}},
     },
     {"entropy_control": "stage"},
 ]

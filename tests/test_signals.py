@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from toy import EntropyGiven, PlainGiven, entropies_by_model, logged
+from toy import EntropyGiven, PlainGiven, batch, entropies_by_model, fresh_logps, logged, moved
 
 from trl_entropy import EntropyCallback, EntropyController, SeamError
 from trl_entropy._seam import logged_signal
@@ -168,3 +168,18 @@ def test_every_signal_can_be_named(build):
     for signal in SIGNALS:
         spec = {**PI, "signal": signal, "target": 0.5, "raises_signal": True}
         build(controllers={"mine": spec}, num_iterations=2)
+
+
+def test_clip_ratio_of_completions_stays_one_where_a_weight_is_active(build):
+    # a ratio for each completion: TRL logs the share of completions, whatever the advantages are multiplied by
+    settings = {"importance_sampling_level": "sequence", "epsilon": 0.05}
+    plain, ours = build(plain=True, **settings), build(positive_advantage_coef=0.5, **settings)
+    given = batch()
+    given["old_per_token_logps"] = moved(fresh_logps(plain, given), by=0.6)
+    halved = torch.where(given["advantages"] > 0, 0.5, 1.0) * given["advantages"]
+    expected = plain._compute_loss(plain.model, given | {"advantages": halved})
+    torch.testing.assert_close(ours._compute_loss(ours.model, given), expected, rtol=1e-6, atol=0)
+    for side in ("low", "high", "region"):
+        name = f"clip_ratio/{side}_mean"
+        assert ours._metrics["train"][name] == plain._metrics["train"][name]
+        assert plain._metrics["train"][name][0] > 0

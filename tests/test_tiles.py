@@ -1,6 +1,8 @@
 """The LM head of TRL with smaller tiles, and without tokens that get no gradient: the same outputs and gradients."""
 
 import logging
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from trl.trainer import utils
 
 from trl_entropy import _seam
 from trl_entropy.cli import main
+from trl_entropy.grpo import set_tiles
 
 
 kernel = pytest.importorskip("trl.kernels.chunked_logprob", reason="TRL < 1.15 has no tiles")
@@ -43,20 +46,45 @@ def test_small_tiles_give_the_same():
     model = head_model()
     ids = torch.randint(3000, (3, 500))  # more rows, and more entries, than a tile has
     theirs = computed(model, ids)
-    assert _seam.use_small_tiles()
+    assert _seam.has_tiles()
+    _seam.use_small_tiles()
     assert kernel.TOKEN_CHUNK_SIZE == utils._CHUNKED_LOGPROB_CHUNK_SIZE == 1024
     for ours, its in zip(computed(model, ids), theirs, strict=True):
         assert distance(ours, its) < 1e-6  # float32: sums of another order
 
 
-def test_a_run_with_a_small_vocabulary_keeps_trls(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("trl_entropy.grpo.use_small_tiles", lambda: pytest.fail("tiles were changed"))
+@pytest.mark.parametrize(
+    ("asked", "vocabulary", "use_cpu", "small", "said"),
+    [
+        (False, 22, True, False, None),
+        (
+            False,
+            3000,
+            True,
+            False,
+            "on a CPU, --small_lm_head_tiles true makes the LM head two to three times as fast",
+        ),
+        (False, 3000, False, False, None),
+        (True, 3000, True, True, None),
+        (True, 22, True, False, "small_lm_head_tiles does nothing here: .* a vocabulary above 1024, here 22,"),
+        (True, 3000, False, False, "small_lm_head_tiles does nothing here: it is for a CPU"),
+    ],
+)
+def test_tiles_are_small_where_it_is_asked_for_and_of_use(asked, vocabulary, use_cpu, small, said, caplog):
+    model = SimpleNamespace(get_input_embeddings=lambda: torch.nn.Embedding(vocabulary, 1))
+    with caplog.at_level(logging.INFO, logger="trl_entropy"):
+        set_tiles(asked, SimpleNamespace(model=model, args=SimpleNamespace(use_cpu=use_cpu)))
+    assert (kernel.TOKEN_CHUNK_SIZE == 1024) is small
+    assert re.search(said, caplog.text) if said else not caplog.text
+
+
+def test_flag_of_the_tiles_is_taken(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     size = ["--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "4"]
-    size += ["--gradient_checkpointing", "false"]
+    size += ["--gradient_checkpointing", "false", "--small_lm_head_tiles", "true"]
     with caplog.at_level(logging.INFO, logger="trl_entropy"):
         main(["grpo", "--max_steps", "1", "--save_strategy", "no", "--report_to", "none", *size])
-    assert "tiles" not in caplog.text
+    assert "small_lm_head_tiles does nothing here" in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.9, 1.0])

@@ -212,7 +212,7 @@ def test_pi_decides_after_a_step_what_is_used_from_the_next(run):
     )
     errors = [entropy - 1.9 for entropy in trainer.measured()]
     expected = [0.0] + [clipped(0.8 * errors[k] + 0.3 * sum(errors[:k]), -1.0, 1.0) for k in range(5)]
-    assert logged(trainer, "knobs/token_weights.confident_sign.alpha") == pytest.approx(expected, abs=1e-5)
+    assert logged(trainer, "knobs/loss_terms.confident_surrogate.alpha") == pytest.approx(expected, abs=1e-5)
     assert logged(trainer, "controllers/entropic/error") == pytest.approx(errors, abs=1e-5)
     assert logged(trainer, "controllers/entropic/target") == [1.9] * 6
     assert len({round(value, 3) for value in expected}) > 3
@@ -311,7 +311,7 @@ def test_schedule_goes_on_in_a_step_without_a_trained_token(run):
 
 ACCUMULATION = [
     {
-        "entropy_control": "entropic",
+        "entropy_control": "confident_sign",
         "entropy_target_ratio": 0.9,
         "token_weights": {"confident_sign": {"threshold": 0.3}},
     },

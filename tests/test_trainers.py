@@ -1,5 +1,6 @@
 """Entropy control before the other trainers of TRL: what their loss has a place for acts, the rest is refused."""
 
+import copy
 import json
 import os
 import pickle
@@ -154,6 +155,49 @@ def test_trainer_without_a_config_has_that_of_its_family(model_dir, dataset, tmp
     assert type(trainer.args) is with_entropy_control(RLOOConfig)
 
 
+# A trainer of TRL that is given our config
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"entropy_control": "stage"}, "entropy_control, controllers"),
+        ({"positive_advantage_coef": 0.0}, "positive_advantage_coef"),
+        ({"token_weights": {"perplexity": {}}}, "token_weights"),
+        ({"entropy_measures": "full", "live_view": True}, "entropy_measures, live_view"),
+    ],
+)
+@pytest.mark.parametrize("name", TRAINERS)
+def test_trainer_of_trl_refuses_flags_that_it_does_not_read(build, name, settings, named):
+    trainer, config_class = TRAINERS[name][0], with_entropy_control(TRAINERS[name][1])
+    ours = "EntropyGRPOTrainer" if trainer is GRPOTrainer else rf"with_entropy_control\({trainer.__name__}\)"
+    with pytest.raises(TypeError, match=rf"^{named} would do nothing in a {trainer.__name__}: use {ours}$"):
+        build(trainer_class=trainer, config_class=config_class, **settings)
+
+
+@dataclass
+class Stored(EntropyGRPOConfig):
+    """A user's subclass with another default."""
+
+    skip_zero_advantage: bool = True
+
+
+def test_trainer_of_trl_refuses_a_subclass_of_the_config_and_its_copies(build):
+    args = build(config_class=Stored).args  # one trainer of ours has it already
+    for same_args in (args, copy.deepcopy(args), pickle.loads(pickle.dumps(args))):
+        assert same_args.get_process_log_level() == args.get_process_log_level()
+        with pytest.raises(TypeError, match="^skip_zero_advantage would do nothing in a GRPOTrainer"):
+            build(plain=True, config_class=lambda made=same_args, **settings: made)
+
+
+def test_neutral_flags_and_those_that_trl_reads_stand_in_a_trainer_of_trl(run):
+    settings = {"off_policy_updates": 2, "token_weights": "{}", "use_adaptive_entropy": True, "entropy_target": 2.9}
+    of_trl = {"steps_per_generation": 2, "use_adaptive_entropy": True, "entropy_target": 2.9}
+    ours, trl = run(plain=True, config_class=EntropyGRPOConfig, **settings), run(plain=True, **of_trl)
+    assert same(parameters(ours), parameters(trl))
+    assert logged(trl, "entropy_coef")[-1] > 0
+
+
 # Neutral
 
 
@@ -236,18 +280,20 @@ def test_surrogate_of_rloo_by_its_formula(build):
 
 
 @pytest.mark.parametrize("name", OF_SEQUENCES)
-def test_term_is_the_mean_over_tokens(build, name):
-    term = {"loss_terms": {"confident_surrogate": {"alpha": 0.5, "threshold": 0.0}}}
+def test_term_has_the_mean_of_the_loss(build, name):
+    term = {"loss_terms": {"confident_surrogate": {"alpha": 0.5, "threshold": 0.0, "mean_over": "all"}}}
     trl, ours = build(**plain(name)), build(**classes(name), **term)
     given = given_batch(trl)
     seen = []
     ours.observe = lambda tokens, effective: seen.append(tokens)
     loss = ours._compute_loss(ours.model, given)
     tokens = seen[0]
-    sums = torch.where(tokens.mask, -0.5 * tokens.ratios * tokens.advantages.abs(), 0.0).sum()
-    expected = trl._compute_loss(trl.model, given) + sums / given["completion_mask"].sum()
+    sums = torch.where(tokens.mask, -0.5 * tokens.ratios * tokens.advantages.abs(), 0.0).sum(1)
+    # RLOO's ratio is that of a whole completion, GMPO's the geometric mean over its tokens
+    term = (sums if name == "rloo" else sums / tokens.mask.sum(1)).mean()
+    expected = trl._compute_loss(trl.model, given) + term
     torch.testing.assert_close(loss.detach(), expected.detach(), rtol=1e-5, atol=1e-6)
-    assert sums.abs() > 1e-2
+    assert term.abs() > 1e-2
 
 
 class Gradients(TrainerCallback):
@@ -473,7 +519,12 @@ def test_rollout_rules_decide_what_is_sampled(run, model_dir, name, rule):
             "confident_sign select tokens, but with RLOOTrainer only the mean weight of a sequence acts: use GRPOTrai",
         ),
         ("gmpo", {"advantage_bonuses": {"repo_r": {}}}, "repo_r select tokens, but with GMPOTrainer only the mean"),
-        ("rloo", {"entropy_control": "entropic", "entropy_target_ratio": 0.9}, "confident_sign select tokens"),
+        ("rloo", {"entropy_control": "confident_sign", "entropy_target_ratio": 0.9}, "confident_sign select tokens"),
+        (
+            "rloo",
+            {"advantage_bonuses": {"w_reinforce": {}}, "beta": 0.1},
+            "w_reinforce replaces TRL's advantage, and RLOOTrainer has its KL penalty there: set beta=0, or drop it",
+        ),
         (
             "rloo",
             {"loss_terms": {"ce_gppo": {}}},
@@ -530,6 +581,17 @@ class Importable(with_entropy_control(RLOOConfig)):
     """A subclass of a made class, which has a name of its own."""
 
     beta: float = 0.25
+
+
+def test_samples_of_a_part_of_the_vocabulary_are_told_once(run, build, caplog):
+    supported._warn_of_cuts.cache_clear()
+    run(max_steps=1)
+    assert "part of the vocabulary" not in caplog.text
+    run(max_steps=1, top_p=0.9, generation_kwargs={"min_p": 0.1})
+    EntropyWatchdog(floor=0.1).attach(build(plain=True, top_p=0.9, generation_kwargs={"min_p": 0.1}))
+    assert caplog.text.count("top_p=0.9, min_p=0.1: completions are sampled from a part of the vocabulary, but") == 1
+    EntropyCallback("constant", "entropy_coef").attach(build(plain=True, top_k=5))
+    assert "top_k=5: completions are sampled from a part of the vocabulary" in caplog.text
 
 
 def test_config_survives_a_checkpoint():

@@ -8,9 +8,12 @@ import pytest
 import torch
 from toy import EntropyGiven, PlainGiven, logged
 from transformers import TrainerCallback
+from trl import RLOOTrainer
 
-from trl_entropy import EntropyWatchdog
+from trl_entropy import EntropyCallback, EntropyWatchdog
 from trl_entropy._seam import lower_learning_rate
+from trl_entropy.advice import Facts
+from trl_entropy.watchdog import facts_of
 
 
 LN_22 = math.log(22)  # no entropy over 22 tokens is larger
@@ -27,6 +30,18 @@ class Scale(TrainerCallback):
         if state.global_step == self.after:
             with torch.no_grad():
                 model.lm_head.weight.mul_(self.by)
+
+
+class After(EntropyWatchdog):
+    """A watchdog that is let look after one optimizer step."""
+
+    def __init__(self, after: int, **settings):
+        super().__init__(**settings)
+        self.after = after
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step > self.after:
+            super().on_step_end(args, state, control, **kwargs)
 
 
 class StopAt(TrainerCallback):
@@ -77,8 +92,63 @@ def test_collapse_is_warned_about_once(watch, caplog, plain):
     assert min(entropies[:2]) > 0.5 > max(entropies[2:])
     (message,) = warnings(caplog)
     seen = f"the entropy was {entropies[2]:.4g} nats, below floor=0.5, at step 3"
-    assert message.startswith(f"{seen}: raise epsilon_high or entropy_coef")
+    # one update per rollout batch: no token is clipped, so the clip range does nothing
+    weight = "" if plain else "positive_advantage_coef or "
+    advice = f"raise entropy_coef, lower {weight}learning_rate, or hold the entropy with a controller"
+    assert message == f"{seen}: {advice}"
     assert trainer.state.global_step == 5
+
+
+# Ratios leave a range as narrow as this at the second update of a rollout batch
+CLIPPING = {"steps_per_generation": 2, "epsilon": 1e-6, "epsilon_high": 1e-6, "learning_rate": 0.01, "max_steps": 2}
+
+
+@both
+@pytest.mark.parametrize("logging_steps", [1, 10])
+def test_clip_range_is_advised_only_where_it_clips(watch, caplog, plain, logging_steps):
+    watch(plain, After(1, floor=4.0), **CLIPPING, logging_steps=logging_steps)
+    (message,) = warnings(caplog)
+    assert "raise entropy_coef or epsilon_high, lower epsilon (set epsilon_high too" in message
+
+
+@both
+@pytest.mark.parametrize("loss_type", ["cispo", "sapo", "vespo"])
+def test_clip_range_is_not_advised_for_a_loss_that_has_none(watch, caplog, plain, loss_type):
+    watch(plain, After(1, floor=4.0), **CLIPPING, loss_type=loss_type)
+    (message,) = warnings(caplog)
+    assert "raise entropy_coef, lower" in message
+    assert "epsilon" not in message
+
+
+def test_what_a_controller_turns_is_not_advised(watch, caplog):
+    hold = {"law": "pi", "knob": "entropy_coef", "target": 0.5}
+    watch(False, EntropyWatchdog(floor=4.0), controllers={"hold": hold})
+    (message,) = warnings(caplog)
+    assert message.split(": ")[1] == (
+        "lower positive_advantage_coef or learning_rate, or give the controller of entropy_coef a wider range or "
+        "larger gains"
+    )
+
+
+def test_what_a_callback_or_trl_turns_is_not_advised(watch, build, caplog):
+    trainer = build(plain=True, trainer_class=PlainGiven)
+    EntropyCallback(law="pi", knob="entropy_coef", target=0.5).attach(trainer)
+    EntropyWatchdog(floor=4.0).attach(trainer)
+    trainer.train()
+    watch(True, EntropyWatchdog(floor=4.0), use_adaptive_entropy=True)
+    told = [message.split(": ")[1] for message in warnings(caplog)]
+    assert told == ["lower learning_rate, or give the controller of entropy_coef a wider range or larger gains"] * 2
+
+
+def test_bonus_that_a_trainer_lacks_is_not_advised():
+    class Rloo(RLOOTrainer):
+        def __init__(self):
+            self.epsilon_low = self.epsilon_high = 0.2
+            self.callback_handler = SimpleNamespace(callbacks=[])
+            self.state = SimpleNamespace(log_history=[{"clip_ratio/high_mean": 0.0}, {"clip_ratio/high_mean": 0.1}])
+            self._metrics = {"train": {}}
+
+    assert facts_of(Rloo()) == Facts({"epsilon_low": 0.2, "epsilon_high": 0.2}, set(), set(), {"epsilon_high"})
 
 
 @both
@@ -89,7 +159,7 @@ def test_fall_is_seen_within_the_window(watch, caplog, plain):
     assert entropies[3] < 0.5 * entropies[1]
     (message,) = warnings(caplog)
     assert f"{entropies[3]:.4g} nats after {entropies[1]:.4g}, 2 steps before, and so fell by more than 0.5" in message
-    assert "at step 4: raise" in message
+    assert "at step 4: raise entropy_coef" in message
     assert watchdog.recent == pytest.approx(entropies[3:], abs=1e-6)
 
 
@@ -105,7 +175,8 @@ def test_explosion_is_warned_about(watch, caplog, plain):
     trainer = watch(plain, watchdog, Scale(after=1, by=0.0), learning_rate=1e-6)
     assert logged(trainer, "entropy")[1:] == pytest.approx([LN_22] * 2, abs=1e-3)
     (message,) = warnings(caplog)
-    assert message.startswith("the entropy was 3.091 nats, above ceiling=3, at step 2: lower entropy_coef")
+    assert message.startswith("the entropy was 3.091 nats, above ceiling=3, at step 2: lower ")
+    assert "entropy_coef" not in message  # it is 0
 
 
 @both

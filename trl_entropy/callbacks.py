@@ -1,7 +1,8 @@
 """Floor 4: the callbacks that drive controllers."""
 
+import logging
 import math
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -12,8 +13,10 @@ from .knobs import ACTS_ON, TRL_KNOBS, Knob, Knobs
 from .laws import LAWS
 from .measures import WHY_KNOBS, Idle
 from .signals import ENTROPY, TRL_SIGNALS
-from .supported import check_acts, check_trainer, family_of
+from .supported import check_clip_acts, check_trainer, family_of, installed_trl, warn_if_untested, warn_of_cut_sampling
 
+
+logger = logging.getLogger(__name__)
 
 SOURCE = "trainer_state.json of the checkpoint"
 
@@ -155,10 +158,13 @@ class EntropyCallback(EntropyController):
         self._check(trainer)
         knobs = {knob.name: knob for knob in trl_knobs_of(trainer)}
         values = {name: getattr(trainer, name) for name in knobs}
-        (controller,) = build_controllers({self.name: self.spec}, knobs, values)
+        given = {"epsilon_high": trainer.args.epsilon_high is not None}  # it follows epsilon otherwise
+        (controller,) = build_controllers({self.name: self.spec}, knobs, values, given=given)
         of_trainer = (partial(function, trainer) for function in (logged_signal, log_means, rollout_ends))
         super().__init__([controller], trl_knobs(trainer), *of_trainer)
         self.trainer = trainer
+        if trainer.accelerator.is_main_process:
+            announce(trainer.args, [controller])
         callbacks = trainer.callback_handler.callbacks
         if self not in callbacks:
             callbacks.append(self)  # add_callback warns of a second one of a class
@@ -171,7 +177,7 @@ class EntropyCallback(EntropyController):
                 f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
             )
         check_trainer(trainer)
-        check_acts(f"the callback of {self.spec['knob']}", self.spec, trainer.args, family_of(type(trainer)))
+        check_clip_acts(f"the callback of {self.spec['knob']}", self.spec, trainer.args, family_of(type(trainer)))
         if self.trainer is not None:
             raise ValueError(f"the callback of {self.spec['knob']} is attached already: make one for each trainer")
         if getattr(trainer, "use_adaptive_entropy", False):
@@ -215,6 +221,14 @@ class EntropyCallback(EntropyController):
     @property
     def _key(self) -> str:
         return f"controllers/{self.name}"
+
+
+def announce(args: TrainingArguments, controllers: Iterable[Controller]) -> None:
+    """Log what is to be known before a run: what its controllers do, and what its values are not."""
+    warn_if_untested(installed_trl())
+    warn_of_cut_sampling(args)
+    for controller in controllers:
+        logger.info("controller %s", controller)
 
 
 def trl_knobs_of(trainer: Trainer) -> list[Knob]:

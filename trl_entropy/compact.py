@@ -8,8 +8,8 @@ from torch import Tensor
 
 Batch = dict[str, Tensor]
 
-# How columns of TRL's batch and ours that have a value for each token of a completion are named
-PER_TOKEN = ("per_token_logps", "importance_sampling_ratio", "tool_mask", "old_entropies")
+# Columns that have a value for each completion of a group, and so may happen to be as wide as the completions
+OF_GROUPS = ("group_rewards",)
 
 
 class Compaction(NamedTuple):
@@ -22,7 +22,7 @@ class Compaction(NamedTuple):
         sort (`bool`):
             Bring rows of similar length together.
         skip (`bool`):
-            Leave out the rows whose advantage is 0.
+            Leave out the rows whose advantage is 0 at all trained tokens.
         head (`bool`):
             Leave out the tokens without a gradient from the backward pass of the LM head.
     """
@@ -57,8 +57,8 @@ def compacted(batches: list[Batch], how: Compaction, least: int = 0) -> list[tup
     order = torch.argsort(lengths, stable=True) if how.sort else torch.arange(len(lengths), device=lengths.device)
     left_out = order[:0]
     if how.skip:
-        no_gradient = whole["advantages"][order] == 0
-        order, left_out = order[~no_gradient], order[no_gradient]
+        trained = has_advantage(whole)[order]
+        order, left_out = order[trained], order[~trained]
         missing = max(max(len(batches), least) - len(order), 0)
         order, left_out = torch.cat([order, left_out[:missing]]), left_out[missing:]
     parts = zip(order.tensor_split(len(batches)), left_out.tensor_split(len(batches)), strict=True)
@@ -66,8 +66,21 @@ def compacted(batches: list[Batch], how: Compaction, least: int = 0) -> list[tup
     return [(cut(picked(whole, rows)), cut(picked(whole, left)) if len(left) else None) for rows, left in parts]
 
 
+def has_advantage(batch: Batch) -> Tensor:
+    """Bool `(B,)`: the rows with an advantage other than 0; if it is `(B, T)`, at one of their trained tokens."""
+    advantages = batch["advantages"]
+    if advantages.dim() == 1:
+        return advantages != 0
+    mask = batch["completion_mask"] * batch.get("tool_mask", 1)
+    return ((advantages != 0) & mask.bool()).any(1)
+
+
 def trimmed(batch: Batch) -> Batch:
-    """The batch without the columns that are padding in all rows, which stand before prompts and after completions."""
+    """
+    The batch without the columns that are padding in all rows, which stand before prompts and after completions.
+
+    A column as wide as the completions, unless one of [`OF_GROUPS`], has a value for each token and is cut with them.
+    """
     prompts, completions = batch["prompt_mask"].bool().any(0), batch["completion_mask"].bool().any(0)
     first, length = torch.stack([prompts.int().argmax(), completions.sum().clamp(min=1)]).tolist()
     width = len(completions)
@@ -75,8 +88,8 @@ def trimmed(batch: Batch) -> Batch:
     def cut(name: str, values: Tensor) -> Tensor:
         if name.startswith("prompt_"):
             return values[:, first:]
-        of_tokens = name.startswith("completion_") or name.endswith(PER_TOKEN)
-        return values[:, :length] if of_tokens and values.shape[1:] == (width,) else values
+        of_tokens = name not in OF_GROUPS and values.shape[1:2] == (width,)
+        return values[:, :length] if of_tokens else values
 
     return {name: cut(name, values) for name, values in batch.items()}
 

@@ -17,6 +17,7 @@ SERIES = ("reward", "entropy")
 NUM_SAMPLES = 8
 LINES = 10  # of progress for each arm, where there is no terminal for a bar
 WINDOW = 10  # optimizer steps that the table's first and last values are means of
+ENDS = f"means of the first and the last {WINDOW} logged steps (with fewer than {2 * WINDOW}: of each half)"
 
 
 def compare(recipes: list[str], output_dir: str, flags: list[str], jobs: int, threads: int = 1) -> Path:
@@ -173,16 +174,18 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
     }
 
 
-def ends(values: list[float]) -> tuple[float, float]:
-    """Means of the first and of the last `WINDOW` values."""
-    window = min(WINDOW, len(values))
+def ends(values: list[float]) -> tuple[float | None, float]:
+    """Means of the first and of the last `WINDOW` values, or of either half of fewer; of one value, only the last."""
+    window = min(WINDOW, len(values) // 2)
+    if window == 0:
+        return None, values[-1]
     return sum(values[:window]) / window, sum(values[-window:]) / window
 
 
 def _table(results: dict[str, dict]) -> Table:
     first = next(iter(results.values()))
     scores = list(first["before"])
-    caption = f"reward and entropy: means of the first and the last {WINDOW} logged steps"
+    caption = f"reward and entropy: {ENDS}"
     table = Table(caption=f"{caption}\n{' and '.join(scores)}: held-out problems" if scores else caption)
     for column in ("", *SERIES, "target", *scores):
         table.add_column(column, justify="left" if column == "" else "right", no_wrap=True)

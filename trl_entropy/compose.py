@@ -117,9 +117,13 @@ def effective_advantages(tokens: Tokens, weights: Mapping[str, Tensor], bonuses:
     return advantages
 
 
-def term_sum(tokens: Tokens, terms: Mapping[str, Tensor]) -> Tensor:
-    r"""\\( \sum_k \sum_t t_{k,t} \\) over the trained tokens."""
-    return sum(tokens.trained(term).sum() for term in terms.values())
+def term_sums(tokens: Tokens, rules: Mapping[str, Rule], terms: Mapping[str, Tensor]) -> dict[bool, Tensor]:
+    r"""\\( \sum_k t_{k,t} \\), `(B, T)`, 0 outside of the mask: of terms that follow `loss_type`, and of others."""
+    sums: dict[bool, Tensor] = {}
+    for name, term in terms.items():
+        follows, term = rules[name].follows_loss_type, tokens.trained(term)
+        sums[follows] = sums[follows] + term if follows in sums else term
+    return sums
 
 
 def faults(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, Tensor]) -> Tensor:

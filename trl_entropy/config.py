@@ -1,27 +1,32 @@
 """Floor 3: the flags."""
 
+import inspect
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, partial
 from importlib.resources import files
 from itertools import product
 from typing import ClassVar
 
+import torch
 import yaml
 from datasets import Dataset, IterableDataset
-from trl import GRPOConfig
+from transformers import Trainer
+from trl import GRPOConfig, GRPOTrainer
 
 from .bonuses import BONUSES
-from .compose import build, needs, unknown
-from .controller import Controller, build_controllers
+from .compose import active, build, needs, unknown
+from .controller import Controller, build_controllers, without_target
+from .data.columns import IMAGES
 from .fast_step import build_compaction
 from .knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, rule_knobs
-from .measures import LEVELS
+from .measures import LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
+from .rollouts.rule import check_answers, check_sources
 from .signals import of_rules
-from .supported import GRPO, Family, check_acts, family_of
+from .supported import GRPO, UNCLIPPED, Family, check_clip_acts, family_of
 from .terms import TERMS
 from .tokens import Rule
 from .weights import WEIGHTS
@@ -32,6 +37,9 @@ logger = logging.getLogger(__name__)
 # What a rule may be, by the flag that configures it
 SECTIONS = {"token_weights": WEIGHTS, "advantage_bonuses": BONUSES, "loss_terms": TERMS}
 POOLING = ("exact", "lagged")
+TARGETS = ("entropy_target", "entropy_target_ratio")
+# Flags that act in a trainer of TRL too
+READ_BY_TRL = ("entropy_target", "off_policy_updates")
 
 
 def presets() -> dict[str, dict]:
@@ -80,12 +88,15 @@ class EntropyFlags:
             steps_per_generation = N * gradient_accumulation_steps / num_iterations.
         entropy_control (`str`, *optional*, defaults to `"none"`):
             Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic (EntroPIC),
-            neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer
-            (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT),
-            or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none is set.
+            confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1),
+            mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), erpo (in the style of
+            ERPO), offline_injection (Dissecting Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target
+            of their own, if none is set.
+        entropy_target (`float`, *optional*):
+            Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. Where neither target
+            flag is set, that of the bundled method, else TRL's 0.2.
         entropy_target_ratio (`float`, *optional*):
-            Target of the controllers as a share > 0 of the entropy of the first optimizer steps. Without it
-            they hold entropy_target, which is in nats per token.
+            The same for the controllers, as a share > 0 of the entropy of the first optimizer steps.
         token_weights (`dict` or `str`, *optional*):
             Loss weights per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
             command line.
@@ -148,18 +159,22 @@ class EntropyFlags:
         default="none",
         metadata={
             "help": "Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic "
-            "(EntroPIC), neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r "
-            "(REPO-R), aer (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection "
-            "(Dissecting Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none "
-            "is set."
+            "(EntroPIC), confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork "
+            "(Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), "
+            "erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT), or none. skywork, mai_clip, repo_r "
+            "and aer bring a target of their own, if none is set."
+        },
+    )
+    entropy_target: float | None = field(
+        default=None,
+        metadata={
+            "help": "Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. Where "
+            "neither target flag is set, that of the bundled method, else TRL's 0.2."
         },
     )
     entropy_target_ratio: float | None = field(
         default=None,
-        metadata={
-            "help": "Target of the controllers as a share > 0 of the entropy of the first optimizer steps. "
-            "Without it they hold entropy_target, which is in nats per token."
-        },
+        metadata={"help": "The same for the controllers, as a share > 0 of the entropy of the first optimizer steps."},
     )
     token_weights: dict | str | None = field(
         default=None,
@@ -250,6 +265,27 @@ class EntropyFlags:
         super().__init_subclass__(**kwargs)
         cls.family = family_of(cls)
 
+    def get_process_log_level(self) -> int:
+        """
+        transformers'; a trainer asks its config for it while it is made.
+
+        Raises `TypeError` if that is a trainer of TRL, in which flags that are set would do nothing.
+        """
+        trainer = inspect.currentframe().f_back.f_locals.get("self")
+        if isinstance(trainer, Trainer) and not isinstance(getattr(trainer, "family", None), Family):
+            self._refuse_plain(type(trainer))
+        return super().get_process_log_level()
+
+    def _refuse_plain(self, cls: type) -> None:
+        idle = [
+            flag.name
+            for flag in fields(EntropyFlags)
+            if flag.name not in READ_BY_TRL and getattr(self, flag.name) not in (flag.default, {})
+        ]
+        if idle:
+            ours = "EntropyGRPOTrainer" if cls is GRPOTrainer else f"with_entropy_control({cls.__name__})"
+            raise TypeError(f"{', '.join(idle)} would do nothing in a {cls.__name__}: use {ours}")
+
     def __post_init__(self):
         self._merge_preset()
         self._set_off_policy_updates()
@@ -259,9 +295,12 @@ class EntropyFlags:
         self._check_family(sections)
         controllers = self.build_controllers()
         self._refuse_two_controls(controllers)
+        self._check_replaced_advantage(sections, controllers)
         self._check_acts(sections, controllers)
         self._check_needs(needs(*sections.values()))
-        self._check_rollouts(self.build_rollout_rules())
+        rollouts = self.build_rollout_rules()
+        self._check_rollouts(rollouts)
+        self._refuse_dropped_groups(sections, rollouts, controllers)
         self.compaction = build_compaction(self, sections, controllers)
         if TEMPERATURE in {controller.knob.name for controller in controllers}:
             self._check_temperature()
@@ -274,6 +313,12 @@ class EntropyFlags:
         for name, wanted in ({name: rule.needs for name, rule in rules.items()} | rollouts).items():
             for missing in sorted(wanted & family.lacks.keys()):
                 raise ValueError(f"{name} is not for {family.name}: {family.lacks[missing]}. Drop it")
+        clipped = [name for name, rule in rules.items() if "clipped" in rule.needs]
+        if clipped and family.has_loss_types and self.loss_type in UNCLIPPED:
+            raise ValueError(
+                f"{', '.join(clipped)} is for tokens whose gradient the clip range has stopped, and loss_type="
+                f"{self.loss_type!r} stops none: set another loss_type, or drop it"
+            )
         if "entropy_coef" in family.lacks:
             for flag in ("entropy_coef", "use_adaptive_entropy"):
                 if getattr(self, flag, False):
@@ -299,14 +344,29 @@ class EntropyFlags:
         preset = available[self.entropy_control]
         for name in (*SECTIONS, "rollout_rules", "controllers"):
             setattr(self, name, _merged(preset.get(name, {}), _mapping(name, getattr(self, name))))
-        if self.entropy_target_ratio is None and not self._sets_entropy_target():
-            if "entropy_target" in preset:
-                self.entropy_target = preset["entropy_target"]
-            self.entropy_target_ratio = preset.get("entropy_target_ratio")
+        self._settle_target(preset)
 
-    def _sets_entropy_target(self) -> bool:
-        default = getattr(type(self), "entropy_target", None)  # RLOOConfig has no such flag
-        return getattr(self, "entropy_target", default) != default
+    def _settle_target(self, preset: Mapping) -> None:
+        """Leave the one target flag that is set; where none is and one is read, take the preset's, else TRL's."""
+        given = {flag: getattr(self, flag) for flag in TARGETS if getattr(self, flag) is not None}
+        if len(given) == 2:
+            raise ValueError(
+                f"entropy_target={self.entropy_target} (nats) and entropy_target_ratio={self.entropy_target_ratio} "
+                "(share of the starting entropy) are both set: keep one of them"
+            )
+        holding = bool(without_target(self.controllers))
+        adaptive = bool(getattr(self, "use_adaptive_entropy", False))
+        for flag, value in given.items():
+            if not (holding or (adaptive and flag == "entropy_target")):
+                raise ValueError(
+                    f"{flag}={value} has nothing to act on: set entropy_control to entropy_guided or entropic, or "
+                    "give controllers that have no target of their own, or drop it"
+                )
+        if not given and (holding or adaptive):
+            of_preset = {flag: preset[flag] for flag in TARGETS if flag in preset}
+            of_trl = {"entropy_target": getattr(super(), "entropy_target", None)}  # RLOOConfig has no such flag
+            for flag, value in (of_preset or of_trl).items():
+                setattr(self, flag, value)
 
     def _set_off_policy_updates(self) -> None:
         updates = self.off_policy_updates
@@ -345,22 +405,34 @@ class EntropyFlags:
                 f"use_adaptive_entropy (TRL's controller of entropy_coef) and {names} would both steer entropy: keep "
                 "one of them"
             )
-        if self.entropy_target_ratio is not None and self._sets_entropy_target():
+
+    def _check_replaced_advantage(self, sections: dict[str, dict[str, Rule]], controllers: list[Controller]) -> None:
+        """Refuse what acts on TRL's advantage beside a bonus that puts another in its place."""
+        turned = {controller.knob.name for controller in controllers}
+
+        def acting(section: str) -> list[str]:
+            by_knob = {name for knob, (_, name, _) in rule_knobs(section, sections[section]).items() if knob in turned}
+            return sorted(by_knob | active(sections[section]).keys())
+
+        bonuses = sections["advantage_bonuses"]
+        replacing = [name for name in acting("advantage_bonuses") if bonuses[name].replaces_advantage]
+        if not replacing:
+            return
+        if len(replacing) > 1:
+            raise ValueError(f"{' and '.join(replacing)} each replace TRL's advantage: keep one of them")
+        what = f"advantage_bonuses.{replacing[0]} replaces TRL's advantage"
+        if weights := acting("token_weights"):
             raise ValueError(
-                f"entropy_target={self.entropy_target:g} (nats) and entropy_target_ratio="
-                f"{self.entropy_target_ratio:g} (share of the starting entropy) are both set: keep one of them"
+                f"{what}, which {', '.join(weights)} in token_weights would multiply: drop {replacing[0]} or them"
             )
-        if self.entropy_target_ratio is not None and not any(c.law.uses_target for c in controllers):
-            raise ValueError(
-                f"entropy_target_ratio={self.entropy_target_ratio:g} has nothing to act on: set entropy_control to "
-                "entropy_guided or entropic, or give controllers"
-            )
+        if self.beta > 0 and "ref_logps" in self.family.lacks:
+            raise ValueError(f"{what}, and {self.family.name} has its KL penalty there: set beta=0, or drop it")
 
     def _check_acts(self, sections: dict[str, dict[str, Rule]], controllers: list[Controller]) -> None:
         """Refuse controllers whose knob can do nothing in this run."""
         turned = {controller.knob.name: controller for controller in controllers}
         for controller in controllers:
-            check_acts(f"controllers.{controller.name}", self.controllers[controller.name], self, self.family)
+            check_clip_acts(f"controllers.{controller.name}", self.controllers[controller.name], self, self.family)
         if LEARNING_RATE_SCALE in turned and self.learning_rate == 0:
             name = turned[LEARNING_RATE_SCALE].name
             raise ValueError(f"controllers.{name} would do nothing: it scales learning_rate=0. Set a learning_rate")
@@ -407,6 +479,22 @@ class EntropyFlags:
                 "that there are no log-probs to correct by: set vllm_importance_sampling_correction=False"
             )
 
+    def _refuse_dropped_groups(
+        self, sections: dict[str, dict[str, Rule]], rollouts: dict[str, RolloutRule], controllers: list[Controller]
+    ) -> None:
+        """Refuse rules for groups that are all correct where those are dropped before they are trained on."""
+        solved = torch.ones(1, self.num_generations)
+        dropping = [name for name, rule in rollouts.items() if "groups" in rule.acts and not rule.keep(solved).all()]
+        turned = {controller.knob.name for controller in controllers}
+        for section, rules in sections.items():
+            for name, rule in rules.items():
+                acts = not rule.neutral or any(knob.startswith(f"{section}.{name}.") for knob in turned)
+                if rule.of_solved_groups and acts and dropping:
+                    raise ValueError(
+                        f"{section}.{name} acts on groups that are all correct, and rollout_rules.{dropping[0]} drops "
+                        "those: drop one of the two"
+                    )
+
     def _check_temperature(self) -> None:
         if TEMPERATURE in (self.generation_kwargs or {}):
             raise ValueError(
@@ -420,7 +508,10 @@ class EntropyFlags:
 
     def build_rollout_rules(self) -> dict[str, RolloutRule]:
         """The rules about what is sampled."""
-        return build("rollout_rules", ROLLOUT_RULES, self.rollout_rules, RolloutRule)
+        rules = build("rollout_rules", ROLLOUT_RULES, self.rollout_rules, RolloutRule)
+        for name, rule in rules.items():
+            check_answers(f"rollout_rules.{name}", rule)
+        return rules
 
     def build_rollout_plan(self, dataset: Dataset | IterableDataset | None) -> RolloutPlan:
         """
@@ -441,7 +532,7 @@ class EntropyFlags:
                     raise ValueError(
                         f"{unknown('dataset column', column, dataset.column_names)} (in rollout_rules.{name})"
                     )
-        if rules and known and {"image", "images"} & set(dataset.column_names):
+        if rules and known and {*IMAGES} & {*dataset.column_names}:
             raise ValueError(f"rollout_rules ({', '.join(rules)}) are for problems in text, and these have images")
         return RolloutPlan(rules, len(dataset) if known else 0, lambda column: dataset[column], self.seed)
 
@@ -457,6 +548,15 @@ class EntropyFlags:
             spec[name] = {**(spec.get(name) or {}), **{key: getattr(self, key) for key in flags}}
         return spec
 
+    def build_slopes(self) -> Slopes | None:
+        """The slopes of this loss by the log-probs of tokens; `None` if it has another surrogate, or masks tokens."""
+        of_tokens = self.family.per_token and self.importance_sampling_level == "token"
+        if not of_tokens or self.loss_type in UNCLIPPED:
+            return None
+        if self.top_entropy_quantile < 1.0 or self.off_policy_mask_threshold is not None:
+            return None
+        return partial(surrogate_slopes, delta=self.delta)
+
     def build_controllers(self) -> list[Controller]:
         """The controllers, at the start of the run."""
         knobs = {knob.name: knob for knob in TRAINER_KNOBS if knob.name not in self.family.lacks}
@@ -467,13 +567,16 @@ class EntropyFlags:
             "epsilon_high": self.epsilon if self.epsilon_high is None else self.epsilon_high,
             "entropy_coef": getattr(self, "entropy_coef", 0.0),
         }
+        given = {"epsilon_high": self.epsilon_high is not None}  # it follows epsilon otherwise
         sections = self.build_rules()
         for section, rules in sections.items():
             for name, (knob, rule_name, field_name) in rule_knobs(section, rules).items():
                 knobs[name] = knob
                 values[name] = getattr(rules[rule_name], field_name)
-        targets = {"target": getattr(self, "entropy_target", None), "target_ratio": self.entropy_target_ratio}
-        return build_controllers(self.controllers, knobs, values, **targets, signals=of_rules(sections))
+                if name != field_name:  # no flag
+                    given[name] = field_name in (getattr(self, section).get(rule_name) or {})
+        targets = {"target": self.entropy_target, "target_ratio": self.entropy_target_ratio}
+        return build_controllers(self.controllers, knobs, values, **targets, signals=of_rules(sections), given=given)
 
 
 @dataclass
@@ -506,8 +609,16 @@ def _restored(cls: type, state: dict) -> EntropyFlags:
     return args
 
 
-def check_rollout_fits(args: EntropyFlags, dataset: Dataset | IterableDataset | None) -> None:
-    """Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has."""
+def check_rollout_fits(
+    args: EntropyFlags, dataset: Dataset | IterableDataset | None, more: Mapping[str, object] | None = None
+) -> None:
+    """
+    Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has.
+
+    Also if a rule about it does not go with `more`, what the trainer is given besides.
+    """
+    sources = ("tools", "rollout_func", "environment_factory")
+    check_sources(args.build_rollout_rules(), *((more or {}).get(name) for name in sources))
     if not isinstance(dataset, Dataset):  # the length of a stream is not known
         return
     needed, num_prompts = args.generation_batch_size // args.num_generations, len(dataset)

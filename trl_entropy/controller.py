@@ -67,6 +67,18 @@ class Controller:
     def __post_init__(self):
         self._initial = self.value
 
+    def __str__(self) -> str:
+        """What it does, in one line."""
+        law = next(name for name, of_law in LAWS.items() if of_law is type(self.law))
+        turns = f"turns {self.knob.name} in [{self.low:g}, {self.high:g}]"
+        if self.target is None:
+            settings = ", ".join(f"{each.name} {getattr(self.law, each.name)}" for each in fields(self.law))
+            return f"{self.name}: the schedule {law}{f' ({settings})' if settings else ''} {turns}"
+        unit = " nats" if is_entropy(self.signal) else ""
+        often = ", once per rollout batch" if self.cadence == "rollout" else ""
+        aim = f"to hold {self.signal} at {self.target.text(unit)}{often}"
+        return f"{self.name}: {law} {turns}, from {self.value:g}, {aim}"
+
     def start(self, num_epochs: int) -> None:
         """Begin a run: forget the one before, and bring a schedule to its first value."""
         self.value, self.memory, self.total, self.count, self.aim, self.error = self._initial, {}, 0.0, 0, None, None
@@ -144,9 +156,17 @@ class Controller:
             self.target.load_state_dict(of_target["target"], f"controllers.{self.name} of {source}")
 
 
-OF_TARGET = ("target", "target_ratio", "start_steps", "signal", "cadence", "raises_signal")
+TARGETS = ("target", "target_ratio")
+OF_TARGET = (*TARGETS, "start_steps", "signal", "cadence", "raises_signal")
 OPTIONS = ("law", "knob", "low", "high", "initial", *OF_TARGET)
 START_STEPS = 5
+
+
+def without_target(specs: Mapping[str, Mapping]) -> list[str]:
+    """The names of the controllers whose law has a target and that give none of their own."""
+    given = {name: spec for name, spec in specs.items() if isinstance(spec, Mapping)}
+    holding = {law for law, of_law in LAWS.items() if of_law.uses_target}
+    return [name for name, spec in given.items() if spec.get("law") in holding and not {*TARGETS} & spec.keys()]
 
 
 def build_controllers(
@@ -156,6 +176,7 @@ def build_controllers(
     target: float | None = None,
     target_ratio: float | None = None,
     signals: Collection[str] = (),
+    given: Mapping[str, bool] | None = None,
 ) -> list[Controller]:
     """
     Controllers from the config's mapping.
@@ -171,6 +192,8 @@ def build_controllers(
             For the controllers of an entropy that give neither; `target_ratio` goes first.
         signals (`Collection[str]`, *optional*):
             The signals of rules that there are besides [`~signals.SIGNALS`].
+        given (`Mapping[str, bool]`, *optional*):
+            Whether the config sets a knob, where it can tell; elsewhere a value other than the default counts as set.
 
     Raises `ValueError` for an unknown name, a value out of range, or two controllers on one knob.
     """
@@ -209,20 +232,24 @@ def build_controllers(
             knob=knob,
             low=low,
             high=high,
-            value=_initial(what, law, knob, spec, values[knob.name], low, high),
+            value=_initial(what, law, knob, spec, values[knob.name], low, high, given or {}),
             **_of_target(what, law, knob, spec, target, target_ratio, signals),
         )
     return list(controllers.values())
 
 
-def _initial(what: str, law: Law, knob: Knob, spec: Mapping, configured: float, low: float, high: float) -> float:
+def _initial(
+    what: str, law: Law, knob: Knob, spec: Mapping, configured: float, low: float, high: float, given: Mapping
+) -> float:
     initial = spec.get("initial", configured)
     if "initial" in spec and not law.uses_target:
         raise ValueError(f"{what}: the {spec['law']} law is a schedule and takes no initial")
-    if configured not in (knob.default, initial) or (configured != knob.default and not law.uses_target):
+    is_set = given.get(knob.name, configured != knob.default)
+    if is_set and (configured != initial or not law.uses_target):
+        instead = f" and set {what}.initial" if law.uses_target else ""
         raise ValueError(
-            f"{knob.name} is set to {configured:g}, but {what} decides where it starts: leave {knob.name} at its "
-            f"default ({knob.default:g}), or set {what}.initial alone"
+            f"{knob.name} is set to {configured:g}, but {what} decides where it starts: leave {knob.name} unset"
+            f"{instead}"
         )
     check_number(f"{what}: the starting value of {knob.name}", initial, low, high)
     try:
@@ -264,14 +291,17 @@ def _direction(what: str, knob: Knob, signal: str, spec: Mapping) -> bool:
 
 
 def _target(what: str, signal: str, spec: Mapping, target, target_ratio) -> Target:
-    given = {key: spec[key] for key in ("target", "target_ratio") if key in spec}
+    given = {key: spec[key] for key in TARGETS if key in spec}
     prefix = f"{what}."
     if len(given) == 2:
         raise ValueError(f"{what}: give target or target_ratio (share of the starting signal), not both")
     if not is_entropy(signal) and "target" not in given:
         raise ValueError(f"{what}: the signal {signal} needs a target of its own: entropy_target is in nats")
     if not given and target is None and target_ratio is None:
-        raise ValueError(f"{what} has no target: set entropy_target_ratio, or target (nats) or target_ratio in {what}")
+        raise ValueError(
+            f"{what} has no target: set entropy_target (nats) or entropy_target_ratio, or target or target_ratio in "
+            f"{what}"
+        )
     if not given:
         given = {"target": target} if target_ratio is None else {"target_ratio": target_ratio}
         prefix = "entropy_"

@@ -1,6 +1,6 @@
 """Floor 4: what a run looks like in a terminal; knows no trainer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import floor, inf, isclose, isfinite, nan
 
@@ -27,7 +27,7 @@ class KnobState:
     name: str
     low: float = -inf
     high: float = inf
-    values: list[float] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
 
 
 @dataclass
@@ -48,7 +48,7 @@ class LiveState:
             The knobs that controllers turn.
         steps (`list[int]`):
             Optimizer steps that have been logged; `reward`, `entropy`, `target` and the values of knobs are as many,
-            NaN where there was none.
+            `None` where there was none.
         not_finite (`str`):
             Where a value was last seen that is not finite.
     """
@@ -57,14 +57,14 @@ class LiveState:
     max_steps: int
     first_step: int = 0
     step: int = 0
-    seconds: float = nan
+    seconds: float | None = None
     elapsed: float = 0.0
     target_key: str | None = None
     knobs: list[KnobState] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
-    reward: list[float] = field(default_factory=list)
-    entropy: list[float] = field(default_factory=list)
-    target: list[float] = field(default_factory=list)
+    reward: list[float | None] = field(default_factory=list)
+    entropy: list[float | None] = field(default_factory=list)
+    target: list[float | None] = field(default_factory=list)
     not_finite: str = ""
 
     def update(self, step: int, logs: Mapping) -> None:
@@ -82,9 +82,13 @@ class LiveState:
             knob.values.append(_value(logs, f"knobs/{knob.name}"))
 
 
-def _value(logs: Mapping, key: str | None) -> float:
+def _value(logs: Mapping, key: str | None) -> float | None:
     value = logs.get(key)
-    return float(value) if isinstance(value, int | float) else nan
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _finite(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and isfinite(value)]
 
 
 def panel(state: LiveState) -> Panel:
@@ -112,7 +116,7 @@ def _lines(state: LiveState, width: int) -> Iterator[Text]:
     longest = max((len(knob.name) for knob in state.knobs), default=0)
     label = max(LABEL, min(longest, width // 3))
     room = max(1, width - label - VALUE - GAP)
-    known = [value for value in state.reward if isfinite(value)] or [0.0]
+    known = _finite(state.reward) or [0.0]
     (spark,) = chart(state.reward, room, min(known), max(known))
     yield _row("reward".ljust(label), number(_last(state.reward)), Text(spark, "green"))
     for name, value, row in _entropy(state, room):
@@ -138,18 +142,22 @@ def _progress(state: LiveState, width: int) -> Text:
 
 def _entropy(state: LiveState, width: int) -> Iterator[tuple[str, str, Text]]:
     """The entropy from 0 up, with a line at the target, or where the run began; three numbers beside it."""
-    entropy, target = _last(state.entropy), _last([value for value in state.target if isfinite(value)])
-    start = next((value for value in state.entropy if isfinite(value)), nan)
-    label, aim = ("target", target) if isfinite(target) else ("start", start)
-    off = entropy / aim - 1 if aim else nan
-    high = max((value for value in (*state.entropy, aim) if isfinite(value) and value > 0), default=1.0)
+    entropy, known, target = _last(state.entropy), _finite(state.entropy), _last(_finite(state.target))
+    label, aim = ("start", known[0] if known else None) if target is None else ("target", target)
+    alone = target is None and len(state.entropy) == 1  # the start itself
+    off = None if entropy is None or not aim or alone else entropy / aim - 1
+    high = max((value for value in _finite((*state.entropy, aim)) if value > 0), default=1.0)
     rows = [Text(row, "cyan") for row in chart(state.entropy, width, 0.0, high, CHART_ROWS)]
-    if isfinite(aim):
+    if aim is not None:
         level = aim / high * CHART_ROWS
         row = max(0, min(CHART_ROWS - 1, floor(level)))
         line = LINES[max(0, min(2, floor(3 * (level - row))))]
         rows[CHART_ROWS - 1 - row] = _with_line(rows[CHART_ROWS - 1 - row].plain.ljust(width), line)
-    values = ("entropy", number(entropy)), (label, number(aim)), ("off by", f"{off:+.0%}" if isfinite(off) else "-")
+    values = (
+        ("entropy", number(entropy)),
+        (label, number(aim)),
+        ("off by", f"{off:+.0%}" if _finite([off]) else number(off)),
+    )
     for (name, value), row in zip(values, rows, strict=True):
         yield name, value, row
 
@@ -160,24 +168,28 @@ def _with_line(row: str, line: str) -> Text:
     return Text.assemble(*(styles.get(cell, (cell, "cyan")) for cell in row))
 
 
-def chart(values: list[float], width: int, low: float, high: float, rows: int = 1) -> list[str]:
-    """Values as columns of blocks, the highest row first. More of them than columns are averaged; NaN is `-`."""
+def chart(values: list[float | None], width: int, low: float, high: float, rows: int = 1) -> list[str]:
+    """
+    Values as columns of blocks, the highest row first; more of them than columns are averaged.
+
+    A value that is not finite is `!`, and so is a mean with one. A value that is missing is `-`.
+    """
     columns = values
     if len(values) > width:
         cuts = [len(values) * i // width for i in range(width + 1)]
         columns = [_mean(values[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
-    levels = [(value - low) / (high - low or 1.0) * rows for value in columns]
+    levels = [None if value is None else (value - low) / (high - low or 1.0) * rows for value in columns]
     return ["".join(_block(level, row) for level in levels) for row in reversed(range(rows))]
 
 
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if isfinite(value)]
-    return sum(known) / len(known) if known else nan
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
-def _block(level: float, row: int) -> str:
-    if not isfinite(level):
-        return " " if row else "-"
+def _block(level: float | None, row: int) -> str:
+    if level is None or not isfinite(level):
+        return " " if row else "-" if level is None else "!"
     eighths = min(8, max(0, round(8 * (level - row))))
     return BLOCKS[max(1, eighths) if row == 0 else eighths]  # the lowest row is never empty
 
@@ -186,13 +198,13 @@ def _range(knob: KnobState, width: int) -> str:
     """The value between its bounds; where one of them is infinite, the direction of the last change."""
     value = _last(knob.values)
     if not (isfinite(knob.low) and isfinite(knob.high)):
-        before = knob.values[-2] if len(knob.values) > 1 else nan
-        return "-" if not isfinite(value - before) else "↑" if value > before else "↓" if value < before else "→"
+        last = _finite(knob.values[-2:])
+        return "-" if len(last) < 2 else "↑" if last[1] > last[0] else "↓" if last[1] < last[0] else "→"
     low, high = f"{number(knob.low)} ", f" {number(knob.high)}"
     if width - len(low) - len(high) < 7:
         low = high = ""
     places = ["─"] * max(1, min(LONGEST_RANGE, width - len(low) - len(high) - 2))
-    if isfinite(value):
+    if value is not None and isfinite(value):
         share = (value - knob.low) / (knob.high - knob.low)
         places[round(min(1.0, max(0.0, share)) * (len(places) - 1))] = "●"
     return f"{low}├{''.join(places)}┤{high}"
@@ -201,14 +213,17 @@ def _range(knob: KnobState, width: int) -> str:
 def alarms(state: LiveState) -> list[str]:
     """What a person should look at: values that are not finite, and what has been off for long."""
     found = [state.not_finite] if state.not_finite else []
-    off = [entropy / aim - 1 if aim else nan for entropy, aim in zip(state.entropy, state.target, strict=True)]
+    pairs = zip(state.entropy, state.target, strict=True)
+    off = [entropy / aim - 1 if aim and entropy is not None else nan for entropy, aim in pairs]
     steps = _lasting(state, [abs(share) > FAR for share in off])
     if steps >= LONG:
         way = "above" if off[-1] > 0 else "below"
         found.append(f"entropy {abs(off[-1]):.0%} {way} its target, off for {steps} steps")
     for knob in state.knobs:
         for bound, which in ((knob.low, "lower"), (knob.high, "upper")):
-            steps = _lasting(state, [isclose(value, bound, abs_tol=1e-12) for value in knob.values])
+            steps = _lasting(
+                state, [value is not None and isclose(value, bound, abs_tol=1e-12) for value in knob.values]
+            )
             if steps >= LONG:
                 found.append(f"{tail(knob.name, SHORT)} at its {which} bound for {steps} steps")
     return found
@@ -230,17 +245,17 @@ def remaining(state: LiveState) -> float:
 
 def _times(state: LiveState) -> str:
     done = state.step - state.first_step
-    mean = state.elapsed / done if done > 0 else nan
+    mean = state.elapsed / done if done > 0 else None
     return f"last step {number(state.seconds)} s, mean {number(mean)} s, {duration(state.elapsed)} so far"
 
 
-def _last(values: list[float]) -> float:
-    return values[-1] if values else nan
+def _last(values: list[float | None]) -> float | None:
+    return values[-1] if values else None
 
 
-def number(value: float) -> str:
-    """Three digits; `-` if the value is not finite."""
-    return f"{value:.3g}" if isfinite(value) else "-"
+def number(value: float | None) -> str:
+    """Three digits, `nan` or `inf`; `-` if there is none."""
+    return "-" if value is None else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:

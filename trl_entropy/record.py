@@ -54,8 +54,11 @@ class Recorder(TrainerCallback):
         self._write(json.dumps({**row, **as_json(logs), **row}) + "\n")
 
     def _write(self, text: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:  # closed at once, so that a crash loses nothing
-            file.write(text)
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:  # closed at once, so that a crash loses nothing
+                file.write(text)
+        except OSError as error:  # that of a full disk does not name the file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def settings(args: TrainingArguments) -> dict:

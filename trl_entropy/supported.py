@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from transformers import Trainer
 
 from .signals import of_clipping
 
+
+logger = logging.getLogger(__name__)
 
 # Those that the tests are run on, from the oldest to the newest
 TRL_VERSIONS = ("1.10.0", "1.13.0", "1.14.2", "1.16.0")
@@ -44,8 +47,8 @@ class Family:
             it has their sums, and the seam adds them.
         clips_logs (`bool`, *optional*, defaults to `False`):
             Whether `epsilon` bounds the logarithm of the ratio.
-        has_loss_types (`bool`, *optional*, defaults to `False`):
-            Whether its loss is the one that `loss_type` names.
+        loss_type (`str`, *optional*):
+            The `loss_type` of `GRPOTrainer` that averages over tokens as this trainer does, which has no such choice.
         lacks (`Mapping[str, str]`, *optional*):
             What rules or controllers cannot have of it, and why: a knob of TRL, or a name of `Rule.needs` or
             `RolloutRule.acts`.
@@ -57,8 +60,13 @@ class Family:
     scales_loss: bool = True
     keeps_old_logps: bool = True
     clips_logs: bool = False
-    has_loss_types: bool = False
+    loss_type: str | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_loss_types(self) -> bool:
+        """Whether its loss is the one that `loss_type` names."""
+        return self.loss_type is None
 
     @property
     def name(self) -> str:
@@ -91,7 +99,7 @@ class Family:
         )
 
 
-GRPO = Family("trl.trainer.grpo_trainer.GRPOTrainer", "trl.trainer.grpo_config.GRPOConfig", has_loss_types=True)
+GRPO = Family("trl.trainer.grpo_trainer.GRPOTrainer", "trl.trainer.grpo_config.GRPOConfig")
 FAMILIES = (
     GRPO,
     Family(
@@ -100,6 +108,7 @@ FAMILIES = (
         per_token=False,
         scales_loss=False,
         keeps_old_logps=False,
+        loss_type="luspo",  # a sum over the tokens of a completion, then a mean over completions
         lacks={
             "entropy_coef": "it has no entropy bonus",
             "ref_logps": "it takes the KL penalty into the reward and keeps no log-probs of the reference policy",
@@ -112,6 +121,7 @@ FAMILIES = (
         "trl.experimental.gmpo.gmpo_config.GMPOConfig",
         per_token=False,
         clips_logs=True,
+        loss_type="grpo",  # a mean over the tokens of a completion, then one over completions
         lacks={"entropy_coef": "its loss has no entropy bonus"},
     ),
 )
@@ -142,7 +152,7 @@ def check_trainer(trainer: object) -> None:
     family_of(type(trainer))
 
 
-def check_acts(what: str, spec: Mapping, args, family: Family) -> None:
+def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
     """Raise `ValueError` if a controller's knob or signal, as in its settings, depends on a clip that never acts."""
     why = family.never_clips(args)
     for name in (spec["knob"], spec.get("signal", "")):
@@ -153,6 +163,23 @@ def check_acts(what: str, spec: Mapping, args, family: Family) -> None:
 def installed_trl() -> str:
     """The version of TRL that is imported."""
     return importlib.metadata.version("trl")
+
+
+def warn_of_cut_sampling(args: object) -> None:
+    """Warn, once for each setting, where completions are sampled from a part of the vocabulary alone."""
+    cuts = {"top_p": (None, 1.0), "top_k": (None, 0, -1), "min_p": (None, 0.0)}
+    asked = {name: getattr(args, name, None) for name in cuts} | (args.generation_kwargs or {})
+    _warn_of_cuts(", ".join(f"{name}={asked[name]}" for name, off in cuts.items() if asked[name] not in off))
+
+
+@cache
+def _warn_of_cuts(cuts: str) -> None:
+    if cuts:
+        logger.warning(
+            "%s: completions are sampled from a part of the vocabulary, but log-probs and entropies are of the whole "
+            "of it, and so are targets in nats",
+            cuts,
+        )
 
 
 @cache

@@ -49,6 +49,18 @@ class Target:
         """Measure the start anew."""
         self.measured, self.total, self.known = 0, 0.0, False
 
+    def text(self, unit: str) -> str:
+        """The target in words; `unit` is that of the signal."""
+        low, high = (
+            f"{bound.start:g} moving to {bound.end:g}" if isinstance(bound, Schedule) else f"{bound:g}"
+            for bound in (self.low, self.high)
+        )
+        bounds = low if low == high else f"{low} to {high}"
+        if not self.is_ratio:
+            return f"{bounds}{unit}"
+        steps = "step 1" if self.start_steps == 1 else f"steps 1 to {self.start_steps}"
+        return f"{bounds} of its start, the mean of optimizer {steps}"
+
     def measure(self, signal: float) -> None:
         """See the signal of an optimizer step."""
         if self.is_ratio and not self.known:

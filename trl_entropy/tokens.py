@@ -247,9 +247,16 @@ class Rule(ABC):
     origin: ClassVar[str] = "paper"
     # False only if the value is the same for all tokens of a completion
     token_selective: ClassVar[bool] = True
+    # True only for a bonus that puts another advantage in the place of TRL's: a weight would scale what is gone
+    replaces_advantage: ClassVar[bool] = False
+    # Whether it acts on groups that are all correct, and on no others
+    of_solved_groups: ClassVar[bool] = False
     # What it reads besides the facts that are always there: `pool`, a fact of Tokens that may be None, or `clipped` if
     # it means nothing unless TRL clips the ratios of tokens
     needs: ClassVar[frozenset[str]] = frozenset()
+    # Of a loss term: True if it stands beside or in place of TRL's surrogate token by token, and so is averaged over
+    # tokens as `loss_type` averages that; False if it has the mean over all trained tokens of the optimizer step
+    follows_loss_type: ClassVar[bool] = False
 
     def __post_init__(self):
         for parameter in fields(self):

@@ -6,8 +6,8 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from ._seam import LossSeam, last_checkpoint, logged_signal, rollout_ends, set_logged_entropy
-from .callbacks import EntropyController, LearningRateScale, trl_knobs
-from .compose import active, effective_advantages, evaluate, faults, needs, term_sum
+from .callbacks import EntropyController, LearningRateScale, announce, trl_knobs
+from .compose import active, effective_advantages, evaluate, faults, needs, term_sums
 from .config import SECTIONS, EntropyFlags, check_rollout_fits, with_flags
 from .controller import load_states, states
 from .knobs import TRAINER_KNOBS, Knobs, rule_knobs
@@ -16,7 +16,7 @@ from .measures import StepMeasures
 from .rewards import answers_of
 from .signals import ENTROPY, is_entropy, of_clipping
 from .signals import needs as needs_of_signals
-from .supported import family_of, installed_trl, warn_if_untested
+from .supported import family_of
 from .tokens import Rule, Tokens
 from .watchdog import EntropyWatchdog
 
@@ -27,11 +27,12 @@ class EntropyControl(LossSeam):
 
     $$
     A' = \Big(\prod_i w_i\Big) \hat A + \sum_j b_j, \qquad
-    \mathcal{L}' = \mathcal{L}_{\text{TRL}}(A') + \sum_k \mathrm{mean}(t_k)
+    \mathcal{L}' = \mathcal{L}_{\text{TRL}}(A') + \sum_k \mathrm{mean}_k(t_k)
     $$
 
     The weights \\( w_i \\) are `token_weights`, the bonuses \\( b_j \\) `advantage_bonuses`, the terms \\( t_k \\)
-    `loss_terms`. With none of them set the loss and its gradient are TRL's, bit for bit.
+    `loss_terms`, each with its own mean: as `loss_type` averages, or over all trained tokens. With none of them set
+    the loss and its gradient are TRL's, bit for bit.
 
     Attributes:
         knobs ([`~knobs.Knobs`]): every scalar that a controller may turn, by name; set one and it acts at the next
@@ -52,7 +53,7 @@ class EntropyControl(LossSeam):
                 f"args must be an {with_flags(config).__name__}, which takes the same arguments; got {type(args)}. "
                 f"with_entropy_control({config.__name__}) is that class"
             )
-        check_rollout_fits(args, train_dataset)
+        check_rollout_fits(args, train_dataset, kwargs)
         kwargs["callbacks"] = with_own(kwargs.get("callbacks"), args.live_view)
         given = {"reward_funcs": reward_funcs, "train_dataset": train_dataset}
         kwargs |= {name: value for name, value in given.items() if value is not None}
@@ -65,7 +66,7 @@ class EntropyControl(LossSeam):
         of_steps = self.signal, self.log_means, partial(rollout_ends, self)
         self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
-        self.measures = StepMeasures(args.entropy_measures, self._signals)
+        self.measures = StepMeasures(args.entropy_measures, self._signals, args.build_slopes())
         self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
 
     def _build_knobs(self) -> Knobs:
@@ -81,7 +82,7 @@ class EntropyControl(LossSeam):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """TRL's; `True` resumes from the last checkpoint that was written to its end."""
         if self.accelerator.is_main_process:
-            warn_if_untested(installed_trl())
+            announce(self.args, self.controllers)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
         for callback in self.callback_handler.callbacks:
@@ -123,15 +124,13 @@ class EntropyControl(LossSeam):
             self.measures.add_rules("advantage_bonuses", bonuses, tokens)
         return effective_advantages(tokens, weights, bonuses)
 
-    def extra_loss(self, tokens: Tokens) -> Tensor | None:
-        """The sum of the loss terms over the trained tokens; `None` if no term is active."""
+    def extra_loss(self, tokens: Tokens) -> dict[bool, Tensor]:
+        """The loss terms added up, `(B, T)`, by whether they follow `loss_type`; empty if no term is active."""
         rules = self._active("loss_terms")
-        if not rules:
-            return None
         terms = evaluate("loss_terms", rules, tokens)
         if self.model.training:
             self.measures.add_rules("loss_terms", terms, tokens)
-        return term_sum(tokens, terms)
+        return term_sums(tokens, rules, terms)
 
     def observe(self, tokens: Tokens, effective: Tensor) -> None:
         """Measure a training micro-batch."""

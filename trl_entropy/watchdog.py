@@ -7,22 +7,21 @@ from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ._seam import LossSeam, logged_signal, lower_learning_rate
+from ._seam import LossSeam, clipped_bounds, logged_signal, lower_learning_rate
+from .advice import Facts, to_move
+from .callbacks import EntropyController, trl_knobs
 from .compose import unknown
 from .saved import check_saved
-from .signals import ENTROPY
-from .supported import check_trainer
+from .signals import ENTROPY, is_entropy
+from .supported import check_trainer, warn_of_cut_sampling
 from .tokens import check_number
 
 
 logger = logging.getLogger(__name__)
 
 ACTIONS = ("lower_lr", "stop", "warn")
-WHAT_TO_DO = {
-    "collapse": "raise epsilon_high or entropy_coef, lower learning_rate, or hold entropy with a controller",
-    "explosion": "lower entropy_coef, epsilon_high or learning_rate, or hold entropy with a controller",
-    "not finite": "the policy's logits are not finite: resume from an earlier checkpoint with a smaller learning_rate",
-}
+RAISES = {"collapse": True, "explosion": False}  # whether the entropy is to go up
+NOT_FINITE = "the policy's logits are not finite: resume from an earlier checkpoint with a smaller learning_rate"
 
 
 class EntropyWatchdog(TrainerCallback):
@@ -82,6 +81,7 @@ class EntropyWatchdog(TrainerCallback):
         self.floor, self.ceiling, self.fall, self.window = floor, ceiling, fall, window
         self.action, self.factor = action, factor
         self.entropy: Callable[[], float | None] | None = None
+        self.facts: Callable[[], Facts] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -95,8 +95,11 @@ class EntropyWatchdog(TrainerCallback):
         Raises `TypeError` if it is none of [`~supported.FAMILIES`].
         """
         check_trainer(trainer)
+        if trainer.accelerator.is_main_process:
+            warn_of_cut_sampling(trainer.args)
         of_ours = isinstance(trainer, LossSeam)
         self.entropy = trainer.step_entropy if of_ours else partial(logged_signal, trainer, ENTROPY)
+        self.facts = partial(facts_of, trainer)
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         return self
@@ -118,7 +121,7 @@ class EntropyWatchdog(TrainerCallback):
         if entropy is None:
             return
         for kind, (cure, text) in self._look(entropy).items():
-            self._act(kind, f"{text} at step {state.global_step}: {WHAT_TO_DO[cure]}", state, control, **kwargs)
+            self._act(kind, cure, f"{text} at step {state.global_step}", state, control, **kwargs)
         state.stateful_callbacks[self._key] = {"recent": self.recent, "acted": self.acted}
 
     def _look(self, entropy: float) -> dict[str, tuple[str, str]]:
@@ -139,7 +142,7 @@ class EntropyWatchdog(TrainerCallback):
             found["explosion"] = "explosion", f"{seen}, above ceiling={self.ceiling:g},"
         return found
 
-    def _act(self, kind: str, text: str, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def _act(self, kind: str, cure: str, text: str, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         step, last = state.global_step, self.acted.get(kind)
         action = "stop" if kind == "not finite" and self.action == "lower_lr" else self.action
         if last is not None and (action == "warn" or (action == "lower_lr" and step < last + self.window)):
@@ -154,9 +157,22 @@ class EntropyWatchdog(TrainerCallback):
             control.should_save = kind != "not finite"
             done = ". The run stops"
         if state.is_world_process_zero:
-            logger.warning("%s%s", text, done)
+            advice = to_move(RAISES[cure], self.facts()) if cure in RAISES else NOT_FINITE
+            logger.warning("%s: %s%s", text, advice, done)
 
     @property
     def _key(self) -> str:
         watched = {"floor": self.floor, "ceiling": self.ceiling, "fall": self.fall, "action": self.action}
         return "EntropyWatchdog" + "".join(f",{name}={value}" for name, value in watched.items())
+
+
+def facts_of(trainer: Trainer) -> Facts:
+    """What advice depends on, of a trainer that is training."""
+    knobs = trainer.knobs if isinstance(trainer, LossSeam) else trl_knobs(trainer)
+    callbacks = trainer.callback_handler.callbacks
+    controllers = [each for one in callbacks if isinstance(one, EntropyController) for each in one.controllers]
+    holding = {one.knob.name for one in controllers if one.law.uses_target and is_entropy(one.signal)}
+    if getattr(trainer, "use_adaptive_entropy", False):
+        holding.add("entropy_coef")  # TRL's own controller
+    turned = {one.knob.name for one in controllers} | holding
+    return Facts(dict(knobs), turned, holding, clipped_bounds(trainer))

@@ -20,25 +20,26 @@ def tokens(logps: list[list[float]], entropies: list[list[float]] | None = None,
 def test_bonus_by_hand():
     # mean of -1, -3, -2 is -2; padding does not count
     given = tokens([[-1.0, -3.0], [-2.0, -90.0]], mask=[[1, 1], [1, 0]])
-    assert Repo(beta=0.5)(given)[given.mask].tolist() == [-0.5, 0.5, 0.0]
+    assert Repo(beta=0.5, center="step")(given)[given.mask].tolist() == [-0.5, 0.5, 0.0]
 
 
 def test_mean_is_over_the_pool():
     # with -5 of another micro-batch the mean of -1, -3, -5 is -3
     given, other = tokens([[-1.0, -3.0]]), tokens([[-5.0]])
     given = replace(given, pool=Pool([given, other]))
-    assert Repo(beta=0.5)(given).tolist() == [[-1.0, 0.0]]
+    assert Repo(beta=0.5, center="step")(given).tolist() == [[-1.0, 0.0]]
 
 
 def test_center_of_the_position_is_its_entropy():
     # L = log pi + H: -1 + 3 and -3 + 1
     given = tokens([[-1.0, -3.0]], entropies=[[3.0, 1.0]])
-    assert Repo(beta=0.5, center="position")(given).tolist() == [[-1.0, 1.0]]
+    assert Repo(beta=0.5)(given).tolist() == [[-1.0, 1.0]]
+    assert Repo(beta=0.5) == Repo(beta=0.5, center="position")
 
 
 def test_one_token_and_no_trained_token():
-    assert Repo()(tokens([[-1.0]])).item() == 0.0
-    assert Repo()(tokens([[-1.0]], mask=[[0]])).isfinite().all()
+    assert Repo(center="step")(tokens([[-1.0]])).item() == 0.0
+    assert Repo(center="step")(tokens([[-1.0]], mask=[[0]])).isfinite().all()
 
 
 @pytest.mark.parametrize("center", ["step", "position"])
@@ -78,5 +79,5 @@ def test_another_center_is_refused():
 
 def test_it_selects_tokens_and_says_what_it_needs():
     assert Repo.token_selective
-    assert Repo().needs == {"pool"}
-    assert Repo(center="position").needs == set()
+    assert Repo().needs == set()
+    assert Repo(center="step").needs == {"pool"}

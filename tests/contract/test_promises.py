@@ -1,18 +1,21 @@
 """What the seam relies on in TRL, each promise by its name. Where TRL breaks one, the test of that name fails."""
 
+import inspect
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from toy import build_trainer, even_length
+from toy import LOSS_TYPES, build_trainer, even_length
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer import grpo_trainer
 
 from trl_entropy._seam import set_temperature
+from trl_entropy._seam.means import OVER_TOKENS, micro_batch_mean
 from trl_entropy._seam.state import _fused_temperature
-from trl_entropy.supported import family_of
+from trl_entropy.supported import UNCLIPPED, family_of
 
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -45,10 +48,17 @@ class Spy:
     trained = False
 
     def __init__(self, *args, **kwargs):
+        config, self.asked = kwargs["args"], []
+        config.get_process_log_level = partial(self._ask, config)
         super().__init__(*args, **kwargs)
+        del config.get_process_log_level  # it cannot be saved
         self.losses, self.forwards, self.rollouts, self.rewards, self.steps = [], [], [], [], []
         self.saved, self.loaded = [], []
         self.events = None
+
+    def _ask(self, config):
+        self.asked.append(inspect.currentframe().f_back.f_locals.get("self"))
+        return type(config).get_process_log_level(config)
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         outputs = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
@@ -141,6 +151,12 @@ def off_policy(trainer) -> dict:
 
 def loss_of(trainer, inputs: dict) -> torch.Tensor:
     return trainer._compute_loss(trainer.model, inputs).detach()
+
+
+@promise
+def asks_for_log_level(trainer):
+    """`__init__` asks the config for `get_process_log_level()`."""
+    assert any(asking is trainer for asking in trainer.asked)
 
 
 @promise
@@ -240,6 +256,33 @@ def loss_scale(trainer):
     assert len(trainer.steps) == 4
     for returned, (*_, loss) in zip(trainer.steps, trainer.losses, strict=True):
         assert torch.equal(returned, loss / by_transformers)
+
+
+@promise
+def mean_over_tokens(trainer):
+    """`_compute_loss` averages the losses of tokens by `loss_type` as `micro_batch_mean` does, at a ratio of 1."""
+    family, inputs = family_of(type(trainer)), dict(trainer.losses[0][0])
+    loss_of(trainer, inputs)
+    logps, mask = trainer.outputs[0].detach(), inputs["completion_mask"].bool()
+    inputs |= {"old_per_token_logps": logps, "old_logps": (logps * mask).sum(1)}
+    as_given, of_micro_batches = getattr(trainer.args, "loss_type", None), 2
+    clipped = [name for name in LOSS_TYPES if name not in UNCLIPPED]
+    try:
+        for loss_type in clipped if family.has_loss_types else [family.loss_type]:
+            trainer.loss_type = loss_type
+            (slopes,) = torch.autograd.grad(trainer._compute_loss(trainer.model, inputs), trainer.outputs[0])
+            losses = torch.where(mask, -inputs["advantages"].unsqueeze(1), 0.0)
+            if loss_type in OVER_TOKENS:
+                scale = 4 / inputs["num_items_in_batch"]  # of the rollout, which has four micro-batches
+            else:
+                (scale,) = torch.autograd.grad(
+                    micro_batch_mean(loss_type, ones := torch.ones_like(losses, requires_grad=True), mask, 6), ones
+                )
+            expected = losses * scale / (of_micro_batches if family.scales_loss else 1)
+            torch.testing.assert_close(slopes, expected, rtol=1e-5, atol=1e-7)
+            assert slopes.any()
+    finally:
+        trainer.loss_type = as_given
 
 
 @promise
@@ -432,6 +475,15 @@ class ScaledTwice(GRPOTrainer):
         return super().training_step(*args, **kwargs) / 2
 
 
+class OneMean(GRPOTrainer):
+    def _compute_loss(self, model, inputs):
+        given, self.loss_type = self.loss_type, "dapo"
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self.loss_type = given
+
+
 class OtherMicroBatch(GRPOTrainer):
     def _prepare_inputs(self, generation_batch):
         super()._prepare_inputs(generation_batch)
@@ -514,7 +566,14 @@ class CheckpointElsewhere(GRPOTrainer):
         return super().train()
 
 
+class NeverAsks(GRPOTrainer):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.asked.clear()
+
+
 BROKEN = {
+    "asks_for_log_level": [NeverAsks],
     "forward_before_advantages": [AdvantagesFirst],
     "advantages_by_key": [AdvantagesOfCopy],
     "advantages_per_token": [OneAdvantageEach],
@@ -524,6 +583,7 @@ BROKEN = {
     "bounds_at_every_loss": [FixedBounds],
     "entropy_bonus_switch": [NoSwitch],
     "loss_scale": [ScaledTwice],
+    "mean_over_tokens": [OneMean],
     "buffered_inputs": [OtherMicroBatch],
     "step_counts_micro_batches": [StepsOfOptimizer],
     "rows_in_groups": [Interleaved],

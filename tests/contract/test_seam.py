@@ -93,13 +93,14 @@ def seam(order: type, doubled: bool = False):
         seen = None
         observed = 0
         epsilon_low, epsilon_high = 0.2, 0.28
+        importance_sampling_level = "token"
 
         def effective_advantages(self, raw, tokens):
             self.seen = tokens
             return 2 * raw if doubled else raw
 
         def extra_loss(self, tokens):
-            return None
+            return {}
 
         def observe(self, tokens, effective):
             self.observed += 1
@@ -233,7 +234,12 @@ def test_advantages_are_decided_once_and_other_keys_pass():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"positive_advantage_coef": 0.3}, {"loss_terms": {"confident_surrogate": {"alpha": 0.5}}}]
+    "settings",
+    [
+        {},
+        {"positive_advantage_coef": 0.3},
+        {"loss_terms": {"confident_surrogate": {"alpha": 0.5, "mean_over": "all"}}},
+    ],
 )
 def test_batch_is_not_changed(build, settings):
     trainer = build(**settings)

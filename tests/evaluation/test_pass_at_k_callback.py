@@ -162,6 +162,21 @@ def test_wrong_settings_are_refused(dataset):
         PassAtKCallback(dataset.remove_columns("solution"))
 
 
+@pytest.mark.parametrize("column", ["image", "images"])
+def test_problems_with_images_are_refused(dataset, column):
+    pictures = dataset.add_column(column, ["x"] * len(dataset))
+    with pytest.raises(
+        ValueError, match=f"^only the text .*, and the dataset has images: drop the column '{column}'$"
+    ):
+        PassAtKCallback(pictures)
+    content = [{"type": "image"}, {"type": "text", "text": "How many?"}]
+    inside = dataset.map(lambda row: {"prompt": [{"role": "user", "content": content}]})
+    with pytest.raises(
+        ValueError, match="^only the text of a problem is sampled, and row 0 of the dataset has an image$"
+    ):
+        PassAtKCallback(inside)
+
+
 def test_callback_that_would_do_nothing_is_refused(build, dataset):
     trainer = build(plain=True)
     PassAtKCallback(dataset).attach(trainer)

@@ -31,3 +31,23 @@ def test_it_is_that_of_all_tokens_of_the_step(seed):
 
 def test_without_tokens_there_is_none():
     assert covariance({}) == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_which_gradient_changes_entropy_by_minus_it(seed):
+    # in one state, of logits z: the natural policy gradient by z is the advantage A, the vanilla one pi (A - E[A])
+    logits, advantages = torch.randn(2, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    logits.requires_grad_()
+    logps = logits.log_softmax(-1)
+    (slope,) = torch.autograd.grad(-(logps.exp() * logps).sum(), logits)
+    logps = logps.detach()
+    policy = logps.exp()
+    advantages = advantages - (policy * advantages).sum()
+
+    def of(values: torch.Tensor) -> float:
+        parts = {"logp": logps, "advantage": values, "product": logps * values}
+        means = {f"_covariance/{name}": (policy * part).sum().item() for name, part in parts.items()}
+        return covariance(means)["covariance/logp_advantage"]
+
+    assert (slope * advantages).sum().item() == pytest.approx(-of(advantages), rel=1e-9)
+    assert (slope * policy * advantages).sum().item() == pytest.approx(-of(policy * advantages), rel=1e-9)

@@ -178,6 +178,17 @@ def test_what_serves_for_a_derived_mean_alone_is_dropped():
 def test_facts_that_only_full_asks_for():
     assert StepMeasures("basic").needs == set()
     assert StepMeasures("full").needs == {"entropies_at_one", "expected_discriminator", "prompt_entropies"}
+    assert StepMeasures("full", slopes=None).needs == {"entropies_at_one", "prompt_entropies"}
+
+
+def test_without_slopes_what_is_made_of_them_is_left_out():
+    with_slopes, without = (StepMeasures("full", slopes=slopes) for slopes in (surrogate_slopes, None))
+    tokens = random_tokens()
+    for _ in range(2):
+        both = step(tokens, measures=with_slopes), step(tokens, measures=without)
+    dropped = {name for name in both[0] if name.startswith(("gradient_mass/", "entropy_change/predicted"))}
+    assert len(dropped) == 5
+    assert both[1] == {name: value for name, value in both[0].items() if name not in dropped}
 
 
 def test_answers_are_read_by_full_alone():

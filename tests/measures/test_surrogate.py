@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import random_tokens
+from toy import chosen_logps, distance, random_tokens, table, table_case, table_gradient
 
-from trl_entropy import Tokens
+from trl_entropy import EntropyGRPOConfig, Tokens
 from trl_entropy.measures.surrogate import gradient_mass, surrogate_slopes
 
 
@@ -34,6 +34,39 @@ def test_slope_is_the_derivative_of_the_clipped_surrogate(seed):
     assert replace(tokens, advantages=effective).clipped.any()
     actual = torch.where(tokens.mask, surrogate_slopes(tokens, effective), 0)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("delta", [None, 1.1, 1.4])  # with an upper clip of 1.2
+def test_slope_is_that_of_the_loss_of_trl(delta):
+    given, logits = table_case()
+    given["old_per_token_logps"] = chosen_logps(logits, given["completion_ids"]) - torch.linspace(-1, 1, 48).view(8, 6)
+    trainer = table(logits, plain=True, loss_type="dapo", delta=delta)
+    logps, mask = chosen_logps(logits, given["completion_ids"]), given["completion_mask"].bool()
+    advantages = given["advantages"].unsqueeze(1).expand_as(logps)
+    tokens = Tokens(logps, given["old_per_token_logps"], logps, advantages, mask)
+    slopes = torch.where(mask, surrogate_slopes(tokens, tokens.advantages, delta), 0)
+    onehot = torch.nn.functional.one_hot(given["completion_ids"].long(), logits.size(-1))
+    expected = (slopes / mask.sum()).unsqueeze(-1) * (onehot - logits.softmax(-1))
+    assert distance(table_gradient(trainer, given), expected) < 1e-6
+    if delta is not None:  # it has stopped negative tokens that the clip has not
+        assert ((slopes == 0) & (tokens.ratios > delta) & tokens.negative).any()
+
+
+@pytest.mark.parametrize(
+    "another",
+    [
+        {"loss_type": "cispo"},
+        {"loss_type": "sapo"},
+        {"loss_type": "vespo"},
+        {"importance_sampling_level": "sequence"},
+        {"top_entropy_quantile": 0.2},
+        {"off_policy_mask_threshold": 0.1},
+    ],
+)
+def test_another_gradient_has_no_slopes(another):
+    settings = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
+    assert EntropyGRPOConfig(**settings, delta=3.0).build_slopes().keywords == {"delta": 3.0}
+    assert EntropyGRPOConfig(**settings, **another).build_slopes() is None
 
 
 def test_mass_is_the_derivative_by_the_logit_of_the_token():

@@ -157,7 +157,7 @@ def test_temperature_of_a_prompt_acts_once_on_policy_and_reference(build_peft, r
 def test_resumed_run_is_the_uninterrupted_one(build_peft, tmp_path):
     settings = {
         **{"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "beta": 0.1, "reward_funcs": halves},
-        **{"entropy_control": "entropic", "token_weights": {"confident_sign": {"threshold": 0.2}}},
+        **{"entropy_control": "entropic", "loss_terms": {"confident_surrogate": {"threshold": 0.2}}},
         "controllers": {"entropic": {"kp": 2.0, "ki": 0.5, "target_ratio": 0.97, "start_steps": 1}},
         **{"rollout_rules": {"prompt_temperature": {"step": 0.3}}, "trainer_class": EntropyGiven},
     }
@@ -169,7 +169,7 @@ def test_resumed_run_is_the_uninterrupted_one(build_peft, tmp_path):
     assert second.state.global_step == 6
     assert same(parameters(second), parameters(whole))
     assert second.control_state() == whole.control_state()
-    for name in ("kl", "knobs/token_weights.confident_sign.alpha", "entropy"):
+    for name in ("kl", "knobs/loss_terms.confident_surrogate.alpha", "entropy"):
         assert logged(second, name) == logged(whole, name)
     assert len(set(logged(whole, "kl"))) > 3
 

@@ -133,6 +133,21 @@ def test_loss_and_gradient_are_those_with_the_ratio_times_the_weight(build_sampl
     assert logged(trainer, "clip_ratio/region_mean")[1] > 0
 
 
+def test_slopes_have_the_ratio_too(build_sampled):
+    trainer = build_sampled(vllm_importance_sampling_mode="token_truncate", max_steps=1)
+    seen, observe = [], trainer.observe
+    trainer.observe = lambda tokens, effective: (seen.append((tokens, effective)), observe(tokens, effective))
+    trainer.train()
+    ratios = [corrected(inputs, "token_truncate").float() for inputs in trainer._buffered_inputs]
+    pulls = []
+    for (tokens, effective), ratio in zip(seen, ratios, strict=True):
+        on_policy = tokens.advantages * ratio  # one update: all ratios of the policy are 1
+        torch.testing.assert_close(tokens.trained(effective), tokens.trained(on_policy), rtol=1e-4, atol=0)
+        pulls.append((on_policy * (1 - tokens.logps.exp()))[tokens.mask])
+    mass = logged(trainer, "gradient_mass/positive")[0]
+    assert mass == pytest.approx(torch.cat(pulls).clamp(min=0).mean().item(), rel=1e-3)
+
+
 def test_without_rules_training_is_that_of_trl(build_sampled):
     settings = {"vllm_importance_sampling_mode": "token_truncate", "max_steps": 2, **MICRO}
     trl = build_sampled(plain=True, **settings)

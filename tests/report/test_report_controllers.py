@@ -1,10 +1,13 @@
+import math
+
 from made import line, made
 
 from trl_entropy.report.findings.controllers import control, limits
 
 
-def controlled(entropy: list[float], knob: list[float], target: float = 0.5, **spec):
+def controlled(entropy: list[float], knob: list[float], target: float = 0.5, clipped: float = 0.01, **spec):
     series = {"entropy": entropy, "knobs/epsilon_high": knob, "controllers/mine/target": [target] * len(entropy)}
+    series["clip_ratio/high_mean"] = [clipped] * len(entropy)
     spec = {"law": "pi", "knob": "epsilon_high", **spec}
     return made(series=series, settings={"controllers": {"mine": spec}})
 
@@ -22,6 +25,20 @@ def test_controller_that_did_not_settle():
     assert found.text == "mine: entropy did not settle within 10% of its target"
     assert found.evidence == "mean of the last half +100.0% from the target, which ended at 0.5"
     assert found.severity == "bad"
+
+
+def test_controller_of_a_clip_range_that_never_acts():
+    run = controlled([1.0] * 60, [0.2] * 30 + [2.95] * 30, clipped=0.0)
+    (missed,), (limit,) = control(run), limits(run)
+    assert missed.advice == limit.advice == "No token was clipped, so the knob did nothing: turn another one."
+    run = controlled([1.0] * 60, [0.2] * 30 + [2.95] * 30)
+    assert "gains" in control(run)[0].advice
+
+
+def test_controller_of_an_entropy_that_became_nan():
+    (found,) = control(controlled([1.0] * 20 + [0.5] * 30 + [math.nan] * 10, line(0.2, 0.3, 60)))
+    assert found.text == "mine: entropy did not settle within 10% of its target"
+    assert (found.evidence, found.advice) == ("the mean of the last half is nan, the target ended at 0.5", "")
 
 
 def test_controller_that_came_at_the_very_end_did_not_settle():

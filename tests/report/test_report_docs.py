@@ -13,7 +13,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "report.md"
 # What the page says, and the constants that stand behind the numbers
 SENTENCES = [
     ("fewer than {} logged steps nothing is concluded ({} for the reward)", (MIN_LOGS, 2 * MIN_LOGS)),
-    ("of the first and of the last {} logged steps", (WINDOW,)),
+    ("of the first and of the last {} logged steps; of fewer than {}, those", (WINDOW, 2 * WINDOW)),
+    (
+        "{:.0%} or more of the groups have equal rewards, over the run and at its end, and the reward moved by {:g}",
+        (learning.NEARLY_ALL, learning.SMALL_REWARD),
+    ),
+    ("from {} optimizer steps on", (MIN_LOGS,)),
     ("stays within {:.0%} of the target to the end, for {} logged steps or more", (BAND, WINDOW)),
     ("below {:.0%} of its start, or above {:.0%};", (entropy.COLLAPSE, entropy.EXPLOSION)),
     ("lowest or highest value of the run for more than {:.0%} of the last half", (controllers.AT_LIMIT,)),

@@ -12,7 +12,50 @@ def test_collapse_names_step_and_values():
     assert found.text == "Entropy fell below 30% of its start at step 29"
     assert found.evidence == "1.00 → 0.28 at step 29 → 0.20 nats at the end"
     assert found.severity == "bad"
-    assert "entropy_target_ratio" in found.advice
+
+
+FALL = {"entropy": [1.0] * 20 + [0.2] * 20}
+KNOWN = {f"knobs/{name}": [value] * 40 for name, value in {
+    "entropy_coef": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.2, "positive_advantage_coef": 1.0,
+    "negative_advantage_coef": 1.0, "learning_rate_scale": 1.0,
+}.items()}  # fmt: skip
+ON_POLICY = {"clip_ratio/low_mean": [0.0] * 40, "clip_ratio/high_mean": [0.0] * 40}
+OFF_POLICY = {"clip_ratio/low_mean": [0.0] * 40, "clip_ratio/high_mean": [0.0, 0.01] * 20}
+PI = {"law": "pi", "knob": "entropy_coef", "target": 0.5}
+HOLD = "or hold the entropy with a controller."
+
+
+@pytest.mark.parametrize(
+    ("series", "settings", "advice"),
+    [
+        (ON_POLICY, {}, f"Raise entropy_coef, lower learning_rate, {HOLD}"),
+        (OFF_POLICY, {}, f"Raise entropy_coef or epsilon_high, lower learning_rate, {HOLD}"),
+        ({"cispo_clip_ratio": [0.1] * 40}, {}, f"Raise entropy_coef, lower learning_rate, {HOLD}"),
+        # of RLOOTrainer, which has no entropy bonus
+        (OFF_POLICY, {"epsilon": 0.2, "epsilon_high": None}, f"Raise epsilon_high, lower learning_rate, {HOLD}"),
+        (ON_POLICY | KNOWN, {}, f"Raise entropy_coef, lower positive_advantage_coef or learning_rate, {HOLD}"),
+        (
+            ON_POLICY | KNOWN | {"controllers/a/target": [0.5] * 40},
+            {"controllers": {"a": PI}},
+            "Lower positive_advantage_coef or learning_rate, or give the controller of entropy_coef a wider range or "
+            "larger gains.",
+        ),
+        (
+            ON_POLICY,
+            {"use_adaptive_entropy": True, "entropy_coef": 0.0},
+            "Lower learning_rate, or give the controller of entropy_coef a wider range or larger gains.",
+        ),
+    ],
+)
+def test_advice_against_a_collapse_follows_the_run(series, settings, advice):
+    (found,) = collapse(made(series=FALL | series, settings=settings))
+    assert found.advice == advice
+
+
+def test_collapse_before_a_nan_is_not_taken_back():
+    (found,) = collapse(made(series={"entropy": [1.0] * 20 + [0.2] * 20 + [math.nan] * 5}))
+    assert found.text == "Entropy fell below 30% of its start at step 29"
+    assert (found.evidence, found.severity) == ("1.00 → 0.28 at step 29 → nan nats at the end", "bad")
 
 
 def test_collapse_that_came_back_is_a_note():
@@ -35,7 +78,12 @@ def test_no_collapse():
 def test_explosion():
     (found,) = explosion(made(series={"entropy": [1.0] * 20 + [2.0] * 20}))
     assert found.text == "Entropy rose above 150% of its start at step 26"  # the mean of 10 is 1.6
-    assert found.severity == "bad"
+    assert (found.severity, found.advice) == ("bad", f"Lower learning_rate, {HOLD}")
+    (found,) = explosion(
+        made(series={"entropy": [1.0] * 20 + [2.0] * 20} | KNOWN | {"knobs/entropy_coef": [0.1] * 40})
+    )
+    assert found.advice == f"Lower entropy_coef, negative_advantage_coef or learning_rate, {HOLD}"
+    assert explosion(made(series={"entropy": [1.0] * 40 + [math.inf] * 5})) == []
     assert explosion(made(series={"entropy": [1.0] * 20 + [1.5] * 20})) == []
 
 
@@ -51,10 +99,14 @@ def test_sources_of_the_fall():
     (found,) = sources(made(series=change(-0.41, -0.09)))
     assert found.text == "82% of the predicted fall came from tokens of positive advantage"
     assert found.evidence == "means of the predictions: -0.41 (positive) and -0.09 (negative) nats per unit step"
-    assert found.advice.startswith("Consider positive_advantage_coef < 1")
+    assert found.advice == ""  # a trainer without that weight
+    (found,) = sources(made(series=change(-0.41, -0.09) | KNOWN))
+    assert found.advice == "To keep more entropy, lower positive_advantage_coef, or turn it by a controller."
+    (found,) = sources(made(series=change(-0.41, -0.09) | KNOWN | {"knobs/positive_advantage_coef": [0.0] * 40}))
+    assert found.advice == ""
     (found,) = sources(made(series=change(0.1, -0.5)))
     assert found.text == "The predicted fall came from tokens of negative advantage; the others were to raise entropy"
-    assert "negative_advantage_coef" in found.advice
+    assert found.advice.startswith("No reason to lower negative_advantage_coef")
 
 
 @pytest.mark.parametrize(

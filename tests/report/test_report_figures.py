@@ -2,6 +2,7 @@ import math
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from made import alone, full, made
 from matplotlib.figure import Figure
@@ -133,6 +134,9 @@ def test_deciles_are_means_of_quarters():
     del series["entropy/decile_2"]  # completions shorter than ten tokens
     (axes,) = draw("deciles", alone(series=series)).axes
     assert list(axes.lines[0].get_xdata()) == [1, *range(3, 11)]
+    # of a single value there is no first quarter, and a mean with a NaN is none
+    (axes,) = draw("deciles", alone(series={"entropy/decile_1": [1.0], "entropy/decile_2": [math.nan]})).axes
+    assert np.array_equal([line.get_ydata() for line in axes.lines], [[math.nan] * 2, [1.0, math.nan]], equal_nan=True)
 
 
 def test_evaluation_without_scores_is_its_reward():
@@ -153,6 +157,14 @@ def test_values_that_are_not_finite_are_drawn_around():
     for name in ("entropy", "knobs"):
         assert "nan" not in to_svg(draw(name, alone(series=series)), name, "x").lower()
     assert draw("entropy", alone(series={"entropy": [math.nan] * 4})) is not None
+
+
+def test_nan_is_left_out_of_no_sum():
+    series = {f"entropy_change/predicted{sign}": [1.0, math.nan, 1.0] for sign in ("", "_positive", "_negative")}
+    (axes,) = draw("sources", alone(series=series)).axes
+    assert np.array_equal(axes.lines[0].get_ydata(), [1.0, math.nan, math.nan], equal_nan=True)
+    (axes,) = draw("sources", [Arm(name, [made(name, series=series)]) for name in ("a", "b")]).axes
+    assert np.isnan([bar.get_width() for bar in axes.patches]).all()
 
 
 # SVG and PNG

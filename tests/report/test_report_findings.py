@@ -1,3 +1,5 @@
+import math
+
 from made import made, wiggly
 
 from trl_entropy.report.findings import Finding, findings, findings_between, of_run
@@ -15,17 +17,27 @@ def test_gravest_come_first():
     assert findings(Arm("a", [made(series={})])) == []
 
 
+def test_dead_run_is_spoken_of_first():
+    fell = {"entropy": [1.0] * 40 + [0.1] * 40, "loss": [math.nan] * 80}
+    dead = {"reward": [0.0] * 80, "frac_reward_zero_std": [1.0] * 80}
+    alive = {"reward": wiggly([0.2, 0.4, 0.6, 0.5]), "frac_reward_zero_std": [0.2] * 80}
+    for runs in ([fell | dead], [fell | alive, fell | dead]):
+        found = findings(Arm("a", [made(series=series) for series in runs]))
+        assert found[0].text.startswith("Nothing to learn from since the start")
+        assert {finding.severity for finding in found[1:]} == {"bad", "note"}
+
+
 def test_findings_of_seeds_are_one():
     first = Finding("fell below 30% at step 140", "0.75 → 0.2", "note", "hold it")
     second = Finding("fell below 30% at step 99", "0.8 → 0.2", "bad")
     other = Finding("reward was flat", "-1e-05", "note")
-    assert merged([[first], [second, other]]) == [
+    assert merged([first, second, other], 2) == [
         Finding("fell below 30% at step 99 to 140 (2 of 2 runs)", "0.75 to 0.8 → 0.2", "bad", "hold it"),
         Finding("reward was flat (1 of 2 runs)", "-1e-05", "note"),
     ]
-    assert merged([[first, other]]) == [first, other]
+    assert merged([first, other], 1) == [first, other]
     uneven = [Finding("a 1", "one", "note"), Finding("a 2", "two", "note")]
-    assert merged([uneven[:1], uneven[1:]]) == [Finding("a 1 to 2 (2 of 2 runs)", "one; two", "note")]
+    assert merged(uneven, 2) == [Finding("a 1 to 2 (2 of 2 runs)", "one; two", "note")]
 
 
 # Between arms
@@ -69,6 +81,15 @@ def test_arms_of_one_seed_have_no_interval():
         "against c: entropy +0.200, reward -0.200; against a: entropy +0.300, reward -0.300 "
         "(without an interval: one seed)"
     )
+
+
+def test_arm_without_a_finite_end_is_compared_as_nan():
+    found = findings_between([arm("a", math.nan), arm("b", 0.4), arm("c", 0.2)])
+    assert found[0].text == "b ended with the most entropy: 0.40 nats"
+    assert found[0].evidence.startswith(
+        "against c: entropy +0.200, reward -0.200; against a: entropy +nan, reward +nan"
+    )
+    assert findings_between([arm("a", math.nan), arm("b", math.nan)]) == []
 
 
 def test_nothing_is_compared_without_data():

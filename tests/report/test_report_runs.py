@@ -146,7 +146,7 @@ def test_log_of_a_real_run_that_was_resumed_is_read(run, tmp_path):
         values = [row[key] for row in logged if key in row]
         assert values
         assert read.series[key].values == values
-    assert read.settings["controllers"]["entropic"]["knob"] == "token_weights.confident_sign.alpha"
+    assert read.settings["controllers"]["entropic"]["knob"] == "loss_terms.confident_surrogate.alpha"
     assert read.versions.keys() >= {"trl", "transformers"}
 
 

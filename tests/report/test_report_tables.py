@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from made import full, made
 
@@ -16,6 +18,24 @@ def test_summary_of_seeds_and_of_an_arm_without_control():
     assert cells[0][7:] == ["0.30 → 0.50 ± 0.00", "0.90 → 0.70 ± 0.00"]
     assert cells[1] == ["plain", "1", "20", "1.00 → 0.50", "–", "–", "0.25 → 0.25", "–", "–"]
     assert "target" not in summary([plain])[0]
+
+
+def row(**series) -> dict[str, str]:
+    head, (cells,) = summary([Arm("a", [made(series=series)])])
+    return dict(zip(head, cells, strict=True))
+
+
+def test_summary_of_few_steps_shows_the_fall():
+    # ten logs from 1.0 to 0.1: means of five
+    assert row(entropy=[(10 - k) / 10 for k in range(10)])["entropy (nats)"] == "0.80 → 0.30"
+    assert row(entropy=[0.5])["entropy (nats)"] == "0.50"
+
+
+def test_summary_shows_a_nan():
+    told = row(entropy=[0.5] * 20 + [math.nan], reward=[math.nan] * 21, **{"controllers/a/target": [0.5] * 21})
+    assert told["entropy (nats)"] == "0.50 → nan"
+    assert told["reward"] == "nan → nan"
+    assert told["settled at step"] == "never"
 
 
 def test_summary_counts_the_seeds_that_never_settled():

@@ -1,14 +1,17 @@
 """Rollout rules by flag: what is built, what the presets set, and what is refused before a model loads."""
 
 import json
+import re
 
 import pytest
 from datasets import Dataset, IterableDataset
+from toy import sums_with_columns
 from trl import TrlParser
 
-from trl_entropy import EntropyGRPOConfig
+from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer
 from trl_entropy.bonuses import PseudoNegative
 from trl_entropy.catalogue import catalogue
+from trl_entropy.config import check_rollout_fits
 from trl_entropy.rollouts import (
     ROLLOUT_RULES,
     Curriculum,
@@ -25,8 +28,32 @@ from trl_entropy.weights import RelativeEntropy, SampledOnly, Sign
 SETTINGS = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
 
 
+KNOB = "advantage_bonuses.pseudo_negative.coef"
+
+
 class Mine(RolloutRule):
     """A rule of one's own."""
+
+    acts = frozenset({"groups"})
+
+    def keep(self, rewards):
+        return rewards.amax(1) < 1
+
+
+class Misspelt(Mine):
+    acts = frozenset({"groups", "group"})
+
+
+class Silent(Mine):
+    acts = frozenset({"groups", "temperatures"})
+
+
+class Unnamed(Mine):
+    acts = frozenset()
+
+
+class Idle(RolloutRule):
+    """It decides nothing."""
 
 
 def config(**arguments) -> EntropyGRPOConfig:
@@ -106,6 +133,25 @@ def test_entries_are_put_over_a_preset():
 # Refusals
 
 
+@pytest.mark.parametrize("given", [{"environment_factory": object}, {"environment_factory": {"one": object}}])
+@pytest.mark.parametrize("rule", ["perplexity_window", "offline_injection"])
+def test_rules_about_prompts_and_completions_are_refused_beside_environments(rule, given):
+    problems = sums_with_columns().rename_column("stored", "solutions")
+    with pytest.raises(ValueError, match=rf"^rollout_rules\.{rule} .* environment .*: drop one of the two$"):
+        EntropyGRPOTrainer("nowhere", args=config(rollout_rules={rule: {}}), train_dataset=problems, **given)
+
+
+def test_other_rules_stand_beside_environments_and_tools():
+    given = {"environment_factory": object, "tools": [len]}
+    check_rollout_fits(config(rollout_rules={"dynamic_sampling": {}, "prompt_temperature": {}}), None, given)
+    check_rollout_fits(config(rollout_rules={"perplexity_window": {}}), None, {"tools": [len]})
+    for other in ({"tools": [len]}, {"rollout_func": len}):
+        with pytest.raises(
+            ValueError, match=r"^rollout_rules\.offline_injection replaces completions, and tools, an env"
+        ):
+            check_rollout_fits(config(rollout_rules={"offline_injection": {}}), None, other)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -127,6 +173,36 @@ def test_entries_are_put_over_a_preset():
 def test_wrong_rules_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         config(rollout_rules=given)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "Misspelt",
+            "names 'group' in acts, which is no question. Allowed: problems, temperatures, completions, groups",
+        ),
+        ("Silent", "names 'temperatures' in acts: override temperature or visited, or drop the name"),
+        ("Unnamed", "overrides keep or rounds: name 'groups' in acts, or it is not asked"),
+        ("Idle", "decides nothing: name in acts what it does. Allowed: problems, temperatures, completions, groups"),
+    ],
+)
+def test_rule_whose_questions_and_answers_do_not_fit_is_refused(name, message):
+    with pytest.raises(ValueError, match=rf"^rollout_rules\.{__name__}\.{name} {re.escape(message)}$"):
+        rules(**{f"{__name__}.{name}": {}})
+
+
+@pytest.mark.parametrize("given", [{"dynamic_sampling": {}}, {f"{__name__}.Mine": {}}])
+def test_rule_for_solved_groups_with_one_that_drops_them_is_refused(given):
+    (name,) = given
+    refused = rf"^advantage_bonuses\.pseudo_negative acts on groups .* and rollout_rules\.{name} drops those: drop one"
+    with pytest.raises(ValueError, match=refused):
+        config(entropy_control="erpo", rollout_rules=given)
+    off = {"advantage_bonuses": {"pseudo_negative": {"coef": 0.0}}, "rollout_rules": given}
+    with pytest.raises(ValueError, match=refused):
+        config(**off, controllers={"mine": {"law": "pi", "target": 0.3, "raises_signal": True, "knob": KNOB}})
+    config(entropy_control="erpo", **off)
+    config(advantage_bonuses={"pseudo_negative": {}}, rollout_rules={"curriculum": {}})
 
 
 def test_rollout_rule_among_the_rules_of_tokens_is_refused():

@@ -68,6 +68,8 @@ def test_every_recipe_is_dry_run(no_weights, path, capsys):
         assert part in printed
     for section in ("token_weights", "loss_terms", "rollout_rules"):
         assert (section in printed) or not recipe.get(section)
+    for name in recipe.get("controllers") or {}:
+        assert f"controller  {name}: " in printed
 
 
 def test_plan_needs_no_problems(no_weights, capsys):

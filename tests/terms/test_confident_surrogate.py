@@ -17,16 +17,25 @@ def test_term_by_hand():
     # sign of the advantage; the token of probability 0.9 gets 0
     logps = torch.tensor([[0.98, 0.98, 0.9]]).log()
     old = torch.tensor([[0.49, 0.49, 0.9]]).log()
-    term = ConfidentSurrogate(alpha=-0.5)(tokens(logps, old, [3.0, -3.0, 3.0]))
+    given = tokens(logps, old, [3.0, -3.0, 3.0])
+    term = ConfidentSurrogate(alpha=-0.5, mean_over="all")(given)
     torch.testing.assert_close(term, torch.tensor([[3.0, 3.0, 0.0]]), rtol=1e-6, atol=0)
+    # two of three tokens are confident: 3 / 2 times as much, so that the mean over all is 3, that over the two
+    term = ConfidentSurrogate(alpha=-0.5)(given)
+    torch.testing.assert_close(term, torch.tensor([[4.5, 4.5, 0.0]]), rtol=1e-6, atol=0)
+
+
+def test_without_a_confident_token_the_term_is_zero():
+    unsure = torch.tensor([[0.5, 0.9]]).log()
+    assert ConfidentSurrogate(alpha=-0.5)(tokens(unsure, unsure, [3.0, -3.0])).tolist() == [[0.0, 0.0]]
 
 
 def test_gradient_by_hand():
-    # d/dlogp of -alpha exp(logp - old) |A| is the term itself: 3, 3 and 0 as above
+    # d/dlogp of -alpha exp(logp - old) |A| is the term itself: 4.5, 4.5 and 0 as above
     logps = torch.tensor([[0.98, 0.98, 0.9]]).log().requires_grad_()
     old = torch.tensor([[0.49, 0.49, 0.9]]).log()
     ConfidentSurrogate(alpha=-0.5)(tokens(logps, old, [3.0, -3.0, 3.0])).sum().backward()
-    torch.testing.assert_close(logps.grad, torch.tensor([[3.0, 3.0, 0.0]]), rtol=1e-6, atol=0)
+    torch.testing.assert_close(logps.grad, torch.tensor([[4.5, 4.5, 0.0]]), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("value", [-1.01, 1.01, math.nan])
@@ -51,12 +60,12 @@ def closed_form(given: dict, logits: torch.Tensor, alpha: float, threshold: floa
     return factor.unsqueeze(-1) * (onehot - logits.softmax(-1))
 
 
-@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "vespo"])
+@pytest.mark.parametrize("loss_type", ["dapo", "cispo", "vespo"])
 @pytest.mark.parametrize("alpha", [-0.7, 0.4])
-def test_it_adds_its_mean_over_the_trained_tokens_to_every_loss(loss_type, alpha):
+def test_it_adds_its_mean_over_the_trained_tokens_to_a_loss_that_has_this_mean(loss_type, alpha):
     given, logits = table_case()
     surrogate = table_gradient(table(logits, plain=True, loss_type=loss_type), given)
-    terms = {"confident_surrogate": {"alpha": alpha, "threshold": 0.15}}
+    terms = {"confident_surrogate": {"alpha": alpha, "threshold": 0.15, "mean_over": "all"}}
     both = table_gradient(table(logits, loss_type=loss_type, loss_terms=terms), given)
     expected = closed_form(given, logits, alpha, threshold=0.15)
     assert distance(both - surrogate, expected) < 1e-10
@@ -71,7 +80,8 @@ def test_on_policy_it_is_what_confident_sign_adds(sizes, training):
     del given["old_per_token_logps"]
     rule = {"alpha": -0.6, "threshold": 0.15}
     gradients = []
-    for settings in ({"loss_terms": {"confident_surrogate": rule}}, {"token_weights": {"confident_sign": rule}}):
+    term = {**rule, "mean_over": "all"}
+    for settings in ({"loss_terms": {"confident_surrogate": term}}, {"token_weights": {"confident_sign": rule}}):
         trainer = table(logits, **sizes, **settings)
         trainer.model.training = training
         gradients.append(table_gradient(trainer, given))
@@ -94,6 +104,40 @@ def test_off_policy_it_pushes_where_the_clip_has_stopped_the_main_loss():
     assert weighted.tolist() == [[[0.0, 0.0]]]
     pushed = table_gradient(table(logits, loss_terms={"confident_surrogate": rule}), given)
     torch.testing.assert_close(pushed, torch.tensor([[[1.0, -1.0]]], dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def released_gradient(given: dict, logits: torch.Tensor, alpha: float, threshold: float) -> torch.Tensor:
+    """Minus the gradient of the released code's loss: a dual clip of 3, and its term's mean over the confident."""
+    z = logits.clone().requires_grad_()
+    mask, advantages = given["completion_mask"].double(), given["advantages"].unsqueeze(1)
+    logps = chosen_logps(z, given["completion_ids"])
+    ratio = (logps - given.get("old_per_token_logps", logps.detach())).exp()
+    clipped = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.2))
+    main = torch.where(advantages < 0, torch.minimum(clipped, -3 * advantages), clipped)
+    confident = mask * (logps.detach().exp() > threshold)
+    term = (-ratio * advantages.abs() * confident).sum() / confident.sum()
+    (gradient,) = torch.autograd.grad(-(main * mask).sum() / mask.sum() - alpha * term, z)
+    return gradient
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.5])
+@pytest.mark.parametrize("off_policy", [True, False])
+def test_entropic_has_the_gradient_of_the_released_code(off_policy, alpha):
+    given, logits = table_case()
+    if off_policy:  # one token whose ratio of 4 the dual clip stops; its advantage is negative
+        row = given["advantages"].argmin()
+        given["old_per_token_logps"][row, 0] = chosen_logps(logits, given["completion_ids"])[row, 0] - math.log(4)
+    else:
+        del given["old_per_token_logps"]
+    rule = {"alpha": alpha, "threshold": 0.15}
+    settings = {"entropy_control": "entropic", "loss_terms": {"confident_surrogate": rule}}
+    expected = released_gradient(given, logits, **rule)
+    assert distance(table_gradient(table(logits, delta=3.0, **settings), given), expected) < 1e-6
+    if off_policy:
+        assert distance(table_gradient(table(logits, **settings), given), expected) > 1e-2
+    # the weight is another method
+    weight = {"entropy_control": "confident_sign", "token_weights": {"confident_sign": rule}}
+    assert distance(table_gradient(table(logits, delta=3.0, **weight), given), expected) > 0.1
 
 
 def test_it_selects_tokens():

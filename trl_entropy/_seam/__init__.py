@@ -9,9 +9,10 @@ whose advantages are decided at the moment they are read, from the log-probs and
 from .checkpoints import last_checkpoint
 from .error import SeamError
 from .facts import LateAdvantages
-from .head import skip_lm_head_tokens, use_small_tiles
+from .head import has_tiles, skip_lm_head_tokens, use_small_tiles
 from .loss import LossSeam
 from .state import (
+    clipped_bounds,
     log_means,
     logged_signal,
     lower_learning_rate,
@@ -26,6 +27,8 @@ __all__ = [
     "LateAdvantages",
     "LossSeam",
     "SeamError",
+    "clipped_bounds",
+    "has_tiles",
     "last_checkpoint",
     "log_means",
     "logged_signal",

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..compact import Compaction, compacted
+from ..compact import Compaction, compacted, has_advantage
 from .head import skip_lm_head_tokens
 
 
@@ -43,5 +43,5 @@ class CompactionSeam:
 
     def _rows_to_train(self, windows: list[list[dict]]) -> list[int]:
         """How many rows of each optimizer step have an advantage, on the rank where most have."""
-        counts = torch.stack([sum((batch["advantages"] != 0).sum() for batch in window) for window in windows])
+        counts = torch.stack([sum(has_advantage(batch).sum() for batch in window) for window in windows])
         return self.accelerator.gather(counts.unsqueeze(0)).amax(0).tolist()

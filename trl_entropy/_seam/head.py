@@ -7,22 +7,24 @@ import torch
 from trl.trainer import utils
 
 
+TILES = "trl.kernels.chunked_logprob"
 # The share of live tokens above which copying them costs more than it spares
 MOSTLY_LIVE = 0.7
 
 
-def use_small_tiles() -> bool:
+def has_tiles() -> bool:
+    """Whether the LM head of this TRL works on tiles; before TRL 1.15 it does not."""
+    return TILES in sys.modules
+
+
+def use_small_tiles() -> None:
     """
-    Let TRL's LM head work on tiles of 1024 tokens x 1024 entries of the vocabulary; whether this TRL has tiles.
+    Let TRL's LM head work on tiles of 1024 tokens x 1024 entries of the vocabulary, if it [`has_tiles`].
 
     On a CPU its own, 4096 x 32768, spend most of their time on getting memory: twice as slow or worse, with outputs
     equal to rounding. It holds for the whole process.
     """
-    head = sys.modules.get("trl.kernels.chunked_logprob")
-    if head is None:  # TRL < 1.15
-        return False
-    utils._CHUNKED_LOGPROB_CHUNK_SIZE = head.TOKEN_CHUNK_SIZE = 1024
-    return True
+    utils._CHUNKED_LOGPROB_CHUNK_SIZE = sys.modules[TILES].TOKEN_CHUNK_SIZE = 1024
 
 
 def skip_lm_head_tokens() -> None:

@@ -10,11 +10,8 @@ from .checkpoints import CheckpointSeam
 from .compaction import LEFT_OUT
 from .error import UNREAD, SeamError
 from .facts import VOCABULARY, FactsSeam, LateAdvantages, per_token
+from .means import OVER_ROWS, OVER_TOKENS, micro_batch_mean
 from .state import check_finite, set_temperature
-
-
-# Losses that are a mean over the rows of a micro-batch; the others are a sum over a number that is given
-MEAN_OVER_ROWS = ("dr_grpo", "grpo", "luspo", "sapo")
 
 
 class LossSeam(CheckpointSeam, FactsSeam):
@@ -33,12 +30,15 @@ class LossSeam(CheckpointSeam, FactsSeam):
         """What TRL's loss gets instead of `raw`: `(B, T)`, or `raw` itself."""
         raise NotImplementedError
 
-    def extra_loss(self, tokens: Tokens) -> Tensor | None:
-        """Sum over tokens to be added to the loss, or `None`."""
+    def extra_loss(self, tokens: Tokens) -> dict[bool, Tensor]:
+        """
+        What is added to the loss, `(B, T)` and 0 outside of the mask, by whether it is averaged as `loss_type`
+        averages the surrogate or over all trained tokens of the optimizer step.
+        """
         raise NotImplementedError
 
     def observe(self, tokens: Tokens, effective: Tensor) -> None:
-        """See the raw tokens of a training micro-batch, and their effective advantages `(B, T)`."""
+        """See the raw tokens of a training micro-batch, and their advantages in the loss, `(B, T)`."""
         raise NotImplementedError
 
     def observe_rollout(self, rewards: Tensor, completions: list) -> None:
@@ -91,7 +91,7 @@ class LossSeam(CheckpointSeam, FactsSeam):
             tokens = self._tokens(inputs, raw, needs)
             seen = tokens.detach()
             effective = self.effective_advantages(raw, seen)
-            if effective is not raw and not self.family.per_token:
+            if effective is not raw and self._advantages_per_row:
                 effective = seen.mean_over_row(effective)
             return effective
 
@@ -102,31 +102,56 @@ class LossSeam(CheckpointSeam, FactsSeam):
         self._reached = True
         if self.model.training:
             as_given = effective is inputs["advantages"]
-            self.observe(seen, seen.advantages if as_given else per_token(effective, seen.mask))
-        if self.compaction.skip and self.model.training and self.args.loss_type in MEAN_OVER_ROWS:
+            advantages = seen.advantages if as_given else per_token(effective, seen.mask)
+            if "importance_sampling_ratio" in inputs:  # with vLLM; TRL multiplies the loss of each token by it
+                advantages = advantages * inputs["importance_sampling_ratio"]
+            self.observe(seen, advantages)
+        if self.compaction.skip and self.model.training and self.args.loss_type in OVER_ROWS:
             loss = loss * (len(seen.mask) / self.args.per_device_train_batch_size)
-        extra = self.extra_loss(tokens)
-        return loss if extra is None else loss + extra / self._tokens_per_update(inputs)
+        for follows_loss_type, values in self.extra_loss(tokens).items():
+            loss = loss + self._mean_of_term(values, tokens, inputs, follows_loss_type)
+        return loss
+
+    @property
+    def _advantages_per_row(self) -> bool:
+        """Whether the loss has one ratio for each completion, so that only the mean over its tokens acts."""
+        return not self.family.per_token or self.importance_sampling_level == "sequence"
 
     def _observe_left_out(self, inputs: dict) -> None:
-        """Measure the rows that a micro-batch leaves out: from the log-probs of the old policy, or a forward pass."""
+        """Measure the rows that a micro-batch leaves out, under the policy as it is at this optimizer step."""
         rows = inputs.get(LEFT_OUT)
-        if rows is None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            return
         measured = self.measured_needs | {"group_rewards"} & self.needs()
-        if rows is not None and "old_entropies" in rows and not measured & VOCABULARY:
-            tokens = self._facts_under_old(rows)
-        else:  # where ranks share the parameters each takes the pass, with or without rows of its own
-            tokens = self._facts_of(self.model, inputs if rows is None else rows, measured)
-        if rows is not None:
-            self.observe(tokens, torch.zeros_like(tokens.logps))
+        # Up to the first update the policy is that of the rollout, whose log-probs and entropies were taken there
+        known = self._updates == 0 and "old_entropies" in inputs and not measured & VOCABULARY
+        share_parameters = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if known and rows is not None:
+            self._observe_without_gradient(self._facts_under_old(rows))
+        elif rows is not None:
+            self._observe_without_gradient(self._facts_of(self.model, rows, measured))
+        elif share_parameters and not known:  # the ranks that have such rows wait for this one in their forward pass
+            self._facts_of(self.model, inputs, measured)
+
+    def _observe_without_gradient(self, tokens: Tokens) -> None:
+        self.observe(tokens, torch.zeros_like(tokens.logps))
+
+    def _mean_of_term(self, values: Tensor, tokens: Tokens, inputs: dict, follows_loss_type: bool) -> Tensor:
+        loss_type = self.family.loss_type or self.args.loss_type
+        if follows_loss_type and "importance_sampling_ratio" in inputs:
+            values = values * inputs["importance_sampling_ratio"]  # as TRL corrects its surrogate for vLLM's log-probs
+        if follows_loss_type and loss_type not in OVER_TOKENS:
+            mean = micro_batch_mean(loss_type, values, tokens.mask, self.max_completion_length)
+            return mean / self._micro_batches_of_loss
+        return values.sum() / self._tokens_per_update(inputs)
 
     def _tokens_per_update(self, inputs: dict) -> Tensor:
         # Tokens of one optimizer step, divided by the ranks because DDP averages gradients: what TRL's dapo loss
-        # divides by, so that a term does not depend on how the batch is split. transformers divides a loss that TRL
-        # has not scaled by the number of micro-batches
+        # divides by, so that a term does not depend on how the batch is split
         total = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
         if not self.model.training:  # an evaluation batch is neither split nor accumulated
             return total
-        micro_batches = self.current_gradient_accumulation_steps if self.family.scales_loss else 1
-        return total * micro_batches / self.args.steps_per_generation
+        return total * self._micro_batches_of_loss / self.args.steps_per_generation
+
+    @property
+    def _micro_batches_of_loss(self) -> int:
+        """By how many micro-batches the loss is divided here; transformers divides a loss that TRL has not scaled."""
+        return self.current_gradient_accumulation_steps if self.model.training and self.family.scales_loss else 1

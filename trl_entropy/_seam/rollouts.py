@@ -12,6 +12,7 @@ from trl.trainer.utils import pad
 from ..compact import picked
 from ..rollouts import RolloutPlan
 from ..rollouts.batch import Collected, padding_of, refill
+from ..rollouts.rule import check_sources
 from ..vocabulary import RowTemperatures
 from .state import log_means
 
@@ -44,8 +45,8 @@ class RolloutSeam:
         if plan.sets_temperatures:
             models = [model for model in (self.model, self.ref_model) if model is not None]
             self._row_temperatures = RowTemperatures([self.accelerator.unwrap_model(model) for model in models])
-        if plan.replaces_completions and (self.tools or self.rollout_func is not None):
-            raise ValueError("rollout_rules cannot replace completions that tools or a rollout_func have a part in")
+        given = ("tools", "rollout_func", "environment_factories")  # RLOOTrainer has none of them
+        check_sources(plan.rules, *(getattr(self, name, None) for name in given))
 
     def _sample(self, rows: list[dict]) -> Rollout:
         """Sample and score these rows of this rank."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from trl.trainer import grpo_trainer
 
+from ..advice import CLIP_RATIOS
 from .error import SeamError
 
 
@@ -42,6 +43,16 @@ def logged_signal(trainer, name: str) -> float | None:
         # of a micro-batch in which no completion ended TRL logs 0
         logged = [value for value, entropy in zip(logged, entropies, strict=True) if entropy != 0]
     return sum(logged) / len(logged) if logged else None
+
+
+def clipped_bounds(trainer) -> set[str]:
+    """The bounds of the clip range, by knob, that TRL has logged clipped tokens at in this run."""
+    pending, rows = trainer._metrics["train"], trainer.state.log_history
+    return {
+        bound
+        for bound, key in CLIP_RATIOS.items()
+        if any(share > 0 for share in (*pending.get(key, ()), *(row.get(key, 0.0) for row in rows)))
+    }
 
 
 def rollout_ends(trainer) -> bool:

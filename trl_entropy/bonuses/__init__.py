@@ -7,6 +7,7 @@ from .pseudo_negative import PseudoNegative
 from .quantile_advantage import QuantileAdvantage
 from .repo import Repo
 from .repo_r import RepoR
+from .w_reinforce import WReinforce
 
 
 BONUSES = {
@@ -17,4 +18,5 @@ BONUSES = {
     "quantile_advantage": QuantileAdvantage,
     "repo": Repo,
     "repo_r": RepoR,
+    "w_reinforce": WReinforce,
 }

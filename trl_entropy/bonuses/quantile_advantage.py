@@ -45,6 +45,7 @@ class QuantileAdvantage(Rule):
     """
 
     token_selective: ClassVar[bool] = False
+    replaces_advantage: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"group_rewards"})
 
     k: float = knob(0.4, low=0.0, high=1.0)

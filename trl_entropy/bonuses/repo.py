@@ -23,11 +23,9 @@ class Repo(Rule):
     Args:
         beta (`float`, *optional*, defaults to `0.01`):
             \\( \beta \ge 0 \\), advantage per nat. No value was found in the paper; the default is ours.
-
-        center (`str`, *optional*, defaults to `"step"`):
-            What the mean is over: "step" is all tokens of the optimizer step, "position" the vocabulary at the
-            token's own position, \\( -H_t \\). Ours: what we have seen of the paper says only that \\( L \\) is
-            centered.
+        center (`str`, *optional*, defaults to `"position"`):
+            What the mean is over: "position" is the vocabulary at the token's own position, where it is
+            \\( -H_t \\) (the paper's); "step" is all tokens of the optimizer step (ours).
 
     Raises `ValueError` for a beta out of range, or another center.
 
@@ -35,7 +33,7 @@ class Repo(Rule):
     """
 
     beta: float = knob(0.01, low=0.0, raises_entropy=True)
-    center: str = "step"
+    center: str = "position"
 
     def __post_init__(self):
         super().__post_init__()

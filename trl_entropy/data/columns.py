@@ -5,6 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datasets import Dataset, IterableDataset
 
 
+# What TRL takes the images of a prompt from
+IMAGES = ("image", "images")
+
+
 def is_there(row: Mapping[str, object], name: str) -> bool:
     """Whether a row has a column of this name, or one inside of another by a dotted name."""
     try:

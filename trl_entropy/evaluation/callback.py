@@ -48,8 +48,8 @@ class PassAtKCallback(TrainerCallback):
         reward ([`~rewards.MathVerifyReward`], *optional*):
             Where the answer stands, and what is right; by default in the last box.
 
-    Raises `ValueError` for a value out of range or a missing column, and at the start of training if `attach` was not
-    called or nothing would ever be evaluated.
+    Raises `ValueError` for a value out of range, a missing column or problems with images, and at the start of
+    training if `attach` was not called or nothing would ever be evaluated.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from ..compose import unknown
 from ..data import held_out_problems
+from ..data.columns import IMAGES
 from ..data.files import EMBEDDED, load
 
 
@@ -68,7 +69,7 @@ def read_benchmark(name: str, folder: str | None = None) -> list[Problem]:
             f"{', '.join(dataset.column_names)}"
         )
     rows = zip(*(dataset[column] for column in columns), strict=True)
-    return _checked([Problem(_text(prompt), _truth(solution)) for prompt, solution in rows])
+    return checked([Problem(_text(prompt), _truth(solution)) for prompt, solution in rows])
 
 
 _LAYOUT = (PROMPTS, SOLUTIONS)
@@ -104,10 +105,19 @@ def problems_of(dataset: Dataset, prompt_column: str = "prompt", solution_column
     for flag, column in (("prompt_column", prompt_column), ("solution_column", solution_column)):
         if column not in dataset.column_names:
             raise ValueError(f"{unknown('dataset column', column, dataset.column_names)}; set {flag}")
-    return _checked([Problem(row[prompt_column], row[solution_column]) for row in dataset])
+    return checked(list(map(Problem, dataset[prompt_column], dataset[solution_column])), dataset.column_names)
 
 
-def _checked(problems: Sequence[Problem]) -> list[Problem]:
+def checked(problems: Sequence[Problem], columns: Iterable[str] = ()) -> list[Problem]:
+    """
+    The problems, which stand in a dataset of these columns.
+
+    Raises `ValueError` if there are none, or one without a prompt or with images, which would not be looked at.
+    """
+    for column in sorted({*IMAGES} & {*columns}):
+        raise ValueError(
+            f"only the text of a problem is sampled, and the dataset has images: drop the column {column!r}"
+        )
     if not problems:
         raise ValueError("the dataset is empty")
     for number, (prompt, _) in enumerate(problems):
@@ -118,6 +128,11 @@ def _checked(problems: Sequence[Problem]) -> list[Problem]:
             raise ValueError(
                 f"row {number} of the dataset has the prompt {prompt!r}: give text, or a list of messages"
             )
+        parts = [
+            part for message in messages if isinstance(message.get("content"), list) for part in message["content"]
+        ]
+        if any(part.get("type") == "image" for part in parts):
+            raise ValueError(f"only the text of a problem is sampled, and row {number} of the dataset has an image")
     return list(problems)
 
 

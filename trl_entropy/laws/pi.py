@@ -18,7 +18,7 @@ class PI(Law):
 
     As in the released code the sum leaves out the newest error and grows without bound; only \\( u \\) is clipped, by
     the controller. Errors are counted once per optimizer step over all ranks, where the released code counts them per
-    micro-batch on each rank.
+    micro-batch on each rank and weights that same micro-batch: so here each value acts one step later.
 
     The options below `ki` are ours and off by default. With all of them on, and \\( \epsilon_k \\) the measured error,
 

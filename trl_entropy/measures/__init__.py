@@ -4,7 +4,19 @@ from .means import Means
 from .pass_at_k import pass_at_k
 from .rules import WHY_KNOBS, Idle
 from .settling import Settling, settling
-from .step import LEVELS, StepMeasures
+from .step import LEVELS, Slopes, StepMeasures
+from .surrogate import surrogate_slopes
 
 
-__all__ = ["LEVELS", "WHY_KNOBS", "Idle", "Means", "Settling", "StepMeasures", "pass_at_k", "settling"]
+__all__ = [
+    "LEVELS",
+    "WHY_KNOBS",
+    "Idle",
+    "Means",
+    "Settling",
+    "Slopes",
+    "StepMeasures",
+    "pass_at_k",
+    "settling",
+    "surrogate_slopes",
+]

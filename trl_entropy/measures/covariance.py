@@ -19,8 +19,10 @@ def covariance(means: Mapping[str, float]) -> dict[str, float]:
     r"""
     \\( \overline{\log \pi_\theta(y_t) \hat A_t} - \overline{\log \pi_\theta(y_t)} \; \overline{\hat A_t} \\) in nats.
 
-    The means are over all trained tokens of the step, on all ranks. A policy-gradient step changes entropy by about
-    minus this times its size: a positive covariance lowers it.
+    The means are over all trained tokens of the step, on all ranks. In one state, a step of the natural policy
+    gradient changes entropy to first order by minus this times its size. For a step of the vanilla policy gradient it
+    is minus the covariance of \\( \log \pi \\) and \\( \pi A \\), whose sign may differ: `entropy_change/predicted`
+    is of that one.
 
     Reference: [The Entropy Mechanism of Reinforcement Learning for Reasoning Language
     Models](https://huggingface.co/papers/2505.22617), 2025.

@@ -21,6 +21,7 @@ LEVELS = ("basic", "full")
 # Functions of tokens, and of tokens and the slopes of the surrogate
 OF_TOKENS = (entropy_by_sign, entropy_by_correctness, entropy_by_position, quadrants, covariance_parts, log_ratio)
 OF_SLOPES = (gradient_mass, change_parts)
+Slopes = Callable[[Tokens, Tensor], Tensor]
 
 
 class StepMeasures:
@@ -32,15 +33,19 @@ class StepMeasures:
             "basic" is what costs next to nothing; "full" also what needs another pass of the LM head, or the texts.
         signals (`Collection[str]`, *optional*):
             What controllers look at; of the rules among them the entropy of their tokens is measured.
+        slopes (`Slopes`, *optional*, defaults to [`surrogate_slopes`]):
+            The slopes of the surrogate, from tokens and effective advantages; what is made of them is left out if
+            `None`.
 
     Attributes:
         sums ([`Means`]): what was added since the last optimizer step.
         last (`dict[str, float]`): the means of the last optimizer step, on all ranks.
     """
 
-    def __init__(self, level: str, signals: Collection[str] = ()):
+    def __init__(self, level: str, signals: Collection[str] = (), slopes: Slopes | None = surrogate_slopes):
         self.full = level == "full"
         self.signals = signals
+        self.slopes = slopes
         self.last: dict[str, float] = {}
         self.sums = Means()
         self._idle = Idle(WHY_RULES)
@@ -49,7 +54,9 @@ class StepMeasures:
     @property
     def needs(self) -> set[str]:
         """The facts of tokens that are read besides those that are always there."""
-        return {"entropies_at_one", "expected_discriminator", "prompt_entropies"} if self.full else set()
+        if not self.full:
+            return set()
+        return {"entropies_at_one", "prompt_entropies"} | ({"expected_discriminator"} if self.slopes else set())
 
     def add(self, parts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Add `(sum, count)` pairs of a micro-batch; no host sync."""
@@ -62,8 +69,9 @@ class StepMeasures:
     def add_tokens(self, tokens: Tokens, effective: Tensor) -> None:
         """Add what is measured of a micro-batch; `effective` are its advantages in the loss, `(B, T)`."""
         values = [measure(tokens) for measure in OF_TOKENS]
-        slopes = surrogate_slopes(tokens, effective)
-        values += [measure(tokens, slopes) for measure in OF_SLOPES]
+        if self.slopes:
+            slopes = self.slopes(tokens, effective)
+            values += [measure(tokens, slopes) for measure in OF_SLOPES]
         self.sums.add_values({name: value for part in values for name, value in part.items()})
         self.sums.add_values(entropy_of_prompt(tokens))
 

@@ -1,24 +1,30 @@
 """How hard tokens of either sign pull at the policy."""
 
+import torch
 from torch import Tensor
 
 from ..tokens import Tokens
 from .means import Values
 
 
-def surrogate_slopes(tokens: Tokens, effective: Tensor) -> Tensor:
+def surrogate_slopes(tokens: Tokens, effective: Tensor, delta: float | None = None) -> Tensor:
     r"""
-    `(B, T)`: \\( g_t \\), the derivative of TRL's surrogate \\( \min(r_t A'_t, \mathrm{clip}(r_t) A'_t) \\) by
-    \\( \log \pi_\theta(y_t) \\): \\( r_t A'_t \\), or 0 where the clip has stopped it.
+    `(B, T)`: \\( g_t \\), the derivative of TRL's surrogate
+    \\( \min(\min(r_t, \delta) \, A'_t, \mathrm{clip}(r_t) \, A'_t) \\) by \\( \log \pi_\theta(y_t) \\):
+    \\( r_t A'_t \\), or 0 where a bound has stopped it.
 
     Args:
         effective (`torch.Tensor`):
             `(B, T)`: the effective advantages \\( A' \\), those in the loss.
+        delta (`float`, *optional*):
+            \\( \delta \\), TRL's flag; no such bound if `None`.
     """
     low, high = tokens.clip_range
     ratios = tokens.ratios
-    surrogate = ratios * effective
-    return surrogate.masked_fill(surrogate > ratios.clamp(1 - low, 1 + high) * effective, 0)
+    slopes, clipped = ratios * effective, ratios.clamp(1 - low, 1 + high) * effective
+    if delta is None:
+        return slopes.masked_fill(slopes > clipped, 0)
+    return slopes.masked_fill(slopes != torch.minimum(ratios.clamp(max=delta) * effective, clipped), 0)
 
 
 def gradient_mass(tokens: Tokens, slopes: Tensor) -> Values:

@@ -11,7 +11,7 @@ from ..data.semantic_entropy import semantic_entropy
 from ..evaluation.command import draw, identity
 from ..evaluation.flags import add_flags, fill_in
 from ..evaluation.folder import SAMPLES, SETTINGS, read_lines
-from ..evaluation.problems import Problem
+from ..evaluation.problems import Problem, checked
 from ..evaluation.run import on_main, read_samples
 from ..evaluation.samples import Samples
 from ..rewards.verifier import Verifier
@@ -27,14 +27,9 @@ def run(arguments: list[str]) -> None:
     given = _read(arguments)
     dataset = read_rows(given)
     dataset = dataset.select(range(min(given.limit or len(dataset), len(dataset))))
-    problems = [
-        Problem(prompt, solution)
-        for prompt, solution in zip(
-            values_in(dataset, given.prompt_column, "prompt_column"),
-            values_in(dataset, given.solution_column, "solution_column"),
-            strict=True,
-        )
-    ]
+    prompts = values_in(dataset, given.prompt_column, "prompt_column")
+    solutions = values_in(dataset, given.solution_column, "solution_column")
+    problems = checked(list(map(Problem, prompts, solutions)), dataset.column_names)
     if given.samples:
         verifier = Verifier(given.grading_deadline, given.grading_workers)
         _write(dataset, _drawn_before(Path(given.samples), problems, verifier), given)

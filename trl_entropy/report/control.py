@@ -53,7 +53,7 @@ def _held(run: Run, name: str) -> Held:
     spec = (run.settings.get("controllers") or {}).get(name, {})
     signal, target = spec.get("signal", "entropy"), run.series[f"controllers/{name}/target"]
     steps, values, aims = common(run.series.get(signal), target)
-    if not steps or min(aims) <= 0:
+    if not steps or not all(aim > 0 for aim in aims):
         return Held(name, spec.get("knob"), signal, target.values[-1], None, None, _band(run, name, spec))
     from ..measures import settling  # loads torch
 
@@ -72,8 +72,8 @@ def _band(run: Run, name: str, spec: dict) -> tuple[float, float] | None:
 
 
 def common(first: Series | None, second: Series | None) -> tuple[list[int], list[float], list[float]]:
-    """The steps at which both metrics were logged and finite, and the values of each."""
-    one, two = (dict(zip(*finite(series), strict=True)) for series in (first, second))
+    """The steps at which both metrics were logged, and the values of each."""
+    one, two = (dict(zip(*(series or ((), ())), strict=True)) for series in (first, second))
     steps = [step for step in one if step in two]
     return steps, [one[step] for step in steps], [two[step] for step in steps]
 

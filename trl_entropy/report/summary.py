@@ -6,13 +6,13 @@ from statistics import fmean
 
 from rich.table import Table
 
-from ..compare import WINDOW, ends
+from ..compare import ENDS, ends
 from .control import held
 from .runs import Run
-from .statistics import Arm, estimate, finite
+from .statistics import Arm, estimate
 
 
-CAPTION = f"From the mean of the first to that of the last {WINDOW} logged steps; ± is the 95% interval over seeds."
+CAPTION = f"Start → end: {ENDS}. ± is the 95% interval over seeds."
 QUIET = 120.0  # seconds, ours: a run that has logged nothing for longer, and for much longer than usual, has stopped
 USUAL = 5.0  # times its longest pause, ours
 MISSING = "–"
@@ -57,8 +57,7 @@ def _change(arm: Arm, value: Callable[[Run, bool], float | None]) -> str:
 
 
 def _ends(run: Run, key: str, last: bool) -> float | None:
-    values = finite(run.series.get(key)).values
-    return ends(values)[last] if values else None
+    return ends(run.series[key].values)[last] if key in run.series else None
 
 
 def _score(run: Run, name: str, last: bool) -> float | None:

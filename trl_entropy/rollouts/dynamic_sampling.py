@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .rule import GROUPS, PROBLEMS, RolloutRule
+from .rule import GROUPS, RolloutRule
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DynamicSampling(RolloutRule):
     what fills the batch in the end, is ours.
     """
 
-    acts: ClassVar[frozenset[str]] = frozenset({PROBLEMS, GROUPS})
+    acts: ClassVar[frozenset[str]] = frozenset({GROUPS})
 
     max_rounds: int = 4
 

@@ -1,6 +1,6 @@
 """What a rollout rule is: an answer to one of the questions that a training rollout asks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,13 @@ from torch import Tensor
 Memory = dict[str, float]
 
 PROBLEMS, TEMPERATURES, COMPLETIONS, GROUPS = "problems", "temperatures", "completions", "groups"
+# What a rule may decide, and the methods that answer
+METHODS = {
+    PROBLEMS: ("stages", "stage", "candidates", "choose"),
+    TEMPERATURES: ("temperature", "visited"),
+    COMPLETIONS: ("replace",),
+    GROUPS: ("keep", "rounds"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,11 @@ class RolloutRule:
     # Where its formula is from: "paper", "code" (the authors'), or "style" (after what little is published)
     origin: ClassVar[str] = "paper"
     acts: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def overrides(cls, *methods: str) -> bool:
+        """Whether it answers in one of these methods itself."""
+        return any(getattr(cls, method) is not getattr(RolloutRule, method) for method in methods)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -83,3 +95,40 @@ class RolloutRule:
     def rounds(self) -> int:
         """How often at most to sample further problems in place of the groups that were not kept."""
         return 0
+
+
+def check_answers(what: str, rule: RolloutRule) -> None:
+    """Raise `ValueError` unless a rule names in `acts` the questions that it answers, and answers those it names."""
+    for name in sorted(rule.acts - METHODS.keys()):
+        raise ValueError(f"{what} names {name!r} in acts, which is no question. Allowed: {', '.join(METHODS)}")
+    answered = {name for name, methods in METHODS.items() if rule.overrides(*methods)}
+    for name in sorted(rule.acts - answered):
+        raise ValueError(f"{what} names {name!r} in acts: override {' or '.join(METHODS[name])}, or drop the name")
+    for name in sorted(answered - rule.acts):
+        raise ValueError(f"{what} overrides {' or '.join(METHODS[name])}: name {name!r} in acts, or it is not asked")
+    if not rule.acts:
+        raise ValueError(f"{what} decides nothing: name in acts what it does. Allowed: {', '.join(METHODS)}")
+
+
+def check_sources(rules: Mapping[str, RolloutRule], tools, rollout_func, environments) -> None:
+    """
+    Raise `ValueError` for rules that cannot act on completions which others have a part in.
+
+    Args:
+        rules (`Mapping[str, RolloutRule]`):
+            The rules by name.
+        tools, rollout_func, environments:
+            What the trainer was given; empty or `None` if nothing.
+    """
+    for name, rule in rules.items():
+        what = f"rollout_rules.{name}"
+        if COMPLETIONS in rule.acts and (tools or rollout_func is not None or environments):
+            raise ValueError(
+                f"{what} replaces completions, and tools, an environment or a rollout_func have a part in them: drop "
+                "one of the two"
+            )
+        if environments and rule.overrides("choose"):
+            raise ValueError(
+                f"{what} looks at prompts before they are sampled, and an environment changes them later, in reset(): "
+                "drop one of the two"
+            )

@@ -87,9 +87,9 @@ def dry_run(job: Job) -> None:
     }.items():
         active = [str(rule) for rule in built.values() if not getattr(rule, "neutral", False)]
         if active:
-            console.print(f"{section:12}{'; '.join(active)}")
+            console.print(f"{section:11} {'; '.join(active)}")
     for controller in job.training.build_controllers():
-        console.print(f"controller  {controller.name}: {controller.law} on {controller.knob.name}")
+        console.print(f"controller  {controller}", markup=False)
     name, gpu = _gpu()
     _print(job.training, shape, setup, gpu, name, problems)
 

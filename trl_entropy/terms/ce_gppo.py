@@ -38,6 +38,7 @@ class CeGPPO(Rule):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"clipped"})
+    follows_loss_type: ClassVar[bool] = True
 
     beta_low: float = knob(0.75, low=0.0)
     beta_high: float = knob(1.0, low=0.0)

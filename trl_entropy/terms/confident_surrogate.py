@@ -20,19 +20,18 @@ class ConfidentSurrogate(Rule):
     r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t)
     $$
 
-    The formula of the released code. The mean is over all trained tokens of the optimizer step (`mean_over="all"`), or
-    over the confident ones (`mean_over="confident"`), as in the released code, where it is that of a micro-batch; then
-    the term is stronger by one over their share. With the former, its gradient is on-policy what
-    [`~weights.ConfidentSign`] adds; off-policy it keeps pushing where the clip has stopped the main loss.
+    The formula and the mean of the released code: over the confident tokens (`mean_over="confident"`), there of a
+    micro-batch, here of the optimizer step on all ranks. Off-policy it keeps pushing where the clip has stopped the
+    main loss. `mean_over="all"` is ours: the term is averaged as `loss_type` averages the surrogate. With `dapo` it is
+    then weaker by the share of confident tokens, and its gradient is on-policy what [`~weights.ConfidentSign`] adds.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.0`):
-            \\( \alpha \in [-1, 1] \\); negative raises entropy.
+            \\( \alpha \in [-1, 1] \\), the strength; negative raises entropy, and a PI law turns it in EntroPIC.
         threshold (`float`, *optional*, defaults to `0.95`):
             \\( \tau \in [0, 1] \\), the probability above which a token counts as confident (the released default).
-
-        mean_over (`str`, *optional*, defaults to `"all"`):
-            "all" or "confident": which tokens the mean of the term is over.
+        mean_over (`str`, *optional*, defaults to `"confident"`):
+            "confident" or "all": which tokens the mean of the term is over.
 
     Raises `ValueError` for a value out of range.
 
@@ -44,16 +43,20 @@ class ConfidentSurrogate(Rule):
 
     alpha: float = knob(0.0, low=-1.0, high=1.0, raises_entropy=False)
     threshold: float = knob(0.95, low=0.0, high=1.0)
-    mean_over: str = "all"
+    mean_over: str = "confident"
 
     def __post_init__(self):
         super().__post_init__()
-        if self.mean_over not in ("all", "confident"):
-            raise ValueError(f"mean_over must be 'all' or 'confident', got {self.mean_over!r}")
+        if self.mean_over not in ("confident", "all"):
+            raise ValueError(f"mean_over must be 'confident' or 'all', got {self.mean_over!r}")
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"pool"}) if self.mean_over == "confident" else frozenset()
+
+    @property
+    def follows_loss_type(self) -> bool:
+        return self.mean_over == "all"
 
     @property
     def neutral(self) -> bool:

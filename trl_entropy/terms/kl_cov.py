@@ -42,6 +42,7 @@ class KlCov(Rule):
 
     origin: ClassVar[str] = "code"
     needs: ClassVar[frozenset[str]] = frozenset({"pool"})
+    follows_loss_type: ClassVar[bool] = True
 
     coef: float = knob(1.0, low=0.0)
     share: float = knob(2e-3, low=0.0, high=1.0)

@@ -33,6 +33,7 @@ class OfflineShaping(Rule):
     """
 
     origin: ClassVar[str] = "code"
+    follows_loss_type: ClassVar[bool] = True
 
     gamma: float = 0.1
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +51,8 @@ class Sent(Rule):
 
     Reference: [SENT](https://huggingface.co/papers/2512.04359), 2025 (the loss; not the curriculum).
     """
+
+    follows_loss_type: ClassVar[bool] = True
 
     coef: float = knob(0.1, low=0.0)
     high_coef: float = knob(2.0, low=0.0)

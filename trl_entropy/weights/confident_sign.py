@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,13 +20,14 @@ class ConfidentSign(Rule):
     $$
 
     \\( \alpha < 0 \\) raises entropy (confident positives count less, confident negatives more), \\( \alpha > 0 \\)
-    lowers it. Unlikely tokens are left alone, so that rare ones are not pushed further down. Here the term has the
-    clip range and the denominator (all tokens) of the main loss; the released code adds it unclipped and averages it
-    over the confident tokens only, which makes it stronger by one over their share.
+    lowers it. Unlikely tokens are left alone, so that rare ones are not pushed further down. That it is a weight is
+    ours: it has the clip range and the denominator (all tokens) of the main loss. The released code adds an unclipped
+    term, [`~terms.ConfidentSurrogate`], and averages it over the confident tokens only, so it is stronger by one over
+    their share.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.0`):
-            \\( \alpha \in [-1, 1] \\), the strength; a PI law turns it in EntroPIC.
+            \\( \alpha \in [-1, 1] \\), the strength.
         threshold (`float`, *optional*, defaults to `0.95`):
             \\( \tau \in [0, 1] \\), the probability above which a token counts as confident (the released default).
 
@@ -34,6 +36,8 @@ class ConfidentSign(Rule):
     Reference: [EntroPIC: Towards Stable Long-Term Training of LLMs via Entropy Stabilization with
     Proportional-Integral Control](https://huggingface.co/papers/2511.15248), 2025.
     """
+
+    origin: ClassVar[str] = "style"
 
     alpha: float = knob(0.0, low=-1.0, high=1.0, raises_entropy=False)
     threshold: float = knob(0.95, low=0.0, high=1.0)

@@ -1,5 +1,6 @@
 """Floor 5: figures of the entropy, of where its change comes from and of where in a completion it is."""
 
+import math
 from itertools import accumulate
 from statistics import correlation, fmean, stdev
 
@@ -93,7 +94,8 @@ def sources(arms: list[Arm]) -> Figure | None:
 
 
 def _shares(run: Run) -> dict[str, float] | None:
-    totals = {sign: sum(finite(run.series.get(f"entropy_change/predicted_{sign}")).values) for sign in SIGNS}
+    none = Series([], [])
+    totals = {sign: sum(run.series.get(f"entropy_change/predicted_{sign}", none).values) for sign in SIGNS}
     size = sum(map(abs, totals.values()))
     return {sign: total / size for sign, total in totals.items()} if size else None
 
@@ -103,7 +105,7 @@ def _sums(run: Run) -> Figure:
     drawn = {"all tokens": ("predicted", look_of(0))}
     drawn |= {f"{sign} advantage": (f"predicted_{sign}", look) for sign, look in SIGNS.items()}
     for key, look in drawn.values():
-        series = finite(run.series.get(f"entropy_change/{key}"))
+        series = run.series.get(f"entropy_change/{key}", Series([], []))
         axes.plot(*thin(Series(series.steps, list(accumulate(series.values)))), color=look.color)
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set(xlabel="optimizer step", ylabel="sum (nats)")
@@ -118,7 +120,8 @@ def prediction(arms: list[Arm]) -> Figure | None:
     drawn = {}
     for arm, look in _looks(arms):
         keys = ("entropy_change/predicted", "entropy_change/observed")
-        pairs = [pair for run in arm.runs for pair in zip(*common(*map(run.series.get, keys))[1:], strict=True)]
+        known = [common(*(finite(run.series.get(key)) for key in keys))[1:] for run in arm.runs]
+        pairs = [pair for values in known for pair in zip(*values, strict=True)]
         if len(pairs) < 2:
             continue
         axes.scatter(*zip(*pairs[:: -(-len(pairs) // MOST_DOTS)], strict=True), s=6, color=look.color, alpha=0.5, lw=0)
@@ -144,9 +147,7 @@ def deciles(arms: list[Arm]) -> Figure | None:
     drawn = {}
     for arm, look in _looks(arms):
         # Short completions leave some tenths empty
-        places = [
-            place for place, key in DECILES.items() if all(finite(run.series.get(key)).steps for run in arm.runs)
-        ]
+        places = [place for place, key in DECILES.items() if all(key in run.series for run in arm.runs)]
         if places:
             drawn[arm.name] = look
             for quarter, dashes in ((0, DOTTED), (3, "-")):
@@ -163,10 +164,9 @@ def deciles(arms: list[Arm]) -> Figure | None:
     return figure
 
 
-def _all_logged(arm: Arm, key: str) -> bool:
-    return all(finite(run.series.get(key)).values for run in arm.runs)
-
-
 def _quarter(run: Run, key: str, quarter: int) -> float:
-    values = finite(run.series[key]).values
+    """The mean in a quarter of the run; a single value is of the last, and the first then NaN, which is not drawn."""
+    values = run.series[key].values
+    if quarter == 0 and len(values) == 1:
+        return math.nan
     return fmean(values[len(values) * quarter // 4 : max(1, len(values) * (quarter + 1) // 4)])

@@ -8,11 +8,12 @@ from .arms import compared
 from .controllers import control, limits
 from .entropy import collapse, explosion, prediction, sources
 from .finding import Finding
-from .learning import clipping, groups, held_out, not_finite, reward
+from .learning import clipping, dead, groups, held_out, not_finite, reward
 from .merged import merged
 
 
 CHECKS = (
+    dead,
     not_finite,
     collapse,
     explosion,
@@ -28,8 +29,8 @@ CHECKS = (
 
 
 def findings(arm: Arm) -> list[Finding]:
-    """What can be said about the runs of an arm, the gravest first."""
-    return merged([of_run(run) for run in arm.runs])
+    """What can be said about the runs of an arm: the gravest first, and of these in the order of the checks."""
+    return merged([finding for check in CHECKS for run in arm.runs for finding in check(run)], len(arm.runs))
 
 
 def of_run(run: Run) -> list[Finding]:

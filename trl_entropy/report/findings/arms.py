@@ -1,11 +1,12 @@
 """Floor 5: what differs between arms."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from ...compare import ends
-from ..runs import Run
+from ..runs import Run, Series
 from ..statistics import Arm, Estimate, estimate, seed_of
-from .finding import NOTE, Finding, enough
+from .finding import MIN_LOGS, NOTE, Finding
 
 
 Value = Callable[[Run], float | None]
@@ -13,7 +14,8 @@ Value = Callable[[Run], float | None]
 
 def last(key: str) -> Value:
     """The mean of a metric's last logged steps; `None` for a run with too few."""
-    return lambda run: ends(values)[1] if (values := enough(run, key)) else None
+    none = Series([], [])
+    return lambda run: ends(values)[1] if len(values := run.series.get(key, none).values) >= MIN_LOGS else None
 
 
 def score(name: str) -> Value:
@@ -43,8 +45,11 @@ def compared(arms: Sequence[Arm]) -> list[Finding]:
     found = []
     for name, value in measures.items():
         ranked = [arm for arm in arms if of_arm(arm, value) is not None]
-        ranked.sort(key=lambda arm: -of_arm(arm, value).mean)
-        if len(ranked) < 2 or (lead := difference(*ranked[:2], value)).mean == 0:
+        means = {arm.name: of_arm(arm, value).mean for arm in ranked}
+        ranked.sort(key=lambda arm: (math.isnan(means[arm.name]), -means[arm.name]))  # the last are not finite
+        if len(ranked) < 2 or math.isnan(means[ranked[0].name]):
+            continue
+        if (lead := difference(*ranked[:2], value)).mean == 0:
             continue
         first, *others = ranked
         text = f"{first.name} ended with the most {name}: {of_arm(first, value)}" + " nats" * (name == "entropy")

@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable
 from statistics import correlation, fmean, stdev, variance
 
+from ...advice import to_move, turns
 from ...compare import WINDOW, ends, smooth
 from ..control import BAND, common, held
-from ..runs import Run
+from ..facts import facts
+from ..runs import Run, Series
 from ..statistics import finite
 from .finding import BAD, GOOD, MIN_LOGS, NOTE, Finding, enough
 
@@ -16,40 +18,34 @@ COLLAPSE, EXPLOSION = 0.3, 1.5  # shares of the starting entropy
 ONE_SIDED = 0.7  # share of the predicted fall that tokens of one sign must have
 ERRORS = 2.0  # standard errors that the predicted fall must exceed
 EXPLAINS, FAILS = 0.5, 0.2  # correlations
-WHAT_TO_DO = {
-    "positive": "Consider positive_advantage_coef < 1, or a controller on it.",
-    "negative": "Punishing unlikely tokens lowers entropy: consider negative_advantage_coef < 1.",
-}
 
 
 def collapse(run: Run) -> list[Finding]:
     """Entropy that fell far below its start, unasked."""
-    advice = "Hold it with a controller (entropy_target_ratio), raise epsilon_high or entropy_coef, or lower "
-    advice += "learning_rate."
     what = f"fell below {COLLAPSE:.0%} of its start"
-    return _crossing(run, lambda value, start: value < COLLAPSE * start, what, advice)
+    return _crossing(run, lambda value, start: value < COLLAPSE * start, what, up=True)
 
 
 def explosion(run: Run) -> list[Finding]:
     """Entropy that rose far above its start, unasked."""
-    advice = "Lower entropy_coef, epsilon_high or learning_rate, or hold it with a controller."
     what = f"rose above {EXPLOSION:.0%} of its start"
-    return _crossing(run, lambda value, start: value > EXPLOSION * start, what, advice)
+    return _crossing(run, lambda value, start: EXPLOSION * start < value < math.inf, what, up=False)
 
 
-def _crossing(run: Run, outside: Callable[[float, float], bool], what: str, advice: str) -> list[Finding]:
-    values = enough(run, "entropy")
-    if not values:
+def _crossing(run: Run, outside: Callable[[float, float], bool], what: str, up: bool) -> list[Finding]:
+    steps, values = run.series.get("entropy", Series([], []))
+    if len(values) < MIN_LOGS:
         return []
     start, end = ends(values)
-    pairs = list(zip(finite(run.series["entropy"]).steps, smooth(values), strict=True))[WINDOW:]
+    pairs = list(zip(steps, smooth(values), strict=True))[WINDOW:]  # a mean with a NaN is never outside
     first = next((pair for pair in pairs if outside(pair[1], start)), None)
     if first is None or _asked_for(run, end):
         return []
-    back = not outside(end, start)
+    back = math.isfinite(end) and not outside(end, start)
     text = f"Entropy {what} at step {first[0]}" + (" and came back" if back else "")
     evidence = f"{start:.2f} → {first[1]:.2f} at step {first[0]} → {end:.2f} nats at the end"
-    return [Finding(text, evidence, NOTE if back else BAD, advice)]
+    advice = to_move(up, facts(run))
+    return [Finding(text, evidence, NOTE if back else BAD, f"{advice[0].upper()}{advice[1:]}.")]
 
 
 def _asked_for(run: Run, end: float) -> bool:
@@ -74,13 +70,20 @@ def sources(run: Run) -> list[Finding]:
     else:
         text = f"{means[side] / total:.0%} of the predicted fall came from tokens of {side} advantage"
     evidence = "means of the predictions: {positive:+.2g} (positive) and {negative:+.2g} (negative) nats per unit step"
-    return [Finding(text, evidence.format(**means), NOTE, WHAT_TO_DO[side])]
+    return [Finding(text, evidence.format(**means), NOTE, _weight(side, run))]
+
+
+def _weight(side: str, run: Run) -> str:
+    if side == "negative":
+        return "No reason to lower negative_advantage_coef: where that was measured, entropy fell as far or further."
+    can_lower = "positive_advantage_coef" in turns(True, facts(run))
+    return "To keep more entropy, lower positive_advantage_coef, or turn it by a controller." if can_lower else ""
 
 
 def prediction(run: Run) -> list[Finding]:
     """How well predicted and observed changes of entropy go together."""
     keys = ("entropy_change/predicted", "entropy_change/observed")
-    steps, predicted, observed = common(*(run.series.get(key) for key in keys))
+    steps, predicted, observed = common(*(finite(run.series.get(key)) for key in keys))
     if len(steps) < MIN_LOGS or not stdev(predicted) or not stdev(observed):
         return []
     fit = correlation(predicted, observed)

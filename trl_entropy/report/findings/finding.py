@@ -1,10 +1,10 @@
 """Floor 5: one thing that can be said about runs."""
 
+import math
 from typing import NamedTuple
 
 from ...compare import WINDOW
 from ..runs import Run
-from ..statistics import finite
 
 
 BAD, NOTE, GOOD = "bad", "note", "good"
@@ -21,6 +21,6 @@ class Finding(NamedTuple):
 
 
 def enough(run: Run, key: str, least: int = MIN_LOGS) -> list[float]:
-    """A metric's finite values; none if there are fewer than `least`."""
-    values = finite(run.series.get(key)).values
-    return values if len(values) >= least else []
+    """A metric's values; none if there are fewer than `least`, or if one is not finite."""
+    values = run.series[key].values if key in run.series else []
+    return values if len(values) >= least and all(map(math.isfinite, values)) else []

@@ -4,6 +4,7 @@ import math
 from statistics import fmean, variance
 
 from ...compare import ends
+from ..facts import off_policy
 from ..runs import Run
 from .finding import BAD, GOOD, MIN_LOGS, NOTE, Finding, enough
 
@@ -15,6 +16,45 @@ NO_SIGNAL, GROWTH = 0.5, 0.2  # share of groups whose rewards are all equal, and
 CLIPPED, ONE_SIDED = 1e-3, 0.8  # share of tokens that are clipped at all; of these, on one side
 WORSE = 0.05  # by which a held-out score must have fallen
 WATCHED = ("entropy", "reward", "loss", "grad_norm")
+NEARLY_ALL = 0.95  # share of the groups, or of the completions, in a run that is dead
+CUT, RIGHT = "completions/clipped_ratio", "groups/all_correct"
+SIGNS_OF_DEATH = {
+    "frac_reward_zero_std": "of the groups have equal rewards",
+    RIGHT: "of the groups are all correct",
+    CUT: "of the completions were cut at max_completion_length",
+}
+
+
+def dead(run: Run) -> list[Finding]:
+    """A run that has had nothing to learn from since its start."""
+    rewards, equal = (run.series.get(key) for key in ("reward", "frac_reward_zero_std"))
+    if rewards is None or rewards.steps[-1] < MIN_LOGS:
+        return []
+    start, end = ends(rewards.values)
+    still = start is None or abs(end - start) <= SMALL_REWARD
+    if equal is None:
+        silent = min(rewards.values) == max(rewards.values)
+    else:
+        silent = still and min(fmean(equal.values), ends(equal.values)[1]) >= NEARLY_ALL
+    if not silent:
+        return []
+    known = {key: fmean(run.series[key].values) for key in SIGNS_OF_DEATH if key in run.series}
+    evidence = [f"reward {end:.2f}" if start is None else f"reward {start:.2f} → {end:.2f}"]
+    evidence += [f"{known[key]:.0%} {what}" for key, what in SIGNS_OF_DEATH.items() if key in known]
+    text = "Nothing to learn from since the start: in nearly every group all rewards are equal"
+    return [Finding(text, "; ".join(evidence), BAD, _revive(end, known))]
+
+
+def _revive(reward: float, known: dict[str, float]) -> str:
+    """What to do about a dead run, by its last reward and the shares that are known."""
+    if known.get(RIGHT, 0.0) >= NEARLY_ALL:
+        return "All answers are right: take harder problems."
+    if known.get(CUT, 0.0) >= NEARLY_ALL:
+        return "Completions are cut before they end: raise max_completion_length, or ask for shorter answers."
+    look = "read some completions (log_completions), and try the reward with trl-entropy check-rewards."
+    if reward > 0:
+        return f"Either all answers are right: take harder problems. Or the reward does not tell them apart: {look}"
+    return f"Either the answers lack the format that the reward reads: {look} Or the problems are too hard."
 
 
 def not_finite(run: Run) -> list[Finding]:
@@ -26,6 +66,8 @@ def not_finite(run: Run) -> list[Finding]:
         if broken:
             evidence = f"{len(broken)} of {len(steps)} logged values"
             advice = "Resume from a checkpoint before that with a smaller learning_rate; look at max_grad_norm."
+            if key == "reward":
+                advice = "A reward function returned NaN, or all of them returned None: try trl-entropy check-rewards."
             found.append(Finding(f"{key} was not finite, first at step {broken[0]}", evidence, BAD, advice))
     return found
 
@@ -67,7 +109,7 @@ def groups(run: Run) -> list[Finding]:
 
 SIDES = {
     "high": "These tokens were rising: a larger epsilon_high lets them rise further, which raises entropy.",
-    "low": "These tokens were falling: a larger epsilon lets them fall further, which lowers entropy.",
+    "low": "These tokens were falling: a larger epsilon_low lets them fall further, which lowers entropy.",
 }
 
 
@@ -78,7 +120,9 @@ def clipping(run: Run) -> list[Finding]:
         return []
     turned = [name for name in ("epsilon_low", "epsilon_high") if len(set(enough(run, f"knobs/{name}"))) > 1]
     if not any(low) and not any(high):
-        advice = "With one update for each rollout batch, ratios are 1: set off_policy_updates or num_iterations > 1."
+        advice = "With one update per rollout batch, ratios are 1: set off_policy_updates or num_iterations > 1."
+        if off_policy(run):
+            advice = "The updates of a rollout batch stay inside the range: make it narrower, or turn another knob."
         text = f"No token was clipped, so {' and '.join(turned)} had no effect"
         return [Finding(text, f"{len(low)} logged steps", BAD, advice)] if turned else []
     shares = {"low": fmean(low), "high": fmean(high)}
@@ -95,9 +139,11 @@ def held_out(run: Run) -> list[Finding]:
     found = []
     before, after = run.scores.get("before", {}), run.scores.get("after", {})
     both = [name for name in before if name in after]
+    entropy = enough(run, "entropy")
+    fell = bool(entropy) and ends(entropy)[1] < ends(entropy)[0]
     for name in both:
         if before[name] - after[name] > WORSE:
             evidence = ", ".join(f"{key} {before[key]:.2f} → {after[key]:.2f}" for key in both)
-            advice = "Its answers may have become alike: keep more entropy, or stop earlier." if "pass" in name else ""
-            found.append(Finding(f"Held-out {name} fell", evidence, BAD, advice))
+            alike = "Its answers may have become alike: keep more entropy, or stop earlier."
+            found.append(Finding(f"Held-out {name} fell", evidence, BAD, alike if "pass" in name and fell else ""))
     return found

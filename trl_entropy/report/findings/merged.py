@@ -10,16 +10,16 @@ NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 SEVERITIES = ("bad", "note", "good")  # the gravest first
 
 
-def merged(found: Sequence[Sequence[Finding]]) -> list[Finding]:
+def merged(found: Sequence[Finding], runs: int) -> list[Finding]:
     """
-    The findings of every run of an arm, the gravest first; those that differ in numbers alone are one.
+    The findings of the runs of an arm, the gravest first; those that differ in numbers alone are one.
 
     Numbers that differ become ranges, `step 104 to 121`, and the text says how many runs it is about.
     """
     groups: dict[str, list[Finding]] = {}
-    for finding in (finding for of_run in found for finding in of_run):
+    for finding in found:
         groups.setdefault(NUMBER.sub("#", finding.text), []).append(finding)
-    findings = [_one(group, len(found)) for group in groups.values()]
+    findings = [_one(group, runs) for group in groups.values()]
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
