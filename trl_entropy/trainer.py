@@ -66,7 +66,8 @@ class EntropyControl(LossSeam):
         of_steps = self.signal, self.log_means, partial(rollout_ends, self)
         self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
-        self.measures = StepMeasures(args.entropy_measures, self._signals, args.build_slopes())
+        self._new_measures = partial(StepMeasures, args.entropy_measures, self._signals, args.build_slopes())
+        self.measures = self._new_measures()
         self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
 
     def _build_knobs(self) -> Knobs:
@@ -90,7 +91,7 @@ class EntropyControl(LossSeam):
                 callback.attach(self)
         # Nothing is left of an earlier call: a resumed run takes its state from the checkpoint
         self.begin_run(self.args.build_rollout_plan(self.train_dataset))
-        self.measures = StepMeasures(self.args.entropy_measures, self._signals)
+        self.measures = self._new_measures()
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
