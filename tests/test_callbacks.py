@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers
 from test_docs import blocks
 from toy import PlainGiven, build_trainer, logged, parameters, same
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from trl_entropy import EntropyCallback, EntropyWatchdog, SeamError
+from trl_entropy import EntropyCallback, EntropyController, EntropyWatchdog, SeamError
 from trl_entropy._seam import logged_signal
 from trl_entropy.measures.rules import PATIENCE
 
@@ -99,14 +100,26 @@ def test_callback_may_stand_in_callbacks_and_is_called_once(build):
     assert trainer.entropy_coef == pytest.approx(values[3], abs=1e-12)
 
 
-def test_two_callbacks_turn_two_knobs(build, caplog):
+def test_two_callbacks_turn_two_knobs(build):
     trainer = build(plain=True, num_iterations=2)
     EntropyCallback(**PI).attach(trainer)
     EntropyCallback(law="bang_bang", knob="epsilon_high", target=9.0, step=0.1).attach(trainer)
     trainer.train()
     assert logged(trainer, "knobs/epsilon_high") == pytest.approx([0.2, 0.3, 0.4], abs=1e-12)
     assert len(set(logged(trainer, "knobs/entropy_coef"))) == 3
-    assert "You are adding" not in caplog.text
+
+
+def test_transformers_does_not_tell_of_two_controllers(build, monkeypatch):
+    told = []
+    monkeypatch.setattr(transformers.trainer_callback.logger, "warning", told.append)
+    specs = [PI, {"law": "stage", "knob": "epsilon_high"}]
+    plain = build(plain=True, num_iterations=2)
+    for spec in specs:
+        EntropyCallback(**spec).attach(plain)
+    ours = build(num_iterations=2, controllers={f"c{place}": spec for place, spec in enumerate(specs)})
+    assert told == []
+    ours.add_callback(next(one for one in ours.callback_handler.callbacks if type(one) is EntropyController))
+    assert len(told) == 1
 
 
 # The entropy it reads

@@ -386,6 +386,9 @@ def test_law_with_a_target_goes_on_from_a_schedule():
     schedule.start(1)
     assert follow(resumed(schedule, controller(PI(kp=0.5, ki=0.0))), [0.5, 0.75]) == [0.25, 0.125]
     assert follow(resumed(schedule, controller(BangBang(0.25))), [0.5]) == [0.75]
+    # and a schedule from a law with a target, whatever its signal
+    steered = controller(BangBang(0.25), signal="reward", value=0.25)
+    assert resumed(steered, controller(Constant(0.5), target=None)).value == 0.25
 
 
 def test_share_of_a_start_that_the_checkpoint_does_not_have_is_refused():

@@ -1,5 +1,7 @@
 """What a controller looks at, through the trainer."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from toy import EntropyGiven, PlainGiven, batch, entropies_by_model, fresh_logps, logged, moved
@@ -88,6 +90,22 @@ def test_clip_ratio_is_that_of_trl(run, signal):
     values = logged(trainer, signal)
     assert max(values) > 0
     assert logged(trainer, "controllers/mine/error") == pytest.approx([v - 0.05 for v in values], abs=1e-9)
+
+
+@pytest.mark.parametrize(("masks", "expected"), [(True, 0.2), (False, 0.1)])
+def test_clip_ratio_is_of_the_micro_batches_with_tokens(masks, expected):
+    # of a micro-batch without a token TRL logs 0 for both; the first belongs to the step before
+    logged = {"clip_ratio/low_mean": [0.5, 0.2, 0.0], "entropy": [1.0, 1.0, 0.0]}
+    of_step = {"current_gradient_accumulation_steps": 2, "mask_truncated_completions": masks}
+    assert logged_signal(SimpleNamespace(_metrics={"train": logged}, **of_step), "clip_ratio/low_mean") == expected
+
+
+def test_step_without_tokens_has_no_clip_ratio(build):
+    trainer = build()
+    trainer._metrics["train"] |= {"clip_ratio/low_mean": [0.0], "entropy": [0.0]}
+    assert trainer.signal("clip_ratio/low_mean") is None
+    trainer.measures.last = {"entropy": 1.0}
+    assert trainer.signal("clip_ratio/low_mean") == 0.0
 
 
 @pytest.mark.parametrize("logging_steps", [1, 2])

@@ -142,11 +142,11 @@ class Controller:
         check_saved(source, state, {"knob": str, "value": float, "memory": {str: float}}, name)
         of_target = {"total": 0.0, "count": 0, "target": {}, **state}  # a schedule has none of these
         check_saved(source, of_target, {"total": float, "count": int, "target": dict}, name)
-        saved, given = (state["knob"], state.get("signal", self.signal)), (self.knob.name, self.signal)
-        if saved != given:
+        knob, signal = state["knob"], state.get("signal", self.signal)
+        if knob != self.knob.name or (self.target is not None and signal != self.signal):
             raise ValueError(
-                f"controller {self.name!r} turns {given[0]} by {given[1]}, but in the checkpoint it turned {saved[0]} "
-                f"by {saved[1]}: resume with the same controllers"
+                f"controller {self.name!r} turns {self.knob.name} by {self.signal}, but in the checkpoint it turned "
+                f"{knob} by {signal}: resume with the same controllers"
             )
         self.value, self.memory = min(self.high, max(self.low, state["value"])), dict(state["memory"])
         self.law.check_start(self.value)

@@ -66,11 +66,9 @@ class EntropyControl(LossSeam):
         of_steps = self.signal, self.log_means, partial(rollout_ends, self)
         self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
+        self._new_measures = partial(StepMeasures, args.entropy_measures, self._signals, args.build_slopes())
         self.measures = self._new_measures()
         self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
-
-    def _new_measures(self) -> StepMeasures:
-        return StepMeasures(self.args.entropy_measures, self._signals, self.args.build_slopes())
 
     def _build_knobs(self) -> Knobs:
         knobs = trl_knobs(self)

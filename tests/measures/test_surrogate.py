@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import chosen_logps, distance, random_tokens, table, table_case, table_gradient
+from toy import chosen_logps, distance, logged, random_tokens, table, table_case, table_gradient
 
 from trl_entropy import EntropyGRPOConfig, Tokens
 from trl_entropy.measures.surrogate import gradient_mass, surrogate_slopes
@@ -86,3 +86,8 @@ def test_sure_token_has_no_mass():
     sure = torch.zeros(1, 1)
     values = gradient_mass(Tokens(sure, sure, sure, torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)), sure + 1)
     assert [value.item() for value, _ in values.values()] == [0.0, 0.0]
+
+
+def test_run_of_another_surrogate_does_not_log_its_slopes(run):
+    assert len(logged(run(max_steps=1), "gradient_mass/positive")) == 1
+    assert logged(run(max_steps=1, loss_type="cispo", epsilon_high=5.0), "gradient_mass/positive") == []

@@ -197,6 +197,8 @@ def test_curriculum_goes_through_its_stages(build, dataset):
     assert {n for row in first for n in row} == {n for n, value in hard.items() if value < 8}
     assert {n for row in second for n in row} == {n for n, value in hard.items() if value >= 8}
     assert logged(trainer, "rollout/stage") == [0.0] * 4 + [1.0] * 4
+    trainer.train()  # a second call begins anew
+    assert trainer.rounds[8:] == first + second
 
 
 # Temperature of a prompt
