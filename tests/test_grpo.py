@@ -478,7 +478,7 @@ def test_embedded_policy_is_trained_saved_and_resumed(tmp_path, caplog):
     settings += ["--entropy_control", "entropic"]
     settings += ["--controllers", '{"entropic": {"target_ratio": 0.5, "start_steps": 1}}']
     cli.main(["grpo", *flags(*settings, "--max_steps", "2")])
-    told = "controller entropic: pi turns token_weights.confident_sign.alpha in [-1, 1], from 0, to hold entropy at "
+    told = "controller entropic: pi turns loss_terms.confident_surrogate.alpha in [-1, 1], from 0, to hold entropy at "
     assert f"{told}0.5 of its start, the mean of optimizer step 1\n" in caplog.text
     out = tmp_path / "out"
     state = json.loads((out / "trainer_state.json").read_text())
