@@ -55,6 +55,7 @@ class EntropyController(TrainerCallback):
         self.read = read
         self.log = log
         self.rollout_ends = rollout_ends
+        self._idle = Idle(WHY_KNOBS)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self._idle = Idle(WHY_KNOBS)
