@@ -390,8 +390,6 @@ GUIDED = {"entropy_control": "entropy_guided"}
             {"entropy_target": 0.2, "entropy_target_ratio": 0.5, **GUIDED},
             r"entropy_target=0\.2 \(nats\) and entropy_target_ratio=0\.5 .* are both set: keep one of them",
         ),
-        ({"entropy_target": 0.2}, r"entropy_target=0\.2 has nothing to act on: set entropy_control to"),
-        ({"entropy_target": 0.2, "entropy_control": "stage"}, r"entropy_target=0\.2 has nothing to act on"),
         (
             {
                 "entropy_target_ratio": 0.5,
@@ -513,3 +511,14 @@ def test_weights_by_sign_stand_with_sequence_level_ratios():
 
 def test_schedules_stand_with_the_adaptive_bonus_of_trl_off():
     config(entropy_control="stage", entropy_coef=0.01)
+
+
+@pytest.mark.parametrize("flags", [{}, {"entropy_control": "stage"}])
+def test_target_of_trl_that_nothing_reads_is_told(flags, caplog):
+    # TRL accepts it too where use_adaptive_entropy is off
+    assert config(entropy_target=0.2, **flags).entropy_target == 0.2
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("entropy_target=0.2 has nothing to act on: set entropy_control to entropy_guided")
+    caplog.clear()
+    config(entropy_target=0.2, use_adaptive_entropy=True)
+    assert caplog.records == []

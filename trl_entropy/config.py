@@ -357,11 +357,15 @@ class EntropyFlags:
         holding = bool(without_target(self.controllers))
         adaptive = bool(getattr(self, "use_adaptive_entropy", False))
         for flag, value in given.items():
-            if not (holding or (adaptive and flag == "entropy_target")):
-                raise ValueError(
-                    f"{flag}={value} has nothing to act on: set entropy_control to entropy_guided or entropic, or "
-                    "give controllers that have no target of their own, or drop it"
-                )
+            if holding or (adaptive and flag == "entropy_target"):
+                continue
+            idle = (
+                f"{flag}={value} has nothing to act on: set entropy_control to entropy_guided or entropic, or give "
+                "controllers that have no target of their own, or drop it"
+            )
+            if flag != "entropy_target":
+                raise ValueError(idle)
+            logger.warning("%s", idle)  # TRL's own flag, and TRL accepts it where it does nothing
         if not given and (holding or adaptive):
             of_preset = {flag: preset[flag] for flag in TARGETS if flag in preset}
             of_trl = {"entropy_target": getattr(super(), "entropy_target", None)}  # RLOOConfig has no such flag
