@@ -60,7 +60,7 @@ class EntropyController(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self._idle = Idle(WHY_KNOBS)
         for controller in self.controllers:
-            if state.global_step == 0:  # a resumed one goes on
+            if state.global_step == 0:  # a resumed one continues
                 controller.start(_num_epochs(state))
             self.knobs[controller.knob.name] = controller.value
 
