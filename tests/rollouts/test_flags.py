@@ -180,7 +180,7 @@ def test_wrong_rules_are_refused(given, message):
     [
         (
             "Misspelt",
-            "names 'group' in acts, which is not a question of a rollout. Allowed: problems, temperatures, completions, groups",
+            "names 'group' in acts, which is not a question. Allowed: problems, temperatures, completions, groups",
         ),
         ("Silent", "names 'temperatures' in acts: override temperature or visited, or drop the name"),
         ("Unnamed", "overrides keep or rounds: name 'groups' in acts, or it is not asked"),

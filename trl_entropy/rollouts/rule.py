@@ -105,7 +105,7 @@ class RolloutRule:
 def check_answers(what: str, rule: RolloutRule) -> None:
     """Raise `ValueError` unless a rule names in `acts` the questions that it answers, and answers those it names."""
     for name in sorted(rule.acts - METHODS.keys()):
-        raise ValueError(f"{what} names {name!r} in acts, which is not a question of a rollout. Allowed: {', '.join(METHODS)}")
+        raise ValueError(f"{what} names {name!r} in acts, which is not a question. Allowed: {', '.join(METHODS)}")
     answered = {name for name, methods in METHODS.items() if rule.overrides(*methods)}
     for name in sorted(rule.acts - answered):
         raise ValueError(f"{what} names {name!r} in acts: override {' or '.join(METHODS[name])}, or drop the name")
