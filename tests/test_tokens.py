@@ -94,7 +94,7 @@ def acting(name: str) -> Rule:
 def rows(tokens: Tokens, index) -> Tokens:
     """Some of the completions, as a batch of their own."""
     facts = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
-    parts = {name: value[index] for name, value in facts.items() if isinstance(value, torch.Tensor)}
+    parts = {name: value[index] for name, value in facts.items() if isinstance(value, torch.Tensor) and value.dim()}
     return replace(tokens, pool=None, **parts)
 
 

@@ -2,18 +2,27 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Collection, Iterable, MutableMapping
 from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ._seam import LossSeam, log_means, logged_signal, rollout_ends, set_entropy_coef
+from ._seam import LossSeam, clipped_bounds, log_means, logged_signal, rollout_ends, set_entropy_coef
+from .advice import CLIP_RATIOS
 from .controller import Controller, build_controllers
 from .knobs import ACTS_ON, TRL_KNOBS, Knob, Knobs
 from .laws import LAWS
 from .measures import WHY_KNOBS, Idle
 from .signals import ENTROPY, TRL_SIGNALS
-from .supported import check_clip_acts, check_trainer, family_of, installed_trl, warn_if_untested, warn_of_cut_sampling
+from .supported import (
+    check_clip_acts,
+    check_trainer,
+    clip_range_given,
+    family_of,
+    installed_trl,
+    warn_if_untested,
+    warn_of_cut_sampling,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -38,6 +47,8 @@ class EntropyController(TrainerCallback):
             Where target and error are logged.
         rollout_ends (`Callable[[], bool]`):
             Whether the step that has ended was the last of its rollout batch.
+        clipped (`Callable[[], Collection[str]]`):
+            The bounds of the clip range, by knob, at which tokens have been clipped in this run.
 
     Raises `ValueError` for a signal that is not finite.
     """
@@ -49,12 +60,14 @@ class EntropyController(TrainerCallback):
         read: Callable[[str], float | None],
         log: Callable[[dict[str, float]], None],
         rollout_ends: Callable[[], bool],
+        clipped: Callable[[], Collection[str]],
     ):
         self.controllers = controllers
         self.knobs = knobs
         self.read = read
         self.log = log
         self.rollout_ends = rollout_ends
+        self.clipped = clipped
         self._idle = Idle(WHY_KNOBS)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
@@ -66,9 +79,13 @@ class EntropyController(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         turned = [controller.knob.name for controller in self.controllers]
-        self._idle.look({name: bool(self.read(ACTS_ON[name])) for name in turned if name in ACTS_ON})
+        self._idle.look({name: self._acts(name) for name in turned if name in ACTS_ON and self._idle.watches(name)})
         for controller in self.controllers:
             self._decide(controller, state)
+
+    def _acts(self, knob: str) -> bool:
+        # A callback that calls trainer.log has taken the step's clip ratios away, but they stand in the history
+        return knob in self.clipped() if knob in CLIP_RATIOS else bool(self.read(ACTS_ON[knob]))
 
     def _decide(self, controller: Controller, state: TrainerState) -> None:
         signal = self.read(controller.signal) if controller.law.uses_target else None
@@ -159,9 +176,11 @@ class EntropyCallback(EntropyController):
         self._check(trainer)
         knobs = {knob.name: knob for knob in trl_knobs_of(trainer)}
         values = {name: getattr(trainer, name) for name in knobs}
-        given = {"epsilon_high": trainer.args.epsilon_high is not None}  # it follows epsilon otherwise
+        given = clip_range_given(trainer.args)
         (controller,) = build_controllers({self.name: self.spec}, knobs, values, given=given)
-        of_trainer = (partial(function, trainer) for function in (logged_signal, log_means, rollout_ends))
+        of_trainer = (
+            partial(function, trainer) for function in (logged_signal, log_means, rollout_ends, clipped_bounds)
+        )
         super().__init__([controller], trl_knobs(trainer), *of_trainer)
         self.trainer = trainer
         if trainer.accelerator.is_main_process:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 Batch = dict[str, Tensor]
 
-# Columns that have a value for each completion of a group, and so may happen to be as wide as the completions
-OF_GROUPS = ("group_rewards",)
+# How columns begin that have a value for each completion of a group, which may be as wide as the completions by chance
+OF_GROUP = "group_"
 
 
 class Compaction(NamedTuple):
@@ -79,16 +79,17 @@ def trimmed(batch: Batch) -> Batch:
     """
     The batch without the columns that are padding in all rows, which stand before prompts and after completions.
 
-    A column as wide as the completions, unless one of [`OF_GROUPS`], has a value for each token and is cut with them.
+    A column as wide as the completions has a value for each token and is cut with them, unless its name begins with
+    `group_`.
     """
     prompts, completions = batch["prompt_mask"].bool().any(0), batch["completion_mask"].bool().any(0)
     first, length = torch.stack([prompts.int().argmax(), completions.sum().clamp(min=1)]).tolist()
     width = len(completions)
 
     def cut(name: str, values: Tensor) -> Tensor:
-        if name.startswith("prompt_"):
+        if name.startswith("prompt_") and values.shape[1:2] == (len(prompts),):
             return values[:, first:]
-        of_tokens = name not in OF_GROUPS and values.shape[1:2] == (width,)
+        of_tokens = not name.startswith(OF_GROUP) and values.shape[1:2] == (width,)
         return values[:, :length] if of_tokens else values
 
     return {name: cut(name, values) for name, values in batch.items()}

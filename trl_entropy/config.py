@@ -26,7 +26,7 @@ from .measures import LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
 from .rollouts.rule import check_answers, check_sources
 from .signals import of_rules
-from .supported import GRPO, UNCLIPPED, Family, check_clip_acts, family_of
+from .supported import GRPO, UNCLIPPED, Family, base_in_trl, check_clip_acts, clip_range_given, family_of
 from .terms import TERMS
 from .tokens import Rule
 from .weights import WEIGHTS
@@ -271,8 +271,12 @@ class EntropyFlags:
 
         Raises `TypeError` if that is a trainer of TRL, in which flags that are set would do nothing.
         """
-        trainer = inspect.currentframe().f_back.f_locals.get("self")
-        if isinstance(trainer, Trainer) and not isinstance(getattr(trainer, "family", None), Family):
+        frame = inspect.currentframe().f_back
+        while frame is not None and frame.f_locals.get("self") is self:
+            frame = frame.f_back  # a subclass of the config asks first
+        trainer = None if frame is None else frame.f_locals.get("self")
+        of_trl = isinstance(trainer, Trainer) and base_in_trl(type(trainer)) is not None
+        if of_trl and not isinstance(getattr(trainer, "family", None), Family):
             self._refuse_plain(type(trainer))
         return super().get_process_log_level()
 
@@ -300,7 +304,9 @@ class EntropyFlags:
         self._check_needs(needs(*sections.values()))
         rollouts = self.build_rollout_rules()
         self._check_rollouts(rollouts)
-        self._refuse_dropped_groups(sections, rollouts, controllers)
+        self._of_solved_groups = self._acting_on_solved_groups(sections, controllers)
+        # Whatever the rewards of a group are, as long as all are correct
+        self._refuse_dropped_groups(rollouts, torch.linspace(0.6, 1.0, self.num_generations))
         self.compaction = build_compaction(self, sections, controllers)
         if TEMPERATURE in {controller.knob.name for controller in controllers}:
             self._check_temperature()
@@ -483,21 +489,28 @@ class EntropyFlags:
                 "that there are no log-probs to correct by: set vllm_importance_sampling_correction=False"
             )
 
-    def _refuse_dropped_groups(
-        self, sections: dict[str, dict[str, Rule]], rollouts: dict[str, RolloutRule], controllers: list[Controller]
-    ) -> None:
-        """Refuse rules for groups that are all correct where those are dropped before they are trained on."""
-        solved = torch.ones(1, self.num_generations)
-        dropping = [name for name, rule in rollouts.items() if "groups" in rule.acts and not rule.keep(solved).all()]
+    def _acting_on_solved_groups(
+        self, sections: dict[str, dict[str, Rule]], controllers: list[Controller]
+    ) -> list[str]:
         turned = {controller.knob.name for controller in controllers}
-        for section, rules in sections.items():
-            for name, rule in rules.items():
-                acts = not rule.neutral or any(knob.startswith(f"{section}.{name}.") for knob in turned)
-                if rule.of_solved_groups and acts and dropping:
-                    raise ValueError(
-                        f"{section}.{name} acts on groups that are all correct, and rollout_rules.{dropping[0]} drops "
-                        "those: drop one of the two"
-                    )
+        return [
+            f"{section}.{name}"
+            for section, rules in sections.items()
+            for name, rule in rules.items()
+            if rule.of_solved_groups
+            and (not rule.neutral or any(knob.startswith(f"{section}.{name}.") for knob in turned))
+        ]
+
+    def _refuse_dropped_groups(self, rollouts: dict[str, RolloutRule], solved: torch.Tensor) -> None:
+        """Refuse rules for groups that are all correct where one with these rewards `(G,)` is dropped before them."""
+        for name, rule in rollouts.items():
+            # one reward function that is named says whether an answer is correct, so it is 1 in such a group
+            rewards = solved if rule.reward_func is None else torch.ones_like(solved)
+            if self._of_solved_groups and "groups" in rule.acts and not rule.keep(rewards.unsqueeze(0)).all():
+                raise ValueError(
+                    f"{self._of_solved_groups[0]} acts on groups that are all correct, and rollout_rules.{name} drops "
+                    "those: drop one of the two"
+                )
 
     def _check_temperature(self) -> None:
         if TEMPERATURE in (self.generation_kwargs or {}):
@@ -527,6 +540,8 @@ class EntropyFlags:
         reward function as a rule names.
         """
         rules = self.build_rollout_rules()
+        if len(reward_funcs) == 1:  # the rewards of right completions are equal; with more of them they may differ
+            self._refuse_dropped_groups(rules, torch.ones(self.num_generations))
         known = isinstance(dataset, Dataset)
         for name, rule in rules.items():
             if rule.acts & {"problems", "groups"} and not known:
@@ -578,7 +593,7 @@ class EntropyFlags:
             "epsilon_high": self.epsilon if self.epsilon_high is None else self.epsilon_high,
             "entropy_coef": getattr(self, "entropy_coef", 0.0),
         }
-        given = {"epsilon_high": self.epsilon_high is not None}  # it follows epsilon otherwise
+        given = clip_range_given(self)
         sections = self.build_rules()
         for section, rules in sections.items():
             for name, (knob, rule_name, field_name) in rule_knobs(section, rules).items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from .compose import bind, unknown
 from .knobs import TEMPERATURE, Knob
 from .laws import LAWS, Law, Memory, Reading
-from .saved import check_saved
+from .saved import check_saved, damaged
 from .signals import AT_ONE, ENTROPY, check_signal, is_entropy
 from .targets import Target, build_target
 from .tokens import check_number
@@ -142,6 +142,8 @@ class Controller:
         check_saved(source, state, {"knob": str, "value": float, "memory": {str: float}}, name)
         of_target = {"total": 0.0, "count": 0, "target": {}, **state}  # a schedule has none of these
         check_saved(source, of_target, {"total": float, "count": int, "target": dict}, name)
+        if not all(map(math.isfinite, (state["value"], of_target["total"], *state["memory"].values()))):
+            raise damaged(source, f"{name} has a number that is not finite")
         knob, signal = state["knob"], state.get("signal", self.signal)
         if knob != self.knob.name or (self.target is not None and signal != self.signal):
             raise ValueError(

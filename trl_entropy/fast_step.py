@@ -5,6 +5,7 @@ from typing import Any
 
 from .compact import Compaction
 from .controller import Controller
+from .signals import ENTROPY
 from .tokens import Rule
 
 
@@ -67,9 +68,14 @@ def _reasons(part: str, args: Any, sections: Mapping, controllers: list[Controll
                 reasons[f"{section}.{name} trains on completions without an advantage too"] = acts
         pooled = [name for rules in sections.values() for name, rule in rules.items() if "pool" in rule.needs]
         clips = [controller.name for controller in controllers if controller.signal.startswith("clip_ratio")]
+        of_rules = {f"{ENTROPY}/{section}." for section in sections}
+        of_rules = [each.name for each in controllers if each.signal.startswith(tuple(of_rules))]
         reasons |= {
             "beta > 0 trains on completions without an advantage too": args.beta > 0,
             f"{', '.join(pooled)} take statistics over all tokens of the step": bool(pooled),
             f"controllers {', '.join(clips)} look at TRL's clip ratios, which are of what is trained on": bool(clips),
+            f"controllers {', '.join(of_rules)} look at the tokens of a rule, which are of what is trained on": bool(
+                of_rules
+            ),
         }
     return [reason for reason, holds in reasons.items() if holds]

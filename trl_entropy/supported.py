@@ -128,9 +128,19 @@ FAMILIES = (
 NAMES = ", ".join(family.name for family in FAMILIES[:-1]) + f" and {FAMILIES[-1].name}"
 
 
+def base_in_trl(cls: type) -> type | None:
+    """The first class of TRL that a class is or inherits from."""
+    return next((base for base in cls.__mro__ if base.__module__.partition(".")[0] == "trl"), None)
+
+
 def family_of(cls: type) -> Family:
     """The family of a trainer or config class. Raises `TypeError` if the seam does not fit it."""
-    of_trl = next((base for base in cls.__mro__ if base.__module__.partition(".")[0] == "trl"), None)
+    of_trl = base_in_trl(cls)
+    behind = cls.__mro__[cls.__mro__.index(of_trl) :] if of_trl else ()
+    for late in (base.__name__ for base in behind if base.__module__.partition(".")[0] == "trl_entropy"):
+        raise TypeError(
+            f"{cls.__name__} would be plain {of_trl.__name__}: name {late} before it among the base classes"
+        )
     for family in FAMILIES:
         if of_trl and f"{of_trl.__module__}.{of_trl.__qualname__}" in (family.trainer, family.config):
             return family
@@ -150,6 +160,11 @@ def check_trainer(trainer: object) -> None:
     if not isinstance(trainer, Trainer):
         raise TypeError(f"attach takes a {NAMES.replace(' and ', ' or ')}, got {type(trainer).__name__}")
     family_of(type(trainer))
+
+
+def clip_range_given(args) -> dict[str, bool]:
+    """Which bounds of the clip range a config sets itself: not at its own default, and above it not by `epsilon`."""
+    return {"epsilon_low": args.epsilon != type(args).epsilon, "epsilon_high": args.epsilon_high is not None}
 
 
 def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:

@@ -1,12 +1,13 @@
 """Floor 2: where a controller is to bring its signal."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .compose import bind
 from .laws import Reading, Schedule
-from .saved import check_saved
+from .saved import check_saved, damaged
 from .tokens import check_number
 
 
@@ -94,6 +95,8 @@ class Target:
                 "own unit"
             )
         check_saved(source, state, {"measured": int, "total": float})
+        if state["measured"] < (state.get("known") is True) or not math.isfinite(state["total"]):
+            raise damaged(source, f"a start of {state['total']} over {state['measured']} steps")
         self.measured, self.total = state["measured"], state["total"]
         self.known = self.measured >= self.start_steps or state.get("known") is True
         if self.known and self.measured != self.start_steps:

@@ -66,6 +66,9 @@ class Tokens:
         pool ([`~pool.Pool`], *optional*):
             The tokens of the whole optimizer step. Every statistic over tokens is taken over it; these tokens alone
             by default.
+        num_tokens (`torch.Tensor`, *optional*):
+            What the sum of a loss term over the optimizer step and all ranks is divided by, a number: TRL's
+            `num_items_in_batch` per update, so the mean over the updates of a rollout batch.
         completions (`torch.Tensor`, *optional*):
             `(B,)` int64: a number that tells completions apart and is the same wherever a completion stands.
         old_entropies (`torch.Tensor`, *optional*):
@@ -98,6 +101,7 @@ class Tokens:
     step: int = 0
     clip_range: tuple[float, float] = (0.2, 0.2)
     pool: Pool | None = _MadeWhenRead(lambda tokens: Pool([tokens.detach()]))
+    num_tokens: Tensor | None = None
     completions: Tensor | None = _MadeWhenRead(
         lambda tokens: torch.arange(len(tokens.mask), device=tokens.mask.device)
     )

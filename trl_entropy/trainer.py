@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor
 from trl import GRPOTrainer
 
-from ._seam import LossSeam, last_checkpoint, logged_signal, rollout_ends, set_logged_entropy
+from ._seam import LossSeam, clipped_bounds, last_checkpoint, logged_signal, rollout_ends, set_logged_entropy
 from .callbacks import EntropyController, LearningRateScale, announce, trl_knobs
 from .compose import active, effective_advantages, evaluate, faults, needs, term_sums
 from .config import SECTIONS, EntropyFlags, check_rollout_fits, with_flags
@@ -63,7 +63,7 @@ class EntropyControl(LossSeam):
         self.compact_steps(args.compaction)
         self.knobs = self._build_knobs()
         self.controllers = args.build_controllers()
-        of_steps = self.signal, self.log_means, partial(rollout_ends, self)
+        of_steps = self.signal, self.log_means, partial(rollout_ends, self), partial(clipped_bounds, self)
         self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
         self._new_measures = partial(StepMeasures, args.entropy_measures, self._signals, args.build_slopes())

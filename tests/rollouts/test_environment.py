@@ -29,6 +29,7 @@ class Told:
     """A reward that keeps what it was called with."""
 
     __name__ = "told"
+    reads_rollout = True
 
     def __init__(self):
         self.calls = []
@@ -63,9 +64,9 @@ def test_text_of_the_environment_is_not_graded(model_dir, tmp_path, plain, monke
         assert "env_mask" not in call
         return
     assert reward == 0.0
-    assert call["policy_text"] == ["a99b"] * 8
+    assert call["policy_text"] == ["b"] * 8
     assert call["env_mask"] == [[1] * 3 + [0] * (1 + len(str(n))) + [1] for n in numbers]
-    assert answers == [["99"] * 8]
+    assert answers == [[None] * 8]
 
 
 class WithTool(GRPOTrainer):
@@ -93,7 +94,7 @@ def test_text_of_a_tool_is_not_graded(build):
     assert trainer.state.log_history[0]["rewards/last_number_reward/mean"] == 0.0
     (call,) = told.calls
     assert call["env_mask"] == [[1] + [0] * (len(ids) - 1) for ids in call["completion_ids"]]
-    assert "policy_text" not in call
+    assert call["policy_text"] is None
 
 
 def test_rewards_are_told_their_group(build, dataset):
@@ -110,4 +111,22 @@ def test_rewards_are_told_their_group(build, dataset):
     training, evaluation = told.calls
     assert training["rollout_group"] == [0] * 4 + [1] * 4
     assert evaluation["rollout_group"] == [0] * 2 + [1] * 2
-    assert not {"policy_text", "env_mask"} & training.keys()
+    assert training["policy_text"] is training["env_mask"] is None
+
+
+def test_columns_of_a_dataset_reach_rewards_that_do_not_ask_and_are_not_graded(model_dir, tmp_path):
+    seen = []
+
+    def own(completions, rollout_group, policy_text, **kwargs):
+        seen.append((rollout_group, policy_text, "env_mask" in kwargs))
+        return [0.0] * len(completions)
+
+    solutions = sums()["solution"]
+    columns = sums().add_column("rollout_group", [f"g{n}" for n in solutions]).add_column("policy_text", solutions)
+    trainer = build_trainer(model_dir, columns, tmp_path, reward_funcs=[own, last_number_reward], max_steps=1)
+    trainer.train()
+    ((groups, texts, told_of_mask),) = seen
+    assert groups == [f"g{n}" for n in texts]
+    assert not told_of_mask
+    # random completions are not the solution, which the column holds
+    assert trainer.state.log_history[0]["rewards/last_number_reward/mean"] < 1.0

@@ -192,16 +192,32 @@ def test_rule_whose_questions_and_answers_do_not_fit_is_refused(name, message):
         rules(**{f"{__name__}.{name}": {}})
 
 
-@pytest.mark.parametrize("given", [{"dynamic_sampling": {}}, {f"{__name__}.Mine": {}}])
+DROPPED = r"^advantage_bonuses\.pseudo_negative acts on groups that are all correct, and rollout_rules\.{} drops those"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"dynamic_sampling": {"by": "correct"}}, {"dynamic_sampling": {"by": "math"}}, {f"{__name__}.Mine": {}}],
+    ids=["correct", "math", "Mine"],
+)
 def test_rule_for_solved_groups_with_one_that_drops_them_is_refused(given):
-    (name,) = given
-    refused = rf"^advantage_bonuses\.pseudo_negative acts on groups .* and rollout_rules\.{name} drops those: drop one"
+    refused = DROPPED.format(next(iter(given)))
     with pytest.raises(ValueError, match=refused):
         config(entropy_control="erpo", rollout_rules=given)
     off = {"advantage_bonuses": {"pseudo_negative": {"coef": 0.0}}, "rollout_rules": given}
     with pytest.raises(ValueError, match=refused):
         config(**off, controllers={"mine": {"law": "pi", "target": 0.3, "raises_signal": True, "knob": KNOB}})
     config(entropy_control="erpo", **off)
+
+
+def test_sum_of_several_rewards_may_differ_in_a_solved_group():
+    made = config(entropy_control="erpo", rollout_rules={"dynamic_sampling": {}})
+    with pytest.raises(ValueError, match=DROPPED.format("dynamic_sampling")):
+        made.build_rollout_plan(rows(), ["math"])
+    made.build_rollout_plan(rows(), ["math", "length"])
+
+
+def test_rule_for_solved_groups_goes_with_one_that_keeps_them():
     config(advantage_bonuses={"pseudo_negative": {}}, rollout_rules={"curriculum": {}})
 
 

@@ -182,6 +182,7 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             step=self.state.global_step,
             clip_range=self.family.clip_range(self.epsilon_low, self.epsilon_high, getattr(self, "loss_type", None)),
             pool=self._pool if self.model.training else None,
+            num_tokens=self._tokens_of_step(inputs) if "num_tokens" in needs else None,
             completions=inputs.get("completions"),
             old_entropies=inputs.get("old_entropies"),
             ref_logps=inputs.get("ref_per_token_logps"),
@@ -198,6 +199,13 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             self._next_pool.batches.append(tokens.detach())
         has_pool = self.model.training and self._pool is not None
         return tokens if has_pool else tokens.with_pool(Pool([tokens.detach()], self._sum_over_ranks))
+
+    def _tokens_of_step(self, inputs: dict) -> Tensor:
+        """What TRL's dapo loss divides the sum over an optimizer step and all ranks by."""
+        total = inputs["num_items_in_batch"].clamp(min=1.0)
+        if not self.model.training:  # an evaluation batch is neither split nor accumulated
+            return total
+        return total * self.current_gradient_accumulation_steps / self.args.steps_per_generation
 
     def _of_vocabulary(self, needs: set[str], entropies: Tensor, inputs: dict) -> dict[str, Tensor]:
         facts, hidden, length = {}, self._hidden, entropies.shape[1]

@@ -136,22 +136,25 @@ class LossSeam(CheckpointSeam, FactsSeam):
 
     def _mean_of_term(self, values: Tensor, tokens: Tokens, inputs: dict, follows_loss_type: bool) -> Tensor:
         loss_type = self.family.loss_type or self.args.loss_type
-        if follows_loss_type and "importance_sampling_ratio" in inputs:
+        corrects = self.family.has_loss_types and loss_type != "vespo"  # whose surrogate has it in its own weight
+        if follows_loss_type and corrects and "importance_sampling_ratio" in inputs:
             values = values * inputs["importance_sampling_ratio"]  # as TRL corrects its surrogate for vLLM's log-probs
         if follows_loss_type and loss_type not in OVER_TOKENS:
             mean = micro_batch_mean(loss_type, values, tokens.mask, self.max_completion_length)
-            return mean / self._micro_batches_of_loss
+            return mean * self._micro_batches_divided_later / self._micro_batches
         return values.sum() / self._tokens_per_update(inputs)
 
     def _tokens_per_update(self, inputs: dict) -> Tensor:
-        # Tokens of one optimizer step, divided by the ranks because DDP averages gradients: what TRL's dapo loss
-        # divides by, so that a term does not depend on how the batch is split
-        total = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
-        if not self.model.training:  # an evaluation batch is neither split nor accumulated
-            return total
-        return total * self._micro_batches_of_loss / self.args.steps_per_generation
+        # Divided by the ranks, because DDP averages gradients: a term does not depend on how the batch is split
+        of_rank = self._tokens_of_step(inputs) / self.accelerator.num_processes
+        return of_rank / self._micro_batches_divided_later
 
     @property
-    def _micro_batches_of_loss(self) -> int:
-        """By how many micro-batches the loss is divided here; transformers divides a loss that TRL has not scaled."""
-        return self.current_gradient_accumulation_steps if self.model.training and self.family.scales_loss else 1
+    def _micro_batches(self) -> int:
+        # An evaluation batch is not accumulated
+        return self.current_gradient_accumulation_steps if self.model.training else 1
+
+    @property
+    def _micro_batches_divided_later(self) -> int:
+        """By how many micro-batches transformers divides the loss, where TRL has not divided it."""
+        return 1 if self.family.scales_loss else self._micro_batches

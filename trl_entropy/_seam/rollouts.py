@@ -1,7 +1,7 @@
 """What is sampled for training: a plan decides about the rollouts of a trainer."""
 
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from itertools import compress
 from math import gcd
 from typing import NamedTuple
 
@@ -204,24 +204,25 @@ class RolloutSeam:
         self.log_means({name: self.accelerator.gather(values.float()).mean().item()})
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids):
-        inputs = self._told(inputs, completion_ids)
-        given = [row["policy_text"] for row in inputs] if "policy_text" in inputs[0] else None
-        self._texts = written(completions, given)
-        self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+        facts = self._of_rollout(completion_ids)
+        self._texts = written(completions, facts["policy_text"])
+        functions = self.reward_funcs
+        self.reward_funcs = [_told(one, facts) if getattr(one, "reads_rollout", False) else one for one in functions]
+        try:
+            self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+        finally:
+            self.reward_funcs = functions
         return self._rewards
 
-    def _told(self, rows: list[dict], completion_ids: list[list[int]]) -> list[dict]:
-        """The rows of this rank with what the rewards of this package read besides what TRL hands to a reward."""
-        first, mask = self.accelerator.process_index * len(rows), self._env_mask
-        rows = [{**row, "rollout_group": (first + place) // self._group_size} for place, row in enumerate(rows)]
-        if mask is None:
-            return rows
-        rows = [{**row, "env_mask": of_row} for row, of_row in zip(rows, mask, strict=True)]
-        if self.tools or "policy_text" in rows[0]:  # then messages say who wrote them, or the rollout_func does
-            return rows
-        ids = [list(compress(*of_row)) for of_row in zip(completion_ids, mask, strict=True)]
-        texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
-        return [{**row, "policy_text": text} for row, text in zip(rows, texts, strict=True)]
+    def _of_rollout(self, completion_ids: list[list[int]]) -> dict[str, list | None]:
+        """What rewards that have `reads_rollout` are called with, besides what TRL hands to a reward."""
+        first, mask = self.accelerator.process_index * len(completion_ids), self._env_mask
+        groups = [(first + place) // self._group_size for place in range(len(completion_ids))]
+        texts = None
+        if mask is not None and not self.tools:  # with tools the messages say who wrote them
+            last = [_last_run(*row) for row in zip(completion_ids, mask, strict=True)]
+            texts = self.processing_class.batch_decode(last, skip_special_tokens=True)
+        return {"rollout_group": groups, "env_mask": mask, "policy_text": texts}
 
     @property
     def _group_size(self) -> int:
@@ -236,3 +237,15 @@ class RolloutSeam:
     def log_means(self, means: dict[str, float]) -> None:
         """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""
         log_means(self, means)
+
+
+def _told(reward: Callable, facts: dict) -> Callable:
+    # A column of the dataset that has the name of a fact does not reach the reward
+    return lambda **given: reward(**{**given, **facts})
+
+
+def _last_run(ids: list[int], mask: list[int]) -> list[int]:
+    """The last tokens in a row that the policy wrote."""
+    end = max((place + 1 for place, own in enumerate(mask) if own), default=0)
+    start = max((place + 1 for place, own in enumerate(mask[:end]) if not own), default=0)
+    return ids[start:end]

@@ -39,8 +39,11 @@ def logged_signal(trainer, name: str) -> float | None:
             f"loss_type={getattr(trainer.args, 'loss_type', None)!r}, on use_liger_kernel=False, and on no callback "
             "before calling trainer.log"
         )
-    if name != "reward" and trainer.mask_truncated_completions:
-        # of a micro-batch in which no completion ended TRL logs 0
+    masks = (
+        trainer.mask_truncated_completions or getattr(trainer, "tools", None) or getattr(trainer, "rollout_func", None)
+    )
+    if name != "reward" and masks:
+        # of a micro-batch without a trained token TRL logs 0
         logged = [value for value, entropy in zip(logged, entropies, strict=True) if entropy != 0]
     return sum(logged) / len(logged) if logged else None
 

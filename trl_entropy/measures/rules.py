@@ -60,10 +60,14 @@ class Idle:
         self._why = why
         self._steps: dict[str, int] = {}
 
+    def watches(self, name: str) -> bool:
+        """Whether it is not known yet that a rule or knob touches tokens, and its first steps are not over."""
+        return self._steps.get(name) != PATIENCE
+
     def look(self, touched: Mapping[str, bool]) -> None:
         """See which of them touched a token in an optimizer step."""
         for name, any_token in touched.items():
-            if self._steps.get(name) == PATIENCE:
+            if not self.watches(name):
                 continue
             self._steps[name] = PATIENCE if any_token else self._steps.get(name, 0) + 1
             if not any_token and self._steps[name] == PATIENCE:

@@ -14,3 +14,6 @@ def boxed_format_reward(completions: list, policy_text: list[str] | None = None,
     ```
     """
     return [float(answer_in(text) is not None) for text in written(completions, policy_text)]
+
+
+boxed_format_reward.reads_rollout = True

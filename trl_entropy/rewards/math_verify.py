@@ -31,6 +31,8 @@ class MathVerifyReward:
     """
 
     __name__ = "math_verify_reward"
+    # The trainers of this package call it with what they know of the rollout
+    reads_rollout = True
 
     def __init__(self, answer_from: Sequence[str] = ("boxed",), deadline: float = 3.0, workers: int | None = None):
         answer_from = (answer_from,) if isinstance(answer_from, str) else tuple(answer_from)
@@ -60,7 +62,7 @@ class MathVerifyReward:
             solution (`list`):
                 Solutions: bare (`\\frac{1}{3}`), boxed, or ending in `#### 42`; a list of them if several are right.
             policy_text (`list[str]`, *optional*):
-                What is graded in place of the completions: the text of the policy's own tokens.
+                What is graded in place of the completions: the text of the policy's own last tokens in a row.
             **kwargs:
                 What else TRL hands to a reward.
         """
@@ -165,5 +167,5 @@ def last_number_reward(completions: list, solution: list, **kwargs) -> list[floa
     return _last_number(completions, solution, **kwargs)
 
 
-math_verify_reward.answer_from = _math_verify.answer_from
-last_number_reward.answer_from = _last_number.answer_from
+for _reward, _made in ((math_verify_reward, _math_verify), (last_number_reward, _last_number)):
+    _reward.answer_from, _reward.reads_rollout = _made.answer_from, True

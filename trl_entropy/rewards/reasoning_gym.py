@@ -42,6 +42,7 @@ class ReasoningGymReward:
     """
 
     __name__ = "reasoning_gym_reward"
+    reads_rollout = True  # as in math_verify
 
     def __init__(self, answer_from: Sequence[str] = ("boxed",)):
         answer_from = (answer_from,) if isinstance(answer_from, str) else tuple(answer_from)
@@ -136,4 +137,4 @@ def reasoning_gym_reward(completions: list, reasoning_gym: list[str], **kwargs) 
     return _reward(completions, reasoning_gym, **kwargs)
 
 
-reasoning_gym_reward.answer_from = _reward.answer_from
+reasoning_gym_reward.answer_from, reasoning_gym_reward.reads_rollout = _reward.answer_from, True

@@ -31,6 +31,7 @@ class RelativeLengthReward:
     """
 
     __name__ = "relative_length_reward"
+    reads_rollout = True  # as in math_verify
 
     def __init__(
         self,
@@ -108,3 +109,6 @@ def relative_length_reward(
     [`RelativeLengthReward`] with its defaults.
     """
     return _relative_length(prompts, completions, completion_ids, solution, **kwargs)
+
+
+relative_length_reward.reads_rollout = True

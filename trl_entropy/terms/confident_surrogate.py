@@ -52,7 +52,7 @@ class ConfidentSurrogate(Rule):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"pool"}) if self.mean_over == "confident" else frozenset()
+        return frozenset({"num_tokens", "pool"}) if self.mean_over == "confident" else frozenset()
 
     @property
     def follows_loss_type(self) -> bool:
@@ -66,7 +66,9 @@ class ConfidentSurrogate(Rule):
         term = torch.where(self._confident(tokens), -self.alpha * tokens.ratios * tokens.advantages.abs(), 0.0)
         if self.mean_over == "all":
             return term
-        return term * (tokens.pool.count() / tokens.pool.sum(self._confident).clamp(min=1)).to(term.dtype)
+        # The sum is divided by this number; the mean over the tokens of the pool if none is given
+        number = tokens.pool.count() if tokens.num_tokens is None else tokens.num_tokens
+        return term * (number / tokens.pool.sum(self._confident).clamp(min=1)).to(term.dtype)
 
     def _confident(self, tokens: Tokens) -> Tensor:
         return tokens.logps > (math.log(self.threshold) if self.threshold > 0 else -math.inf)
