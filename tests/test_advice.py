@@ -8,6 +8,7 @@ import pytest
 
 from trl_entropy import advice
 from trl_entropy.advice import CLIP_RATIOS, KNOBS, Facts, to_move, turns
+from trl_entropy.bonuses import BONUSES
 from trl_entropy.knobs import LEARNING_RATE_SCALE, TRL_KNOBS, rule_knobs
 from trl_entropy.report.facts import DEFAULTS
 from trl_entropy.weights import Sign
@@ -48,6 +49,8 @@ def test_knobs_are_those_of_the_package():
         assert known[name].low <= use.low < use.high <= known[name].high
     assert {knob.name: knob.default for knob in TRL_KNOBS} == DEFAULTS
     assert advice.LEARNING_RATE_SCALE == LEARNING_RATE_SCALE
+    assert set(advice.SIGN_COEFFICIENTS) == {knob.name for knob in of_sign}
+    assert tuple(sorted(name for name, rule in BONUSES.items() if rule.replaces_advantage)) == advice.REPLACING_BONUSES
 
 
 @pytest.mark.parametrize("up", [True, False])
@@ -100,7 +103,7 @@ def test_no_advice_contradicts_the_table(up):
         (
             True,
             Facts(DEFAULTS, turned={"entropy_coef"}, holding={"entropy_coef"}),
-            "lower learning_rate, or give the controller of entropy_coef a wider range or larger gains",
+            "lower learning_rate, or give the controller of entropy_coef a wider range or larger gains, or turn another knob",
         ),
         (
             True,

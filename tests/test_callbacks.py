@@ -404,3 +404,19 @@ def test_python_of_the_page_runs(build):
         exec(compile(code, page.name, "exec"), {"trainer": trainer})
     assert logged(plain, "knobs/entropy_coef") == [0.0] * 3  # entropy is above the target, and low is 0
     assert any(isinstance(callback, EntropyWatchdog) for callback in ours.callback_handler.callbacks)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_schedule_of_the_clip_range_goes_with_a_callback_that_logs(build, plain):
+    class Logs(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            trainer.log({"mine": 1.0})
+
+    spec = {"law": "constant", "knob": "epsilon_low", "value": 0.3}
+    own = {} if plain else {"controllers": {"mine": spec}}
+    trainer = build(plain=plain, num_iterations=2, callbacks=[], **own)
+    trainer.callback_handler.callbacks.insert(0, Logs())
+    if plain:
+        EntropyCallback(**spec).attach(trainer)
+    trainer.train()
+    assert trainer.epsilon_low == 0.3

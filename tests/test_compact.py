@@ -154,3 +154,10 @@ def test_no_row_is_lost_and_columns_stay_together(seed, how):
                 assert ids[ids != PAD].tolist() == [10 * row + n for n in range(1, int((ids != PAD).sum()) + 1)]
                 assert part["prompt_ids"][at].max() == row
     assert sorted(seen) == list(range(1, 13))
+
+
+def test_facts_of_a_group_are_not_cut_however_wide_the_completions_are():
+    (batch,) = window([[2, 4, 1]])  # of 6 tokens
+    own = {"group_rewards": torch.rand(3, 6), "group_logps": torch.rand(3, 6), "prompt_difficulty": torch.rand(3)}
+    cut = trimmed({**batch, **own})
+    assert all(cut[name] is value for name, value in own.items())

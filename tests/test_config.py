@@ -522,3 +522,14 @@ def test_target_of_trl_that_nothing_reads_is_told(flags, caplog):
     caplog.clear()
     config(entropy_target=0.2, use_adaptive_entropy=True)
     assert caplog.records == []
+
+
+def test_control_that_is_turned_off_over_a_recipe_tells_of_its_target(caplog):
+    assert config(entropy_control="none", entropy_target_ratio=0.5).controllers == {}
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith("entropy_target_ratio=0.5 has nothing to act on")
+
+
+def test_start_of_a_bundled_method_may_be_set():
+    (made,) = config(entropy_control="repo_r", controllers={"repo_r": {"initial": 0.01}}).build_controllers()
+    assert made.value == 0.01

@@ -611,3 +611,17 @@ def test_two_controllers_on_one_knob_are_refused():
     specs = {"one": {"law": "pi", "knob": "up"}, "two": {"law": "stage", "knob": "up"}}
     with pytest.raises(ValueError, match="controllers 'one' and 'two' both turn up: keep one of them"):
         build_controllers(specs, KNOBS, VALUES, target=1.0)
+
+
+@pytest.mark.parametrize("changes", [{"value": math.nan}, {"total": math.inf}, {"memory": {"total": math.nan}}])
+def test_number_that_is_not_finite_is_damage(changes):
+    state = controller(PI(), target=point(1.0)).state_dict() | changes
+    with pytest.raises(ValueError, match=r"x\.json is damaged \(controllers\.mine has a number that is not finite\)"):
+        controller(PI(), target=point(1.0)).load_state_dict(state, "x.json")
+
+
+def test_start_over_no_steps_is_damage():
+    state = controller(PI(), target=share(0.5)).state_dict()
+    state["target"] = {"measured": 0, "total": 0.0, "known": True}
+    with pytest.raises(ValueError, match=r"is damaged \(a start of 0\.0 over 0 steps\)"):
+        controller(PI(), target=share(0.5)).load_state_dict(state, "x.json")

@@ -177,6 +177,19 @@ def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
             "skip_zero_advantage",
             "high_entropy take statistics over all tokens",
         ),
+        (
+            {
+                "token_weights": {"confident_sign": {"alpha": -0.5}},
+                "controllers": {
+                    "mine": {
+                        **{"law": "pi", "knob": "positive_advantage_coef", "target": 2.0},
+                        "signal": "entropy/token_weights.confident_sign",
+                    }
+                },
+            },
+            "skip_zero_advantage",
+            "controllers mine look at the tokens of a rule",
+        ),
     ],
 )
 def test_what_would_change_the_run_is_refused(tmp_path, settings, flag, reason):

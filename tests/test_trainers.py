@@ -637,3 +637,39 @@ def test_versions_are_in_order_and_the_oldest_is_the_one_that_is_required():
     (trl,) = (Requirement(one) for one in project["dependencies"] if Requirement(one).name == "trl")
     assert trl.specifier.contains(versions[0])
     assert not trl.specifier.contains("1.9.9")
+
+
+def test_control_named_after_the_trainer_is_refused():
+    with pytest.raises(TypeError, match=r"^Late would be plain GRPOTrainer: name EntropyControl before it"):
+
+        class Late(GRPOTrainer, EntropyControl):
+            pass
+
+
+def test_config_whose_subclass_asks_first_refuses_a_plain_trainer_too(build):
+    @dataclass
+    class Louder(EntropyGRPOConfig):
+        def get_process_log_level(self):
+            return super().get_process_log_level()
+
+    with pytest.raises(TypeError, match="positive_advantage_coef would do nothing in a GRPOTrainer"):
+        build(config_class=Louder, trainer_class=GRPOTrainer, positive_advantage_coef=0.5)
+    build(config_class=Louder, trainer_class=EntropyGRPOTrainer, positive_advantage_coef=0.5)
+
+
+@pytest.mark.parametrize("name", OF_SEQUENCES)
+def test_clip_range_of_the_config_is_not_one_that_was_set(build, name):
+    spec = {"law": "constant", "knob": "epsilon_low", "value": 0.3}
+    trainer = build(**classes(name), num_iterations=2, controllers={"mine": spec})
+    assert [controller.knob.name for controller in trainer.controllers] == ["epsilon_low"]
+
+
+def test_term_is_not_corrected_for_the_sampler_where_the_loss_is_not(build):
+    term = {"loss_terms": {"confident_surrogate": {"alpha": 0.5, "threshold": 0.0, "mean_over": "all"}}}
+    trainer = build(**classes("gmpo"), **term)
+    given = given_batch(trainer)
+    ratio = torch.full(given["completion_ids"].shape, 0.5)
+    losses = [
+        trainer._compute_loss(trainer.model, batch) for batch in (given, given | {"importance_sampling_ratio": ratio})
+    ]
+    assert torch.equal(*losses)

@@ -21,6 +21,9 @@ KNOBS = {
     "positive_advantage_coef": Use(raises_entropy=False, low=0.0, high=1.0),
     "negative_advantage_coef": Use(raises_entropy=True, low=0.0, high=1.0),
 }
+SIGN_COEFFICIENTS = ("positive_advantage_coef", "negative_advantage_coef")
+# The bonuses that put another advantage in the place of TRL's, and so are refused with a weight
+REPLACING_BONUSES = ("quantile_advantage", "w_reinforce")
 LEARNING_RATE_SCALE = "learning_rate_scale"
 # The bounds of the clip range, and what TRL logs the share of tokens beyond each as. A loss that has no such bound
 # (cispo, sapo, vespo) logs none
@@ -79,7 +82,8 @@ def to_move(up: bool, facts: Facts) -> str:
 def _control(facts: Facts) -> str:
     acting = [knob for knob in facts.holding if acts(knob, facts)]
     if acting:
-        return f"give the controller of {either(sorted(acting))} a wider range or larger gains"
+        held = either(sorted(acting))
+        return f"give the controller of {held} a wider range or larger gains, or turn another knob"
     if facts.holding:
         idle = either(sorted(facts.holding))
         return f"hold the entropy with another knob than {idle}, which does nothing while no token is clipped"

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 # What a rule may be, by the flag that configures it
 SECTIONS = {"token_weights": WEIGHTS, "advantage_bonuses": BONUSES, "loss_terms": TERMS}
 POOLING = ("exact", "lagged")
+OFF = "none"  # of entropy_control
 TARGETS = ("entropy_target", "entropy_target_ratio")
 # Flags that act in a trainer of TRL too
 READ_BY_TRL = ("entropy_target", "off_policy_updates")
@@ -86,7 +87,7 @@ class EntropyFlags:
         off_policy_updates (`int`, *optional*):
             Number N >= 1 of optimizer updates that each rollout batch gets, num_iterations included. Sets
             steps_per_generation = N * gradient_accumulation_steps / num_iterations.
-        entropy_control (`str`, *optional*, defaults to `"none"`):
+        entropy_control (`str`, *optional*):
             Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic (EntroPIC),
             confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1),
             mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), erpo (in the style of
@@ -155,8 +156,8 @@ class EntropyFlags:
             "steps_per_generation = N * gradient_accumulation_steps / num_iterations."
         },
     )
-    entropy_control: str = field(
-        default="none",
+    entropy_control: str | None = field(
+        default=None,
         metadata={
             "help": "Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic "
             "(EntroPIC), confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork "
@@ -284,7 +285,7 @@ class EntropyFlags:
         idle = [
             flag.name
             for flag in fields(EntropyFlags)
-            if flag.name not in READ_BY_TRL and getattr(self, flag.name) not in (flag.default, {})
+            if flag.name not in READ_BY_TRL and getattr(self, flag.name) not in (flag.default, {}, OFF)
         ]
         if idle:
             ours = "EntropyGRPOTrainer" if cls is GRPOTrainer else f"with_entropy_control({cls.__name__})"
@@ -344,10 +345,11 @@ class EntropyFlags:
             )
 
     def _merge_preset(self) -> None:
-        available = {"none": {}, **presets()}
-        if self.entropy_control not in available:
-            raise unknown("entropy_control", self.entropy_control, available)
-        preset = available[self.entropy_control]
+        available = {OFF: {}, **presets()}
+        chosen = OFF if self.entropy_control is None else self.entropy_control
+        if chosen not in available:
+            raise unknown("entropy_control", chosen, available)
+        preset = available[chosen]
         for name in (*SECTIONS, "rollout_rules", "controllers"):
             setattr(self, name, _merged(preset.get(name, {}), _mapping(name, getattr(self, name))))
         self._settle_target(preset)
@@ -369,9 +371,10 @@ class EntropyFlags:
                 f"{flag}={value} has nothing to act on: set entropy_control to entropy_guided or entropic, or give "
                 "controllers that have no target of their own, or drop it"
             )
-            if flag != "entropy_target":
+            if flag != "entropy_target" and self.entropy_control != OFF:
                 raise ValueError(idle)
-            logger.warning("%s", idle)  # TRL's own flag, and TRL accepts it where it does nothing
+            # TRL accepts its own flag where it does nothing, and control may be turned off over a recipe
+            logger.warning("%s", idle)
         if not given and (holding or adaptive):
             of_preset = {flag: preset[flag] for flag in TARGETS if flag in preset}
             of_trl = {"entropy_target": getattr(super(), "entropy_target", None)}  # RLOOConfig has no such flag

@@ -43,7 +43,7 @@ HOLD = "or hold the entropy with a controller."
         (
             ON_POLICY,
             {"use_adaptive_entropy": True, "entropy_coef": 0.0},
-            "Lower learning_rate, or give the controller of entropy_coef a wider range or larger gains.",
+            "Lower learning_rate, or give the controller of entropy_coef a wider range or larger gains, or turn another knob.",
         ),
     ],
 )

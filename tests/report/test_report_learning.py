@@ -142,3 +142,22 @@ def test_held_out_score_that_fell():
     assert found.advice == ""
     assert held_out(made(series={}, scores=scores | {"after": {"pass@8": 0.86}})) == []
     assert held_out(made(series={}, scores={"after": {"pass@8": 0.6}})) == []
+
+
+def test_groups_of_equal_rewards_that_train_are_not_dead():
+    alone = {"settings": {"advantage_bonuses": {"w_reinforce": {}}}}
+    series = {"reward": [0.0] * 10, "frac_reward_zero_std": [1.0] * 10}
+    assert dead(made(series=series, steps=TENS)) != []
+    assert dead(made(series=series, steps=TENS, **alone)) == []
+    many = {"frac_reward_zero_std": [0.0] * 20 + [1.0] * 20}
+    assert groups(made(series=many)) != []
+    assert groups(made(series=many, **alone)) == []
+
+
+def test_nothing_is_concluded_from_one_reward():
+    assert dead(made(series={"reward": [0.0]}, steps=[500])) == []
+
+
+def test_partial_reward_of_a_run_that_is_dead():
+    (found,) = dead(logged(0.1, **{RIGHT: 0.0}))
+    assert found.advice.startswith("The reward does not tell the answers apart")

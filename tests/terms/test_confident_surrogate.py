@@ -5,6 +5,7 @@ import torch
 from toy import batch, chosen_logps, distance, table, table_case, table_gradient
 
 from trl_entropy import Tokens
+from trl_entropy.pool import Pool
 from trl_entropy.terms import ConfidentSurrogate
 
 
@@ -142,3 +143,26 @@ def test_entropic_has_the_gradient_of_the_released_code(off_policy, alpha):
 
 def test_it_selects_tokens():
     assert ConfidentSurrogate.token_selective
+
+
+@pytest.mark.parametrize("updates", [1, 2, 4])
+def test_mean_is_that_of_the_confident_tokens_of_the_step_whatever_the_rollout_holds(updates):
+    # of the rollout's tokens this micro-batch has another share than one over the number of updates
+    given, logits = table_case()
+    given["num_items_in_batch"] = given["completion_mask"].sum() * updates + 7
+    rule = {"alpha": -0.5, "threshold": 0.15, "mean_over": "confident"}
+    flags = {"loss_terms": {"confident_surrogate": rule}, "epsilon": 0.2, "steps_per_generation": updates}
+    both = table_gradient(table(logits, **flags), given)
+    surrogate = table_gradient(table(logits, plain=True, epsilon=0.2, steps_per_generation=updates), given)
+    mask = given["completion_mask"].bool()
+    confident = mask & (chosen_logps(logits, given["completion_ids"]) > math.log(0.15))
+    expected = closed_form(given, logits, -0.5, threshold=0.15) * mask.sum() / confident.sum()
+    assert distance(both - surrogate, expected) < 1e-10
+
+
+def test_step_after_one_without_a_confident_token_has_no_term_with_lagged_statistics():
+    sure = tokens(torch.tensor([[0.98]]).log(), torch.tensor([[0.98]]).log(), [1.0])
+    before = tokens(torch.tensor([[0.5]]).log(), torch.tensor([[0.5]]).log(), [1.0])
+    lagged = sure.with_pool(Pool([before]))
+    assert ConfidentSurrogate(alpha=-1.0)(lagged).tolist() == [[0.0]]
+    assert ConfidentSurrogate(alpha=-1.0)(sure).tolist() == [[1.0]]

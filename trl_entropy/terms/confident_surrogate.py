@@ -68,7 +68,9 @@ class ConfidentSurrogate(Rule):
             return term
         # The sum is divided by this number; the mean over the tokens of the pool if none is given
         number = tokens.pool.count() if tokens.num_tokens is None else tokens.num_tokens
-        return term * (number / tokens.pool.sum(self._confident).clamp(min=1)).to(term.dtype)
+        confident = tokens.pool.sum(self._confident)
+        # A step before that had none (with pooling=lagged) gives nothing to divide by
+        return term * torch.where(confident > 0, number / confident.clamp(min=1), 0.0).to(term.dtype)
 
     def _confident(self, tokens: Tokens) -> Tensor:
         return tokens.logps > (math.log(self.threshold) if self.threshold > 0 else -math.inf)

@@ -10,6 +10,7 @@ from .finding import BAD, GOOD, NOTE, Finding, enough
 
 
 AT_LIMIT = 0.5  # share of the last half, ours, that a knob may spend at one end of its range
+MISSED = "The target was missed: widen the controller's low and high where the knob has room, or turn another knob."
 IDLE = "No token was clipped, so the knob did nothing: turn another one."
 
 
@@ -72,5 +73,5 @@ def _of_knob(name: str, values: list[float], missed: bool, acting: bool) -> Find
     else:
         return None
     evidence = f"{len(values)} logged steps, in which it went from {low:.3g} to {high:.3g}"
-    advice = "The target was missed: widen the controller's low and high, or turn another knob." if acting else IDLE
+    advice = MISSED if acting else IDLE
     return Finding(text, evidence, BAD if missed else NOTE, advice if missed else "")

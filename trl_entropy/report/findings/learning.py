@@ -4,7 +4,7 @@ import math
 from statistics import fmean, variance
 
 from ...compare import ends
-from ..facts import off_policy
+from ..facts import bonuses, off_policy
 from ..runs import Run
 from .finding import BAD, GOOD, MIN_LOGS, NOTE, Finding, enough
 
@@ -17,6 +17,7 @@ CLIPPED, ONE_SIDED = 1e-3, 0.8  # share of tokens that are clipped at all; of th
 WORSE = 0.05  # by which a held-out score must have fallen
 WATCHED = ("entropy", "reward", "loss", "grad_norm")
 NEARLY_ALL = 0.95  # share of the groups, or of the completions, in a run that is dead
+EQUAL_GROUPS_TEACH = "w_reinforce"  # the bonus with which groups of equal rewards train
 CUT, RIGHT = "completions/clipped_ratio", "groups/all_correct"
 SIGNS_OF_DEATH = {
     "frac_reward_zero_std": "of the groups have equal rewards",
@@ -30,10 +31,12 @@ def dead(run: Run) -> list[Finding]:
     rewards, equal = (run.series.get(key) for key in ("reward", "frac_reward_zero_std"))
     if rewards is None or rewards.steps[-1] < MIN_LOGS:
         return []
+    if EQUAL_GROUPS_TEACH in bonuses(run):
+        return []
     start, end = ends(rewards.values)
     still = start is None or abs(end - start) <= SMALL_REWARD
     if equal is None:
-        silent = min(rewards.values) == max(rewards.values)
+        silent = start is not None and min(rewards.values) == max(rewards.values)
     else:
         silent = still and min(fmean(equal.values), ends(equal.values)[1]) >= NEARLY_ALL
     if not silent:
@@ -52,6 +55,8 @@ def _revive(reward: float, known: dict[str, float]) -> str:
     if known.get(CUT, 0.0) >= NEARLY_ALL:
         return "Completions are cut before they end: raise max_completion_length, or ask for shorter answers."
     look = "read some completions (log_completions), and try the reward with trl-entropy check-rewards."
+    if reward > 0 and RIGHT in known:
+        return f"The reward does not tell the answers apart: {look}"
     if reward > 0:
         return f"Either all answers are right: take harder problems. Or the reward does not tell them apart: {look}"
     return f"Either the answers lack the format that the reward reads: {look} Or the problems are too hard."
@@ -92,7 +97,7 @@ def reward(run: Run) -> list[Finding]:
 def groups(run: Run) -> list[Finding]:
     """Groups whose completions all have the same reward teach nothing."""
     values = enough(run, "frac_reward_zero_std")
-    if not values:
+    if not values or EQUAL_GROUPS_TEACH in bonuses(run):
         return []
     start, end = ends(values)
     if end < NO_SIGNAL or end - start < GROWTH:
