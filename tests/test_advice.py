@@ -103,7 +103,8 @@ def test_no_advice_contradicts_the_table(up):
         (
             True,
             Facts(DEFAULTS, turned={"entropy_coef"}, holding={"entropy_coef"}),
-            "lower learning_rate, or give the controller of entropy_coef a wider range or larger gains, or turn another knob",
+            "lower learning_rate, or give the controller of entropy_coef a wider range or larger gains, "
+            "or turn another knob",
         ),
         (
             True,

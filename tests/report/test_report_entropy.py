@@ -22,6 +22,7 @@ KNOWN = {f"knobs/{name}": [value] * 40 for name, value in {
 ON_POLICY = {"clip_ratio/low_mean": [0.0] * 40, "clip_ratio/high_mean": [0.0] * 40}
 OFF_POLICY = {"clip_ratio/low_mean": [0.0] * 40, "clip_ratio/high_mean": [0.0, 0.01] * 20}
 PI = {"law": "pi", "knob": "entropy_coef", "target": 0.5}
+WIDER = "give the controller of entropy_coef a wider range or larger gains, or turn another knob"
 HOLD = "or hold the entropy with a controller."
 
 
@@ -37,13 +38,12 @@ HOLD = "or hold the entropy with a controller."
         (
             ON_POLICY | KNOWN | {"controllers/a/target": [0.5] * 40},
             {"controllers": {"a": PI}},
-            "Lower positive_advantage_coef or learning_rate, or give the controller of entropy_coef a wider range or "
-            "larger gains.",
+            f"Lower positive_advantage_coef or learning_rate, or {WIDER}.",
         ),
         (
             ON_POLICY,
             {"use_adaptive_entropy": True, "entropy_coef": 0.0},
-            "Lower learning_rate, or give the controller of entropy_coef a wider range or larger gains, or turn another knob.",
+            f"Lower learning_rate, or {WIDER}.",
         ),
     ],
 )
