@@ -94,7 +94,9 @@ class Simulator:
         known |= {name: entry[0] for name, entry in rule_knobs("token_weights", self.token_weights).items()}
         self.controllers = build_controllers(controllers or {}, known, self.knobs)
         self.callbacks = [
-            EntropyController(self.controllers, self.knobs, lambda _: self.entropy, self._log, self._rollout_ends)
+            EntropyController(
+                self.controllers, self.knobs, lambda _: self.entropy, self._log, self._rollout_ends, lambda: self.knobs
+            )
         ]
         self.entropy: float | None = None
         self.logged: dict[str, float] = {}
