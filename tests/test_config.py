@@ -533,3 +533,11 @@ def test_control_that_is_turned_off_over_a_recipe_tells_of_its_target(caplog):
 def test_start_of_a_bundled_method_may_be_set():
     (made,) = config(entropy_control="repo_r", controllers={"repo_r": {"initial": 0.01}}).build_controllers()
     assert made.value == 0.01
+
+
+def test_control_that_is_turned_off_drops_what_a_recipe_sets_of_it(caplog):
+    off = config(entropy_control="none", controllers={"entropy_guided": {"step": 0.1}})
+    assert off.controllers == {}
+    assert "controllers.entropy_guided sets what a bundled method does" in caplog.text
+    adaptive = config(entropy_control="none", entropy_target_ratio=0.8, use_adaptive_entropy=True)
+    assert adaptive.entropy_target == 0.2  # TRL's default

@@ -352,7 +352,16 @@ class EntropyFlags:
         preset = available[chosen]
         for name in (*SECTIONS, "rollout_rules", "controllers"):
             setattr(self, name, _merged(preset.get(name, {}), _mapping(name, getattr(self, name))))
+        if self.entropy_control == OFF:
+            self._drop_settings_of_presets()
         self._settle_target(preset)
+
+    def _drop_settings_of_presets(self) -> None:
+        of_presets = {name for preset in presets().values() for name in preset.get("controllers", {})}
+        for name, spec in list(self.controllers.items()):
+            if name in of_presets and isinstance(spec, Mapping) and "law" not in spec:
+                del self.controllers[name]
+                logger.warning("controllers.%s sets what a bundled method does, and entropy_control is none", name)
 
     def _settle_target(self, preset: Mapping) -> None:
         """Leave the one target flag that is set; where none is and one is read, take the preset's, else TRL's."""
@@ -380,6 +389,8 @@ class EntropyFlags:
             of_trl = {"entropy_target": getattr(super(), "entropy_target", None)}  # RLOOConfig has no such flag
             for flag, value in (of_preset or of_trl).items():
                 setattr(self, flag, value)
+        if adaptive and self.entropy_target is None:  # beside a ratio that is off
+            self.entropy_target = super().entropy_target
 
     def _set_off_policy_updates(self) -> None:
         updates = self.off_policy_updates

@@ -144,6 +144,8 @@ class Controller:
         check_saved(source, of_target, {"total": float, "count": int, "target": dict}, name)
         if not all(map(math.isfinite, (state["value"], of_target["total"], *state["memory"].values()))):
             raise damaged(source, f"{name} has a number that is not finite")
+        if of_target["count"] < 0:
+            raise damaged(source, f"{name}.count is {of_target['count']}")
         knob, signal = state["knob"], state.get("signal", self.signal)
         if knob != self.knob.name or (self.target is not None and signal != self.signal):
             raise ValueError(

@@ -1,5 +1,7 @@
 """Rollouts that an environment has a part in: the rewards are told who wrote what."""
 
+from functools import partial, update_wrapper
+
 import pytest
 from toy import build_trainer, number, sums
 from trl import GRPOTrainer
@@ -130,3 +132,20 @@ def test_columns_of_a_dataset_reach_rewards_that_do_not_ask_and_are_not_graded(m
     assert not told_of_mask
     # random completions are not the solution, which the column holds
     assert trainer.state.log_history[0]["rewards/last_number_reward/mean"] < 1.0
+
+
+def test_async_and_partial_rewards_may_ask(build):
+    calls = []
+
+    async def later(completions, rollout_group, **kwargs):
+        calls.append(rollout_group)
+        return [0.0] * len(completions)
+
+    def scaled(completions, scale, rollout_group, **kwargs):
+        calls.append(rollout_group)
+        return [scale] * len(completions)
+
+    later.reads_rollout = scaled.reads_rollout = True
+    rewards = [later, update_wrapper(partial(scaled, scale=0.5), scaled)]
+    build(reward_funcs=rewards, max_steps=1).train()
+    assert calls == [[0] * 4 + [1] * 4] * 2

@@ -166,3 +166,17 @@ def test_step_after_one_without_a_confident_token_has_no_term_with_lagged_statis
     lagged = sure.with_pool(Pool([before]))
     assert ConfidentSurrogate(alpha=-1.0)(lagged).tolist() == [[0.0]]
     assert ConfidentSurrogate(alpha=-1.0)(sure).tolist() == [[1.0]]
+
+
+def test_first_step_of_lagged_statistics_has_the_strength_of_one_step():
+    # a micro-batch of four has its own statistics alone, and is a quarter of the mean
+    given, logits = table_case()
+    given["num_items_in_batch"] = given["completion_mask"].sum() * 4
+    rule = {"alpha": -0.5, "threshold": 0.15, "mean_over": "confident"}
+    sizes = {"gradient_accumulation_steps": 4, "steps_per_generation": 4, "epsilon": 0.2}
+    surrogate = table_gradient(table(logits, plain=True, **sizes), given)
+    both = table_gradient(table(logits, pooling="lagged", loss_terms={"confident_surrogate": rule}, **sizes), given)
+    mask = given["completion_mask"].bool()
+    confident = mask & (chosen_logps(logits, given["completion_ids"]) > math.log(0.15))
+    expected = closed_form(given, logits, -0.5, threshold=0.15) * mask.sum() / confident.sum() / 4
+    assert distance(both - surrogate, expected) < 1e-10

@@ -182,7 +182,7 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             step=self.state.global_step,
             clip_range=self.family.clip_range(self.epsilon_low, self.epsilon_high, getattr(self, "loss_type", None)),
             pool=self._pool if self.model.training else None,
-            num_tokens=self._tokens_of_step(inputs) if "num_tokens" in needs else None,
+            num_tokens=self._tokens_of_step(inputs) if "num_tokens" in needs and self._pools_whole_step else None,
             completions=inputs.get("completions"),
             old_entropies=inputs.get("old_entropies"),
             ref_logps=inputs.get("ref_per_token_logps"),
@@ -199,6 +199,11 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             self._next_pool.batches.append(tokens.detach())
         has_pool = self.model.training and self._pool is not None
         return tokens if has_pool else tokens.with_pool(Pool([tokens.detach()], self._sum_over_ranks))
+
+    @property
+    def _pools_whole_step(self) -> bool:
+        """Whether statistics are of a whole step: before the first one lagged pooling has the micro-batch alone."""
+        return self._pool is not None or self.current_gradient_accumulation_steps == 1 or not self.model.training
 
     def _tokens_of_step(self, inputs: dict) -> Tensor:
         """What TRL's dapo loss divides the sum over an optimizer step and all ranks by."""

@@ -1,7 +1,9 @@
 """What is sampled for training: a plan decides about the rollouts of a trainer."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from math import gcd
 from typing import NamedTuple
 
@@ -207,7 +209,7 @@ class RolloutSeam:
         facts = self._of_rollout(completion_ids)
         self._texts = written(completions, facts["policy_text"])
         functions = self.reward_funcs
-        self.reward_funcs = [_told(one, facts) if getattr(one, "reads_rollout", False) else one for one in functions]
+        self.reward_funcs = [_told(one, facts) if _reads_rollout(one) else one for one in functions]
         try:
             self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
         finally:
@@ -239,9 +241,20 @@ class RolloutSeam:
         log_means(self, means)
 
 
+def _reads_rollout(reward: Callable) -> bool:
+    of = reward.func if isinstance(reward, partial) else reward
+    return getattr(of, "reads_rollout", None) is True
+
+
 def _told(reward: Callable, facts: dict) -> Callable:
-    # A column of the dataset that has the name of a fact does not reach the reward
-    return lambda **given: reward(**{**given, **facts})
+    def told(**given):  # a column of the dataset that has the name of a fact does not reach the reward
+        return reward(**{**given, **facts})
+
+    async def told_async(**given):
+        return await told(**given)
+
+    is_async = any(map(inspect.iscoroutinefunction, (reward, getattr(reward, "__call__", None))))  # noqa: B004
+    return told_async if is_async else told
 
 
 def _last_run(ids: list[int], mask: list[int]) -> list[int]:

@@ -38,7 +38,7 @@ FIGURES = {
     "deciles": Drawing(deciles, "Dotted: mean of the first quarter of the run. Solid: of the last."),
     "quadrants": Drawing(quadrants, "A token is likely if its probability is at least 1/2; by sign of the advantage."),
     "answers": Drawing(answers, "Correct: a reward above 0.5."),
-    "groups": Drawing(groups, "Where all rewards of a group are equal, its advantages are 0."),
+    "groups": Drawing(groups, "Where all rewards of a group are equal, TRL's advantages are 0."),
     "clipping": Drawing(clipping, "Tokens whose ratio left the clip range."),
 }
 
