@@ -10,7 +10,8 @@ from trl_entropy import advice
 from trl_entropy.advice import CLIP_RATIOS, KNOBS, Facts, to_move, turns
 from trl_entropy.bonuses import BONUSES
 from trl_entropy.knobs import LEARNING_RATE_SCALE, TRL_KNOBS, rule_knobs
-from trl_entropy.report.facts import DEFAULTS
+from trl_entropy.report.facts import DEFAULTS, facts
+from trl_entropy.report.runs import Run
 from trl_entropy.weights import Sign
 
 
@@ -126,3 +127,16 @@ def test_a_contradiction_would_be_seen():
         "learning_rate": "lower",
     }
     assert turns(True, Facts(INSIDE, clipped=("epsilon_low",)))["epsilon_low"] is False
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_no_weight_is_advised_beside_a_bonus_that_replaces_the_advantage(up):
+    values = INSIDE | {"learning_rate_scale": 1.0}
+    plain, replaced = (turns(up, Facts(values, clipped=CLIP_RATIOS, replaced=way)) for way in (False, True))
+    assert plain.keys() - replaced.keys() == SIGN.keys()
+    assert replaced.items() <= plain.items()
+
+
+def test_report_knows_a_bonus_that_replaces_the_advantage():
+    assert facts(Run("a", Path("a"), {}, {"advantage_bonuses": {"w_reinforce": {}}})).replaced
+    assert not facts(Run("a", Path("a"), {}, {"advantage_bonuses": {"position": {}}})).replaced

@@ -44,12 +44,15 @@ class Facts(NamedTuple):
             Those of them that hold an entropy at a target.
         clipped (`Collection[str]`):
             The bounds of the clip range, by knob, that tokens have been clipped at.
+        replaced (`bool`):
+            Whether a bonus puts another advantage in the place of TRL's, beside which weights are refused.
     """
 
     values: Mapping[str, float]
     turned: Collection[str] = ()
     holding: Collection[str] = ()
     clipped: Collection[str] = ()
+    replaced: bool = False
 
 
 def acts(knob: str, facts: Facts) -> bool:
@@ -62,6 +65,8 @@ def turns(up: bool, facts: Facts) -> dict[str, bool]:
     found = {}
     for name, knob in KNOBS.items():
         if name not in facts.values or name in facts.turned or not acts(name, facts):
+            continue
+        if facts.replaced and name in SIGN_COEFFICIENTS:
             continue
         raised = knob.raises_entropy == up
         if facts.values[name] < knob.high if raised else facts.values[name] > knob.low:

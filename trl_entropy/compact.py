@@ -71,8 +71,13 @@ def has_advantage(batch: Batch) -> Tensor:
     advantages = batch["advantages"]
     if advantages.dim() == 1:
         return advantages != 0
-    mask = batch["completion_mask"] * batch.get("tool_mask", 1)
-    return ((advantages != 0) & mask.bool()).any(1)
+    return ((advantages != 0) & trained_tokens(batch).bool()).any(1)
+
+
+def trained_tokens(batch: Batch) -> Tensor:
+    """`(B, T)` of 0 and 1: the tokens of completions that neither padding nor an environment wrote."""
+    mask = batch["completion_mask"]
+    return mask * batch["tool_mask"] if "tool_mask" in batch else mask
 
 
 def trimmed(batch: Batch) -> Batch:

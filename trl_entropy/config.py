@@ -17,11 +17,11 @@ from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
 
 from .bonuses import BONUSES
-from .compose import active, build, needs, unknown
+from .compose import build, needs, unknown
 from .controller import Controller, build_controllers, without_target
 from .data.columns import IMAGES
 from .fast_step import build_compaction
-from .knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, rule_knobs
+from .knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, acting, rule_knobs
 from .measures import LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
 from .rollouts.rule import check_answers, check_sources
@@ -433,21 +433,19 @@ class EntropyFlags:
     def _check_replaced_advantage(self, sections: dict[str, dict[str, Rule]], controllers: list[Controller]) -> None:
         """Refuse what acts on TRL's advantage beside a bonus that puts another in its place."""
         turned = {controller.knob.name for controller in controllers}
-
-        def acting(section: str) -> list[str]:
-            by_knob = {name for knob, (_, name, _) in rule_knobs(section, sections[section]).items() if knob in turned}
-            return sorted(by_knob | active(sections[section]).keys())
-
-        bonuses = sections["advantage_bonuses"]
-        replacing = [name for name in acting("advantage_bonuses") if bonuses[name].replaces_advantage]
+        bonuses, weights = (
+            acting(section, sections[section], turned) for section in ("advantage_bonuses", "token_weights")
+        )
+        replacing = sorted(name for name, bonus in bonuses.items() if bonus.replaces_advantage)
         if not replacing:
             return
         if len(replacing) > 1:
             raise ValueError(f"{' and '.join(replacing)} each replace TRL's advantage: keep one of them")
         what = f"advantage_bonuses.{replacing[0]} replaces TRL's advantage"
-        if weights := acting("token_weights"):
+        if weights:
             raise ValueError(
-                f"{what}, which {', '.join(weights)} in token_weights would multiply: drop {replacing[0]} or them"
+                f"{what}, which {', '.join(sorted(weights))} in token_weights would multiply: drop {replacing[0]} or "
+                "them"
             )
         if self.beta > 0 and "ref_logps" in self.family.lacks:
             raise ValueError(f"{what}, and {self.family.name} has its KL penalty there: set beta=0, or drop it")
@@ -510,9 +508,8 @@ class EntropyFlags:
         return [
             f"{section}.{name}"
             for section, rules in sections.items()
-            for name, rule in rules.items()
+            for name, rule in acting(section, rules, turned).items()
             if rule.of_solved_groups
-            and (not rule.neutral or any(knob.startswith(f"{section}.{name}.") for knob in turned))
         ]
 
     def _refuse_dropped_groups(self, rollouts: dict[str, RolloutRule], solved: torch.Tensor) -> None:

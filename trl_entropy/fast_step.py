@@ -5,6 +5,7 @@ from typing import Any
 
 from .compact import Compaction
 from .controller import Controller
+from .knobs import acting
 from .signals import ENTROPY
 from .tokens import Rule
 
@@ -63,9 +64,8 @@ def _reasons(part: str, args: Any, sections: Mapping, controllers: list[Controll
     if part == "skip":
         turned = {controller.knob.name for controller in controllers}
         for section in ("advantage_bonuses", "loss_terms"):
-            for name, rule in sections[section].items():
-                acts = not rule.neutral or any(knob.startswith(f"{section}.{name}.") for knob in turned)
-                reasons[f"{section}.{name} trains on completions without an advantage too"] = acts
+            for name in acting(section, sections[section], turned):
+                reasons[f"{section}.{name} trains on completions without an advantage too"] = True
         pooled = [name for rules in sections.values() for name, rule in rules.items() if "pool" in rule.needs]
         clips = [controller.name for controller in controllers if controller.signal.startswith("clip_ratio")]
         of_rules = {f"{ENTROPY}/{section}." for section in sections}

@@ -1,10 +1,11 @@
 """Floor 2: the named scalars that a law may turn."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from math import inf
 
-from .compose import unknown
+from .advice import CLIP_RATIOS, LEARNING_RATE_SCALE
+from .compose import active, unknown
 from .tokens import Rule, check_number
 
 
@@ -39,13 +40,11 @@ TRL_KNOBS = (
 )
 # What a knob acts on in a step: a signal that is 0, or missing, if no token is there to act on
 ACTS_ON = {
-    "epsilon_low": "clip_ratio/low_mean",
-    "epsilon_high": "clip_ratio/high_mean",
+    **CLIP_RATIOS,
     "positive_advantage_coef": "entropy/positive_advantage",
     "negative_advantage_coef": "entropy/negative_advantage",
 }
 TEMPERATURE = "temperature"
-LEARNING_RATE_SCALE = "learning_rate_scale"
 # What TRL fixes when the trainer is made
 TRAINER_KNOBS = (
     *TRL_KNOBS,
@@ -66,6 +65,12 @@ def rule_knobs(section: str, rules: Mapping[str, Rule]) -> dict[str, tuple[Knob,
             name = parameter.name if facts.pop("flag") else f"{section}.{rule_name}.{parameter.name}"
             table[name] = Knob(name, default=parameter.default, **facts), rule_name, parameter.name
     return table
+
+
+def acting(section: str, rules: Mapping[str, Rule], turned: Collection[str]) -> dict[str, Rule]:
+    """The rules that change anything, or that controllers of the knobs in `turned` may make change something."""
+    by_knob = {rule: rules[rule] for name, (_, rule, _) in rule_knobs(section, rules).items() if name in turned}
+    return active(rules) | by_knob
 
 
 class Knobs(Mapping[str, float]):

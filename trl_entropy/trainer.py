@@ -10,7 +10,7 @@ from .callbacks import EntropyController, LearningRateScale, announce, trl_knobs
 from .compose import active, effective_advantages, evaluate, faults, needs, term_sums
 from .config import SECTIONS, EntropyFlags, check_rollout_fits, with_flags
 from .controller import load_states, states
-from .knobs import TRAINER_KNOBS, Knobs, rule_knobs
+from .knobs import TRAINER_KNOBS, Knobs, acting
 from .live import stop_views, with_own
 from .measures import StepMeasures
 from .rewards import answers_of
@@ -99,12 +99,11 @@ class EntropyControl(LossSeam):
 
     def needs(self) -> set[str]:
         """What the active rules read besides the facts that are always there."""
-        return needs(*(self._active(section) | self._turned(section) for section in SECTIONS))
-
-    def _turned(self, section: str) -> dict[str, Rule]:
-        """The rules that a controller may make active in the middle of a rollout batch."""
-        turned, rules = {controller.knob.name for controller in self.controllers}, getattr(self, section)
-        return {rule: rules[rule] for name, (_, rule, _) in rule_knobs(section, rules).items() if name in turned}
+        # A controller may make a rule active in the middle of a rollout batch
+        turned = {controller.knob.name for controller in self.controllers}
+        return needs(
+            *(self._active(section) | acting(section, getattr(self, section), turned) for section in SECTIONS)
+        )
 
     def _active(self, section: str) -> dict[str, Rule]:
         """The rules of a section that change anything, or whose tokens a controller looks at."""

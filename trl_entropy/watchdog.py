@@ -8,7 +8,7 @@ from functools import partial
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ._seam import LossSeam, clipped_bounds, logged_signal, lower_learning_rate
-from .advice import SIGN_COEFFICIENTS, Facts, to_move
+from .advice import Facts, to_move
 from .callbacks import EntropyController, trl_knobs
 from .compose import active, unknown
 from .saved import check_saved
@@ -175,7 +175,6 @@ def facts_of(trainer: Trainer) -> Facts:
     if getattr(trainer, "use_adaptive_entropy", False):
         holding.add("entropy_coef")  # TRL's own controller
     turned = {one.knob.name for one in controllers} | holding
-    values, replaced = dict(knobs), active(getattr(trainer, "advantage_bonuses", {}))
-    if any(bonus.replaces_advantage for bonus in replaced.values()):  # then no weight may be set
-        values = {name: value for name, value in values.items() if name not in SIGN_COEFFICIENTS}
-    return Facts(values, turned, holding, clipped_bounds(trainer))
+    bonuses = active(getattr(trainer, "advantage_bonuses", {})).values()
+    replaced = any(bonus.replaces_advantage for bonus in bonuses)
+    return Facts(dict(knobs), turned, holding, clipped_bounds(trainer), replaced)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..compact import picked
+from ..compact import picked, trained_tokens
 from ..pool import Pool
 from ..rollouts import RolloutPlan
 from ..supported import GRPO, Family
@@ -99,7 +99,7 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             size, rows = self.args.per_device_train_batch_size, len(batch["completion_ids"])
             parts = [picked(batch, slice(start, start + size)) for start in range(0, rows, size)]
             logps = torch.cat([self._facts_of(self.model, part, set()).logps for part in parts])
-        mask = (batch["completion_mask"] * batch.get("tool_mask", 1)).bool()
+        mask = trained_tokens(batch).bool()
         return torch.where(mask, logps.float(), 0.0).sum(1) / mask.sum(1)
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
@@ -168,9 +168,6 @@ class FactsSeam(CompactionSeam, RolloutSeam):
                 f"a loss term needs the gradient of the entropies, and {self.family.name} takes them without: drop "
                 "the term, or install a newer TRL"
             )
-        mask = inputs["completion_mask"]
-        if "tool_mask" in inputs:
-            mask = mask * inputs["tool_mask"]
         if needs & {"pool", "completions"} and "completions" not in inputs:
             inputs["completions"] = _completions(inputs)  # the same at every look at this micro-batch
         tokens = Tokens(
@@ -178,7 +175,7 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             old_logps=inputs.get("old_per_token_logps"),
             entropies=entropies,
             advantages=per_token(raw_advantages, logps),
-            mask=mask.bool(),
+            mask=trained_tokens(inputs).bool(),
             step=self.state.global_step,
             clip_range=self.family.clip_range(self.epsilon_low, self.epsilon_high, getattr(self, "loss_type", None)),
             pool=self._pool if self.model.training else None,

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from trl.trainer.utils import pad
 
-from ..compact import picked
+from ..compact import picked, trained_tokens
 from ..rewards.math_verify import written
 from ..rollouts import RolloutPlan
 from ..rollouts.batch import Collected, padding_of, refill
@@ -104,7 +104,7 @@ class RolloutSeam:
                 break
         self.log_means(collected.means())
         batch, rewards, completions = collected.rollout(self._tokenizer.pad_token_id)
-        trained = batch["completion_mask"] * batch.get("tool_mask", 1)
+        trained = trained_tokens(batch)
         batch = picked(batch, self._of_this_rank(len(inputs)))
         batch["num_items_in_batch"] = trained.sum()
         return rollout._replace(batch=batch, rewards=rewards, completions=completions)

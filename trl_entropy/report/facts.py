@@ -1,6 +1,6 @@
 """Floor 5: what advice depends on, from what a run has left."""
 
-from ..advice import CLIP_RATIOS, KNOBS, LEARNING_RATE_SCALE, REPLACING_BONUSES, SIGN_COEFFICIENTS, Facts
+from ..advice import CLIP_RATIOS, KNOBS, LEARNING_RATE_SCALE, REPLACING_BONUSES, Facts
 from .control import held, turned_knobs
 from .runs import Run
 
@@ -22,10 +22,8 @@ def facts(run: Run) -> Facts:
         for bound, key in CLIP_RATIOS.items()
         if key in run.series and any(share > 0 for share in run.series[key].values)
     }
-    values = _values(run)
-    if {*REPLACING_BONUSES} & bonuses(run):
-        values = {name: value for name, value in values.items() if name not in SIGN_COEFFICIENTS}
-    return Facts(values, turned, (turned if None in holding else holding) | adaptive, clipped)
+    holding = (turned if None in holding else holding) | adaptive
+    return Facts(_values(run), turned, holding, clipped, bool({*REPLACING_BONUSES} & bonuses(run)))
 
 
 def bonuses(run: Run) -> set[str]:
