@@ -11,6 +11,7 @@ from trl_entropy.rewards import Verifier
 
 
 READABLE = ["24", r"\frac{1}{3}", "#### 1,000", r"So it is $\boxed{2k+2}$.", r"\text{Friday}", "$(1, x)$"]
+SHARED = Verifier(10.0, workers=1)
 UNREADABLE = ["", "only words ####", r"\boxed{", "}{"]
 
 
@@ -119,7 +120,7 @@ def test_numbers_and_lists_as_solutions_are_checked(check):
 
 
 def test_row_with_several_solutions_fails_by_the_one_that_cannot_be_read(check):
-    status, output, _ = check([["24", ""], ["24"], []])
+    status, output, _ = check([["24", "}{"], ["24", ""], []])
     assert status == 1
     assert [cells[:2] for cells in rows_of(output)[4:]] == [["0", "unparsable_gold"], ["2", "unparsable_gold"]]
 
@@ -136,8 +137,33 @@ def test_cell_without_a_value_fails():
 def test_solution_is_read_and_not_only_compared_letter_by_letter():
     verifier = Verifier(0.5, workers=1)
     written_alike = ["24 25", r"\frac{1}{0}", "k+1+", "?", "k+1"]
-    assert [row.verdict for row in graded(written_alike, verifier)] == [*["unparsable_gold"] * 4, "correct"]
+    verdicts = [row.verdict for row in graded(written_alike, verifier)]
+    assert verdicts == [*["equal_text"] * 3, "unparsable_gold", "correct"]
     verifier.close()
+
+
+@pytest.mark.parametrize(
+    ("solution", "verdict"),
+    [
+        *((text, "correct") for text in ("12 dollars", "60 km/h", "3e8", "2*pi", "7*sin(pi*x/5)+1", "12 people")),
+        *((text, "correct") for text in ("xy", "3abc", "no", "BCA", "Ax+By=C", "NaCl", "2 sqrt(3)", 0.00001)),
+        *((text, "bare_letters") for text in ("foo(x)+1", "Eq(x, 1)", "3 + 2xyzzy", "7speed")),
+        ("local max. $(2,2)$; saddle $(0,0)$", "equal_text"),
+        ("236 adult, 342 child", "equal_text"),
+        (r"x \neq \pm 5", "equal_text"),
+        *((text, "unparsable_gold") for text in ("N/A", "", "$$", float("nan"))),
+    ],
+)
+def test_reason_says_how_a_solution_can_be_met(solution, verdict):
+    assert graded([solution], SHARED)[0].verdict == verdict
+
+
+def test_solutions_are_checked_in_batches(monkeypatch):
+    monkeypatch.setattr("trl_entropy.check_rewards.AT_ONCE", 2)
+    solutions = ["k+1", "k+2", "N/A", "k+3", "k+1", "foo(x)"]
+    assert [row.verdict for row in graded(solutions, SHARED)] == [
+        *["correct", "correct", "unparsable_gold", "correct", "correct", "bare_letters"]
+    ]
 
 
 # Wrong flags

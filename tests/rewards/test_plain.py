@@ -91,7 +91,12 @@ def test_texts_are_the_same_but_for_typesetting(gold, answer, same):
         ("Friday.", True),
         ("neither of them", True),
         (r"\text{even, odd}", True),
-        ("yes", False),  # three letters may be a product
+        ("yes", True),
+        ("no", True),
+        ("BCA", True),
+        ("Tue", True),
+        ("2ABC", False),
+        ("xy", False),  # a product
         ("C", False),  # or a variable
         ("abc", False),
         ("24", False),
@@ -175,16 +180,6 @@ HALF = Fraction(1, 2)
         (r"\tfrac12", HALF),
         (r"\frac{10}2", 5),
         (r"\frac1{10}", Fraction(1, 10)),
-        (r"\$5", 5),
-        ("$5", 5),
-        (r"\$1,000.50", Fraction(2001, 2)),
-        (r"5 \text{ cm}", 5),
-        (r"5\,\mathrm{cm}^2", 5),
-        (r"5~\mbox{inches}^{3}", 5),
-        (r"90^\circ", 90),
-        (r"90^{\circ}", 90),
-        (r"-40^\circ", -40),
-        (r"5.4 \text{ cents}", Fraction(27, 5)),
         ("1" * 300, int("1" * 300)),
         ("0." + "1" * 300, Fraction(int("1" * 300), 10**300)),
     ],
@@ -266,15 +261,6 @@ def test_percent_sign_is_only_one_at_the_end(text):
         (r"\frac{1}{2}", "1/3", "wrong"),
         (r"\frac{1}{2}", "2", "wrong"),
         (r"\frac43", r"\frac{4}{3}", "correct"),
-        (r"\$5", "5", "correct"),
-        ("5", r"\$5.00", "correct"),
-        (r"\$5", "6", "wrong"),
-        (r"5 \text{ cm}", "5", "correct"),
-        ("5", r"5 \text{ cm}", "correct"),
-        (r"5 \text{ cm}", r"5 \text{ m}", "correct"),  # units are ignored
-        (r"5 \text{ cm}", r"6 \text{ cm}", "wrong"),
-        (r"90^\circ", "90", "correct"),
-        ("90", r"91^\circ", "wrong"),
     ],
 )
 def test_numbers_are_compared_by_value(gold, answer, verdict):

@@ -381,6 +381,7 @@ def test_message_without_text_has_no_answer():
         ({"deadline": 0}, "grading_deadline must be above 0 seconds, got 0"),
         ({"deadline": -1.0}, "grading_deadline must be above 0 seconds, got -1.0"),
         ({"deadline": float("nan")}, "grading_deadline must be above 0 seconds, got nan"),
+        ({"batch_deadline": 0}, "grading_batch_deadline must be above 0 seconds, got 0"),
         ({"workers": 0}, "grading_workers must be at least 1, got 0"),
         ({"workers": -2}, "grading_workers must be at least 1, got -2"),
     ],
@@ -488,6 +489,44 @@ def test_idle_worker_that_is_killed_is_replaced(fresh):
     assert gone(workers)
     assert shared.verdicts(["k+1"] * 4, [f"{i}+k" for i in range(4)]) == ["wrong", "correct", "wrong", "wrong"]
     assert len(children(shared._pool.server)) == 2
+
+
+@linux
+def test_busy_worker_that_is_killed_costs_nothing(fresh):
+    shared = fresh(20.0, workers=1)
+    expanded(shared)
+    (worker,) = children(shared._pool.server)
+    os.kill(worker, signal.SIGSTOP)
+    timer = threading.Timer(1.0, os.kill, (worker, signal.SIGKILL))
+    timer.start()
+    assert shared.verdicts(["k+1"], ["1+k"]) == ["correct"]
+
+
+@linux
+def test_stall_costs_a_second_try_and_not_the_verdict(fresh):
+    shared = fresh(1.0, workers=2)
+    expanded(shared)
+    for worker in children(shared._pool.server):
+        os.kill(worker, signal.SIGSTOP)
+    assert shared.verdicts([r"\sqrt{2}"], [r"\frac{\sqrt{18}}{3}"]) == ["correct"]
+
+
+def test_timeout_is_not_remembered(fresh, graded):
+    shared = fresh(0.5, workers=1)
+    for _ in range(2):
+        assert shared.verdicts(["24", "k+1"], [TOWER, "1+k"]) == ["timeout", "correct"]
+    assert graded == [[("24", TOWER), ("k+1", "1+k")], [("24", TOWER)]]
+
+
+def test_batch_ends_at_its_own_deadline_however_many_answers_hang(fresh):
+    shared = fresh(1.0, workers=1, batch_deadline=4.0)
+    expanded(shared)
+    golds = ["k+1", *["24"] * 200]
+    start = time.monotonic()
+    verdicts = shared.verdicts(golds, ["1+k", *(f"{TOWER}+{number}" for number in range(200))])
+    assert time.monotonic() - start < 8.0
+    assert verdicts == ["correct", *["timeout"] * 200]
+    assert expanded(shared) == EXPANDED_VERDICTS
 
 
 @linux
@@ -734,4 +773,4 @@ def test_group_that_is_split_over_two_ranks_gets_the_bonus_of_the_whole_group(tm
 def test_system_without_fork_is_refused_with_a_reason(monkeypatch):
     monkeypatch.delattr(os, "fork")
     with pytest.raises(RuntimeError, match=r"needs os\.fork, which Linux and macOS have"):
-        Pool(1, 1.0)
+        Pool(1, 1.0, 60.0)

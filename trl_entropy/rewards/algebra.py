@@ -5,7 +5,25 @@ from functools import lru_cache
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, Expr, FiniteSet, Float, I, Rational, Set, Symbol, Tuple, nan, prime, simplify, zoo
+from sympy import (
+    And,
+    Basic,
+    Equality,
+    Expr,
+    FiniteSet,
+    Float,
+    I,
+    Or,
+    Rational,
+    Set,
+    Symbol,
+    Tuple,
+    nan,
+    prime,
+    simplify,
+    zoo,
+)
+from sympy.core.relational import Relational
 
 from .answers import closing_brace
 from .plain import ROUNDED, SPACE, SPACING, THOUSANDS, THOUSANDS_IN_LATEX, sides, value_of_gold, without_percent
@@ -33,6 +51,11 @@ BRACKET = re.compile(r"[(\[]|\\\{")
 # `2(3)`, which math-verify reads as the mixed number 2 + 3
 PRODUCT = re.compile(r"(?<=[0-9)])(?<![_^][0-9])\s*\((?=[^(),]*\))")
 BARE_FRAC = re.compile(r"\\[dt]?frac\s*(\\pi|[0-9])\s*([0-9])")
+# A set by a condition: `\{x \mid x>3\}`
+SET_BUILDER = re.compile(
+    r"\\\{\s*[A-Za-z]\s*(?:\\in\s*(?:\\mathbb\s*\{R\}|\\mathbb\s*R|\\R)\s*)?(?:\\mid|\||:)\s*([^{}|:]*)\\\}"
+)
+OR, AND = (re.compile(rf"\\text\s*\{{\s*{word}\s*\}}|(?<![\\A-Za-z]){word}(?![A-Za-z])") for word in ("or", "and"))
 EXACT = 1e-12  # relative tolerance without decimals
 
 
@@ -78,7 +101,7 @@ def expression(text: str) -> Basic | None:
     )
     if not parsed or parsed[0].has(zoo, nan):
         return None
-    return _with_imaginary_unit(parsed[0])
+    return _joined(_with_imaginary_unit(parsed[0]), text)
 
 
 def _with_imaginary_unit(parsed: Basic) -> Basic:
@@ -87,9 +110,23 @@ def _with_imaginary_unit(parsed: Basic) -> Basic:
     return parsed.subs(dict.fromkeys(letters, I)) if isinstance(parsed, Expr | FiniteSet | Tuple) else parsed
 
 
+def _joined(parsed: Basic, text: str) -> Basic:
+    """math-verify reads `x<1 or x>2` as a list."""
+    inequalities = isinstance(parsed, FiniteSet) and all(map(_is_inequality, parsed.args)) and parsed.args
+    if not inequalities or bool(OR.search(text)) == bool(AND.search(text)):
+        return parsed
+    return (Or if OR.search(text) else And)(*inequalities)
+
+
+def _is_inequality(value: Basic) -> bool:
+    return isinstance(value, Relational | And | Or) and not isinstance(value, Equality)
+
+
 def readable(text: str) -> str | None:
     r"""The text in the LaTeX that math-verify reads as it is meant; None if that is not clear (`1 2`)."""
     text = THOUSANDS_IN_LATEX.sub(",", text).strip().rstrip(".,;\\").removeprefix(r"\approx").removeprefix("=")
+    builder = SET_BUILDER.fullmatch(text)
+    text = builder[1] if builder else text
     text = SPACING.sub(" ", text).replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
     text = MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = DIGIT_GROUPS.sub(lambda found: re.sub(r"\s", "", found[0]), text)
@@ -110,13 +147,10 @@ def _balanced(text: str) -> bool:
 
 def equal(gold: Basic, answer: Basic) -> bool:
     """Whether math-verify finds them equal, and numbers also differ by no more than their rounding."""
+    gold, answer = _as_sets(gold, answer)
     if isinstance(gold, Symbol) and isinstance(answer, Expr) and not isinstance(answer, Symbol):
         answer = simplify(answer)  # math-verify compares a letter with a letter only
-    if (
-        _differ_in_kind(gold, answer)
-        or differ_at_a_point(gold, answer)
-        or not verify(gold, answer, timeout_seconds=None, raise_on_error=True)
-    ):
+    if _differ_in_kind(gold, answer) or differ_at_a_point(gold, answer) or not _verified(gold, answer):
         return False
     # math-verify compares numbers after rounding to 6 decimals: 1/2^99 would equal 1/2^98
     if not (_is_finite_number(gold) and _is_finite_number(answer)):
@@ -124,6 +158,33 @@ def equal(gold: Basic, answer: Basic) -> bool:
     tolerance = float(ROUNDED) if gold.has(Float) or answer.has(Float) else EXACT
     larger = max(abs(gold.evalf(30)), abs(answer.evalf(30)))
     return bool(abs((gold - answer).evalf(30)) <= tolerance * larger)
+
+
+def _verified(gold: Basic, answer: Basic) -> bool:
+    try:
+        return verify(gold, answer, timeout_seconds=None, raise_on_error=True)
+    except (KeyError, ValueError):
+        if isinstance(gold, Relational | And | Or):
+            return False  # it cannot compare `x != 2` with `x != 3`, or two chains of different lengths
+        raise
+
+
+def _as_sets(gold: Basic, answer: Basic) -> tuple[Basic, Basic]:
+    r"""Intervals and inequalities as sets: `(2,5]`, `2<x<=5`, `x \in (2,5]`; both as they are if one is neither."""
+    sets = [_solutions(gold), _solutions(answer)]
+    letters = gold.free_symbols, answer.free_symbols
+    return (gold, answer) if None in sets or all(letters) and letters[0] != letters[1] else (sets[0], sets[1])
+
+
+def _solutions(value: Basic) -> Set | None:
+    if isinstance(value, Equality) and isinstance(value.rhs, Set) and isinstance(value.lhs, Symbol):
+        return value.rhs
+    if _is_inequality(value) and len(value.free_symbols) == 1:
+        try:
+            return value.as_set()
+        except NotImplementedError:  # sympy cannot solve it
+            return None
+    return value if isinstance(value, Set) and not isinstance(value, FiniteSet) else None
 
 
 def _differ_in_kind(*sides: Basic) -> bool:
@@ -142,7 +203,10 @@ def differ_at_a_point(gold: Basic, answer: Basic) -> bool:
         return False
     letters = sorted(gold.free_symbols | answer.free_symbols, key=str)
     point = {letter: Rational(prime(index + 5), 7) for index, letter in enumerate(letters)}
-    values = [side.subs(point).evalf(20) for side in (gold, answer)]
+    try:
+        values = [side.subs(point).evalf(20) for side in (gold, answer)]
+    except ValueError:  # a series that diverges there
+        return False
     if not all(map(_is_finite_number, values)):
         return False
     difference = abs((values[0] - values[1]).evalf(20))

@@ -9,11 +9,21 @@ TAIL = 4096  # characters
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 IN_MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-ANNOUNCED = re.compile(r"(?:answer\s*(?:is|:|=)|^\s*A:)[\s:*]*", re.IGNORECASE | re.MULTILINE)
-END_OF_SENTENCE = re.compile(r"\.\s|\.?\s*$|\n", re.MULTILINE)
-NUMBER = re.compile(r"-?\\[dt]?frac\{-?\d+\}\{-?\d+\}|-?\d{1,3}(?: \d{3})+(?!\d)|-?\d[\d,]*(?:\.\d+|/\d+)?|-?\.\d+")
+ANNOUNCED = re.compile(
+    r"(?:answer\s*\**\s*(?:is|:|=)|answer\s*\*\*|^[\s#]*(?:the\s+)?(?:final\s+)?answer\s*$|^\s*A:)[\s:*]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+END_OF_SENTENCE = re.compile(r"\.\s|\.?\s*$|\n|\s(?:because|since)\s", re.MULTILINE)
+MINUS = "[-\u2212\u2013]"
+NUMBER = re.compile(
+    rf"{MINUS}?(?:\d+\s*)?\\[dt]?frac\{{-?\d+\}}\{{-?\d+\}}|{MINUS}?\d+\s+\d+/\d+|{MINUS}?\d{{1,3}}(?: \d{{3}})+(?!\d)"
+    rf"|{MINUS}?\d[\d,]*(?:\.\d+)?[eE][+-]?\d+(?!\w)|{MINUS}?\d[\d,]*(?:\.\d+|/\d+)?|{MINUS}?\.\d+"
+)
 # What tells a sentence from maths
 SENTENCE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}\s|[^\W\d_A-Za-z]{2,}|\n")
+# What says that the maths after it is the answer
+CONCLUDES = re.compile(r"(?:\b(?:is|are|equals?|gives?|get|obtain)|=)[\s:]*$")
+A_SENTENCE = 300  # characters; what is longer is a solution, and its last maths the answer
 # What may stand between two boxes that give one answer together
 CONNECTIVE = re.compile(r"(?:\s|[,;$.]|\\[()\[\],;]|\\q?quad|\\text\{[^{}]{0,40}\}|and|or)*")
 
@@ -67,7 +77,7 @@ def announced(text: str) -> str | None:
     rest = tail[places[-1] :]
     maths = IN_MATHS.match(rest)
     if maths is not None:
-        return _inside(maths)
+        return inside(maths)
     phrase = rest[: END_OF_SENTENCE.search(rest).start()].strip(" *")
     return (last_maths(phrase) if SENTENCE.search(phrase) else None) or phrase or None
 
@@ -75,13 +85,14 @@ def announced(text: str) -> str | None:
 def after_hashes(text: str) -> str | None:
     """The rest of the line after the last `####`."""
     _, hashes, rest = text[-TAIL:].rpartition("####")
-    return (rest.strip().split("\n")[0].strip() or None) if hashes else None
+    line = rest.strip().split("\n")[0].strip() if hashes else ""
+    return announced(line) or line or None
 
 
 def last_latex(text: str) -> str | None:
     r"""The content of the last `$...$`, `$$...$$`, `\(...\)` or `\[...\]`."""
     found = list(IN_MATHS.finditer(text[-TAIL:]))
-    return _inside(found[-1]) if found else None
+    return inside(found[-1]) if found else None
 
 
 def last_number(text: str) -> str | None:
@@ -95,13 +106,14 @@ def last_maths(text: str) -> str | None:
     tail = text[-TAIL:].strip()
     latex = list(IN_MATHS.finditer(tail))
     if latex and not NUMBER.search(tail, latex[-1].end()):
-        return _inside(latex[-1])
+        return inside(latex[-1])
     if tail and len(tail) < len(text.strip()) or SENTENCE.search(tail + " ") or latex:
         return last_number(tail)
     return tail or None
 
 
-def _inside(maths: re.Match) -> str:
+def inside(maths: re.Match) -> str:
+    """What stands between the dollars or brackets of a match of [`IN_MATHS`]."""
     return next(group for group in maths.groups() if group is not None).strip()
 
 
@@ -123,12 +135,20 @@ def answer_in(text: str, sources: Sequence[str] = ("boxed",)) -> str | None:
 
 
 def gold_in(solution: str) -> str:
-    r"""The answer in a solution: boxed, after `####`, in dollars, or bare; empty if there is none."""
+    r"""
+    The answer in a solution: boxed, after `####`, in dollars, or bare; empty if there is none.
+
+    A short text with words and several formulas (`maximum $(2,2)$; saddle $(0,0)$`) is the answer as a whole, unless a
+    verb leads to its last formula (`so $x$ is $2$`).
+    """
     text = solution.rsplit("####", 1)[-1].strip()[-TAIL:]
     if OPENING.search(text):
         return (all_boxed(text) or "").strip()
-    in_maths = [_inside(found) for found in IN_MATHS.finditer(text)]
-    if not in_maths:
+    maths = list(IN_MATHS.finditer(text))
+    if not maths:
         return text.replace("$", "").strip() if text.strip("$ ") == "" else text
-    outside = IN_MATHS.sub("", text)
-    return ", ".join(in_maths) if CONNECTIVE.fullmatch(outside) else in_maths[-1]
+    if CONNECTIVE.fullmatch(IN_MATHS.sub("", text)):
+        return ", ".join(map(inside, maths))
+    before, after = text[: maths[-1].start()], text[maths[-1].end() :]
+    alone = len(maths) == 1 and not any(map(str.isdigit, before)) and not any(map(str.isalnum, after))
+    return inside(maths[-1]) if alone or len(text) > A_SENTENCE or CONCLUDES.search(before) else text

@@ -4,11 +4,14 @@ import logging
 from collections.abc import Callable, Sequence
 
 from .answers import SOURCES, answer_in, gold_in
+from .plain import is_blank, is_same
 from .verifier import REASONS, shared_verifier
 
 
 logger = logging.getLogger(__name__)
 
+# Cells that stand for a missing value; `none`, `no` and `NA` are words
+MISSING = ("", "nan", "n/a", "#n/a", "<na>", "null")
 ANYWHERE = ("boxed", "announced", "hashes", "last_maths")
 
 
@@ -23,9 +26,12 @@ class MathVerifyReward:
             "answer:", "hashes" what follows `####`, "last_latex" and "last_number" the last of each, "last_maths" the
             last of either, or all of a text without words.
         deadline (`float`, *optional*, defaults to `3.0`):
-            Seconds for each comparison, after which its process is killed and the answer scores 0.
+            Seconds for each comparison, after which its process is killed. The answer scores 0 if a second try takes
+            as long.
         workers (`int`, *optional*):
             Processes that compare; by default the cores of this rank, at most 8.
+        batch_deadline (`float`, *optional*, defaults to `60.0`):
+            Seconds for all comparisons of one call; answers that are not graded then score 0.
 
     Raises `ValueError` for an unknown source, and a deadline or a number of workers that is not positive.
     """
@@ -34,13 +40,19 @@ class MathVerifyReward:
     # The trainers of this package call it with what they know of the rollout
     reads_rollout = True
 
-    def __init__(self, answer_from: Sequence[str] = ("boxed",), deadline: float = 3.0, workers: int | None = None):
+    def __init__(
+        self,
+        answer_from: Sequence[str] = ("boxed",),
+        deadline: float = 3.0,
+        workers: int | None = None,
+        batch_deadline: float = 60.0,
+    ):
         answer_from = (answer_from,) if isinstance(answer_from, str) else tuple(answer_from)
         wrong = [source for source in answer_from if source not in SOURCES]
         if wrong or not answer_from:
             raise ValueError(f"answer_from takes one or more of {', '.join(SOURCES)}; got {wrong or 'none'}")
         self.answer_from = answer_from
-        self.verifier = shared_verifier(deadline, workers)
+        self.verifier = shared_verifier(deadline, workers, batch_deadline)
         self._warned: set[str] = set()
 
     def __call__(
@@ -81,16 +93,23 @@ class MathVerifyReward:
     def verdicts(self, completions: list, solution: list) -> tuple[list[str | None], list[str]]:
         """The answer found in each completion, and its verdict."""
         answers = [answer_in(content(completion), self.answer_from) for completion in completions]
-        return answers, self.verifier.verdicts([golds_in(given) for given in solution], answers)
+        verdicts = self.verifier.verdicts([golds_in(given) for given in solution], answers)
+        return answers, [
+            "correct" if is_written_alike(given, answer) else verdict
+            for given, answer, verdict in zip(solution, answers, verdicts, strict=True)
+        ]
 
     def _warn(self, solution: object, prompt: object) -> None:
         if str(solution) not in self._warned:
             self._warned.add(str(solution))
             row = "" if prompt is None else f" of the problem {str(prompt)[-200:]!r}"
-            logger.warning("the solution %r%s cannot be read; its completions get no reward", solution, row)
+            logger.warning(
+                "the solution %r%s is missing or cannot be read; only an equal text gets a reward", solution, row
+            )
 
     def __reduce__(self):
-        return type(self), (self.answer_from, self.verifier.deadline, self.verifier.workers)
+        verifier = self.verifier
+        return type(self), (self.answer_from, verifier.deadline, verifier.workers, verifier.batch_deadline)
 
 
 class LastNumberReward(MathVerifyReward):
@@ -132,9 +151,20 @@ def answers_of(completions: list, rewards: Sequence[Callable]) -> list[str | Non
 
 
 def golds_in(solution: object) -> list[str]:
-    """The golds in a cell of the solution column."""
-    cells = solution if isinstance(solution, list | tuple) else [solution]
-    return [gold_in(str(cell)) for cell in cells if cell is not None]
+    """The golds in a cell of the solution column; none if its value is missing."""
+    return [gold_in(cell) for cell in _cells(solution)]
+
+
+def is_written_alike(solution: object, answer: str | None) -> bool:
+    """Whether the answer is the whole text of the cell, or of one of its list, whatever can be read of it."""
+    return answer is not None and any(not is_blank(cell) and is_same(cell, answer) for cell in _cells(solution))
+
+
+def _cells(solution: object) -> list[str]:
+    cells = [
+        str(cell) for cell in (solution if isinstance(solution, list | tuple) else [solution]) if cell is not None
+    ]
+    return [cell for cell in cells if cell.strip() != "None" and cell.strip().casefold() not in MISSING]
 
 
 _math_verify = MathVerifyReward()

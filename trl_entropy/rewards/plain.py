@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .answers import closing_brace
+from .typed import KEPT
 
 
 LONGEST = 2000  # characters of an answer; no gold of MATH has more than 160
@@ -24,10 +25,7 @@ THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 THOUSANDS_IN_LATEX = re.compile(r",(?:\\!)+\s*|\{,\}")
 SEVERAL = re.compile(r",|;|\b(?:and|or)\b")
 PERCENT = re.compile(r"\s*(?:\\%|%|\\?\s*\\text\{\s*percent\s*\}|percent|pct)\s*\.?\s*$")
-UNIT = re.compile(
-    r"(?:\\[ ,;:!]|~|\s)*(?:\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}(?:\^\{?[23]\}?)?|\^\{?\\circ\}?)\s*$"
-)
-DOLLAR = re.compile(r"\s*\\?\$\s*")
+DOLLAR = re.compile(r"(?<!\\)\$")
 SPACING = re.compile(
     r"(?<!\\)\\[,;:! ]|~|\\q?quad(?![A-Za-z])|\\displaystyle(?![A-Za-z])|\\(?:left|right)(?![A-Za-z])"
 )
@@ -35,7 +33,18 @@ WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|textrm|mbox|
 SPACE = re.compile(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])")
 CHOICE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 PHRASE = re.compile(r"[^\W\d_]+(?:[\s,.'-]+[^\W\d_]+)*\.?")
-LONG_WORD = re.compile(r"[^\W\d_]{4,}")
+# Letters that are hardly a product: four, one twice, or before a bracket (`Eq(`)
+NO_PRODUCT = re.compile(
+    r"(?<![A-Za-z])(?=[A-Za-z])(?:[A-Za-z]{4,}|[A-Za-z]*([A-Za-z])[A-Za-z]*\1[A-Za-z]*|[A-Z][a-z]+(?=\())"
+)
+# A word, however short: of four letters, of capitals (`BCA`), with one capital (`No`)
+WORD = re.compile(r"[^\W\d_]{4,}|(?<![^\W\d_])[A-Z](?:[A-Z]+|[a-z]+)(?![^\W\d_])")
+SHORT_WORD = re.compile(
+    r"(?<![^\W\d_])(?:no|not|none|yes|on|off|up|in|out|all|any|one|two|six|ten|odd|max|min|red|tie|win|won|low|top|big|new"
+    r"|old|hot|wet|dry|cat|dog|cow|pig|hen|rat|bat|bee|ant|act|art|tar|tea|eat|car|bus|van|pot|man|men|boy|sun|sea|sky|ice"
+    r"|day|now|left|god)(?![^\W\d_])",
+    re.IGNORECASE,
+)
 TIME = re.compile(r"([0-9]{1,2})\s*:\s*([0-9]{2})")
 IN_BASE = re.compile(r"([0-9A-Za-z]{1,300})_(?:\{([0-9]{1,2})\}|([0-9]))")
 
@@ -43,7 +52,9 @@ IN_BASE = re.compile(r"([0-9A-Za-z]{1,300})_(?:\{([0-9]{1,2})\}|([0-9]))")
 @lru_cache(maxsize=2**16)
 def normalised(text: str) -> str:
     r"""The text without what LaTeX only typesets: spacing, `\left`, `\dfrac`, `\text{}`, a final full stop."""
-    text = SPACING.sub(lambda found: "" if found[0] in (r"\left", r"\right", r"\!") else " ", text.strip())
+    text = SPACING.sub(
+        lambda found: "" if found[0] in (r"\left", r"\right", r"\!") else " ", DOLLAR.sub("", text).strip()
+    )
     text = text.replace("{,}", ",").replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
     text = _unwrapped(text).strip().removesuffix(".")
     return SPACE.sub("", " ".join(text.split()))
@@ -67,12 +78,26 @@ def without_percent(text: str) -> tuple[str, bool]:
 
 @lru_cache(maxsize=2**16)
 def is_words(gold: str) -> bool:
-    r"""Whether the text is no maths: `\text{Evelyn}`, `(C)`, `\text{no}`, `Friday`."""
+    r"""Whether the text is not maths: `\text{Evelyn}`, `(C)`, `no`, `Friday`, `BCA`; `xy` is a product."""
     bare = _bare(gold)
     wrapped = WRAPPER.search(gold) is not None
     if CHOICE.fullmatch(bare):
         return wrapped or bare.startswith("(")
-    return (wrapped or LONG_WORD.search(bare) is not None) and PHRASE.fullmatch(bare) is not None
+    worded = wrapped or WORD.search(bare) or SHORT_WORD.search(bare)
+    return bool(worded and PHRASE.fullmatch(bare))
+
+
+def bare_letters(text: str) -> str | None:
+    """
+    "bare_letters" for a formula with letters that are hardly a product (`foo(x)+1`), "equal_text" for a sentence.
+
+    None for words, and for what may be a formula.
+    """
+    found = None if is_words(text) else NO_PRODUCT.search(KEPT.sub(" ", text))
+    if found is None:
+        return None
+    before, after = found.string[: found.start()][-1:], found.string[found.end() :][:1]
+    return "bare_letters" if (before + after).strip(" \n.,;:$'-") else "equal_text"
 
 
 def _letters(text: str) -> str:
@@ -95,18 +120,16 @@ class Number(NamedTuple):
 
 @lru_cache(maxsize=2**16)
 def number(text: str) -> Number | None:
-    """The plain number that the text is, with its unit or currency ignored, or None."""
+    """The plain number that the text is, or None."""
     text, percent = without_percent(normalised_number(" ".join(text.split())))
     value = _value(text.strip())
     return None if value is None else Number(value, percent, "." in text)
 
 
 def normalised_number(text: str) -> str:
-    r"""The text without typesetting of numbers: `1{,}000`, `1,\!000`, `\$5`, `5\text{ cm}`, `90^\circ`."""
+    r"""The text without typesetting of numbers: `1{,}000`, `1,\!000`, `\dfrac`."""
     text = THOUSANDS_IN_LATEX.sub(",", text.strip()).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
-    text = DOLLAR.sub("", text.removesuffix(".").strip(), count=1) if DOLLAR.match(text) else text
-    percent, unit = PERCENT.search(text), UNIT.search(text)
-    return text if percent or not unit else text[: unit.start()]
+    return text.removesuffix(".").strip()
 
 
 def _value(text: str) -> Fraction | None:

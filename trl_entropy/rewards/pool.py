@@ -25,12 +25,14 @@ class Pool:
         workers (`int`):
             Processes that grade at the same time.
         deadline (`float`):
-            Seconds for each pair, after which its process is killed and replaced.
+            Seconds for each pair, after which its process is killed and replaced. A second try has as many.
+        batch_deadline (`float`):
+            Seconds for all pairs of one call; what is not graded then has timed out.
 
     Raises `RuntimeError` if the processes cannot be started, or end while they grade, and where there is no `os.fork`.
     """
 
-    def __init__(self, workers: int, deadline: float):
+    def __init__(self, workers: int, deadline: float, batch_deadline: float):
         if not hasattr(os, "fork"):
             raise RuntimeError(
                 "computer algebra on answers needs os.fork, which Linux and macOS have and this system not"
@@ -38,7 +40,7 @@ class Pool:
         self.owner = os.getpid()
         ours, theirs = Pipe()
         self._connection = ours
-        arguments = f"{theirs.fileno()}, {self.owner}, {workers}, {deadline}"
+        arguments = f"{theirs.fileno()}, {self.owner}, {workers}, {deadline}, {batch_deadline}"
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from trl_entropy.rewards.server import main; main({arguments})"],
             stdin=subprocess.DEVNULL,

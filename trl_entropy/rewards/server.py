@@ -28,7 +28,7 @@ WARM_UP = (
 PATIENCE = 1.0  # seconds between two looks at whether the parent still lives
 
 
-def main(channel: int, parent: int, workers: int, deadline: float) -> None:
+def main(channel: int, parent: int, workers: int, deadline: float, batch_deadline: float) -> None:
     """Answer lists of (gold, answer) with lists of verdicts until the parent closes the channel or ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the parent is done: end the workers too
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
@@ -41,7 +41,7 @@ def main(channel: int, parent: int, workers: int, deadline: float) -> None:
     gc.collect()
     gc.freeze()
     connection = Connection(channel)
-    team = Team(algebraic_verdict, workers, deadline, parent)
+    team = Team(algebraic_verdict, workers, deadline, batch_deadline, parent)
     connection.send(os.getpid())
     try:
         while True:
@@ -69,9 +69,9 @@ class Worker:
             _work(verdict, theirs, deadline)
         theirs.close()
 
-    def give(self, number: int, pair: tuple[str, str]) -> None:
+    def give(self, number: int, pair: tuple[str, str], end: float) -> None:
         self.number, self.gold = number, pair[0]
-        self.due = time.monotonic() + self.deadline
+        self.due = min(time.monotonic() + self.deadline, end)
         self.connection.send(pair)
 
     def kill(self) -> None:
@@ -83,13 +83,21 @@ class Worker:
 class Team:
     """Workers that share out the pairs."""
 
-    def __init__(self, verdict, workers: int, deadline: float, parent: int):
-        self.verdict, self.size, self.deadline, self.parent = verdict, workers, deadline, parent
+    def __init__(self, verdict, workers: int, deadline: float, batch_deadline: float, parent: int):
+        self.verdict, self.size, self.parent = verdict, workers, parent
+        self.deadline, self.batch_deadline = deadline, batch_deadline
         self.workers: list[Worker] = []
 
     def grade(self, pairs: list[tuple[str, str]]) -> list[str]:
-        """A verdict for each pair, `timeout` for one over the deadline and `error` for one that ended its worker."""
-        verdicts = [""] * len(pairs)
+        """
+        A verdict for each pair: `timeout` for one over the deadline, `error` for one that ended its worker.
+
+        Both count at the second try only, which a new worker makes: the machine may have stalled, or somebody else may
+        have killed the first. What is not graded at the end of the batch has timed out.
+        """
+        end = time.monotonic() + self.batch_deadline
+        verdicts = ["timeout"] * len(pairs)
+        tried: set[int] = set()
         waiting: dict[str, deque[int]] = {}
         for number, (gold, _) in enumerate(pairs):
             waiting.setdefault(gold, deque()).append(number)
@@ -97,28 +105,37 @@ class Team:
             self._hire()
         idle, busy = self.workers[: len(pairs)], {}
         while waiting or busy:
-            while idle and waiting:
+            while idle and waiting and time.monotonic() < end:
                 worker = idle.pop()
                 number = _next(waiting, getattr(worker, "gold", None))
+                if number in tried:
+                    worker = self._replace(worker)
                 try:
-                    worker.give(number, pairs[number])
+                    worker.give(number, pairs[number], end)
                 except BrokenPipeError:  # it has been killed from outside
                     worker = self._replace(worker)
-                    worker.give(number, pairs[number])
+                    worker.give(number, pairs[number], end)
                 busy[worker.connection] = worker
+            if not busy:
+                break
             first_due = min(worker.due for worker in busy.values()) - time.monotonic()
+            failed = {}
             for connection in wait(list(busy), max(0.0, min(first_due, PATIENCE))):
                 worker = busy.pop(connection)
                 try:
                     verdicts[worker.number] = connection.recv()
                     idle.append(worker)
                 except (EOFError, ConnectionResetError):
-                    verdicts[worker.number] = "error"
-                    idle.append(self._replace(worker))
+                    failed[worker] = "error"
             now = time.monotonic()
             for worker in [worker for worker in busy.values() if worker.due <= now]:
                 del busy[worker.connection]
-                verdicts[worker.number] = "timeout"
+                failed[worker] = "timeout"
+            for worker, verdict in failed.items():
+                verdicts[worker.number] = verdict
+                if worker.number not in tried:
+                    tried.add(worker.number)
+                    waiting.setdefault(worker.gold, deque()).append(worker.number)
                 idle.append(self._replace(worker))
             if os.getppid() != self.parent:
                 raise EOFError

@@ -7,13 +7,20 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 
-from .plain import LONGEST, is_blank, is_same, plain_verdict
+from .plain import LONGEST, bare_letters, is_blank, is_same, plain_verdict
 from .pool import Pool, default_workers
+from .typed import as_latex
+from .units import split_unit, without_units
 
 
 REASONS = ("correct", "wrong", "no_answer", "unparsable_answer", "unparsable_gold", "timeout", "error")
+# What a gold is worth as its own answer: `equal_text` can be met by the same text alone, and so can `bare_letters`, in
+# which letters that are not a unit, a word or a function would be read as a product
+CHECKS = ("correct", "equal_text", "bare_letters", "unparsable_gold", "timeout", "error")
 # Of several golds the answer needs to equal one; else the first of these that any of them gave
 ORDER = ("correct", "timeout", "error", "unparsable_answer", "wrong", "no_answer", "unparsable_gold")
+# What another try may not give: a stalled machine, or a process killed from outside
+BY_CHANCE = ("timeout", "error")
 
 _live = weakref.WeakSet()
 
@@ -28,15 +35,26 @@ class Verifier:
         workers (`int`, *optional*):
             Processes that grade; by default the cores of this rank, at most 8.
         cache_size (`int`, *optional*, defaults to `65536`):
-            Verdicts that are kept from step to step.
+            Verdicts that are kept from step to step; `timeout` and `error` are not.
+        batch_deadline (`float`, *optional*, defaults to `60.0`):
+            Seconds for all the pairs of one call, however many they are; the rest is `timeout`.
     """
 
-    def __init__(self, deadline: float = 3.0, workers: int | None = None, cache_size: int = 2**16):
+    def __init__(
+        self,
+        deadline: float = 3.0,
+        workers: int | None = None,
+        cache_size: int = 2**16,
+        batch_deadline: float = 60.0,
+    ):
         if not deadline > 0:
             raise ValueError(f"grading_deadline must be above 0 seconds, got {deadline}")
+        if not batch_deadline > 0:
+            raise ValueError(f"grading_batch_deadline must be above 0 seconds, got {batch_deadline}")
         if workers is not None and workers < 1:
             raise ValueError(f"grading_workers must be at least 1, got {workers}")
         self.deadline, self.workers, self.cache_size = deadline, workers, cache_size
+        self.batch_deadline = batch_deadline
         self._reset()
         _live.add(self)
 
@@ -57,8 +75,8 @@ class Verifier:
             for wanted, answer in zip(choices, answers, strict=True)
             for gold in wanted
         }
-        asked = [pair for pair, verdict in pairs.items() if verdict is None]
-        pairs.update(zip(asked, self.ask(asked), strict=True))
+        asked = {pair: texts for pair, texts in pairs.items() if isinstance(texts, tuple)}
+        pairs.update(zip(asked, self.ask(list(asked.values())), strict=True))
         return [
             min((pairs[gold, answer] for gold in wanted), key=ORDER.index, default="unparsable_gold")
             for wanted, answer in zip(choices, answers, strict=True)
@@ -70,20 +88,21 @@ class Verifier:
             new = [pair for pair in dict.fromkeys(pairs) if pair not in self._cache]
             graded = dict(zip(new, self._grade(new), strict=True)) if new else {}
             verdicts = [graded[pair] if pair in graded else self._cache[pair] for pair in pairs]
-            self._cache.update(graded)
+            self._cache.update({pair: verdict for pair, verdict in graded.items() if verdict not in BY_CHANCE})
             for pair in pairs:
-                self._cache.move_to_end(pair)
+                if pair in self._cache:
+                    self._cache.move_to_end(pair)
             while len(self._cache) > self.cache_size:
                 self._cache.popitem(last=False)
             return verdicts
 
     def self_check(self, golds: list[str]) -> list[str]:
-        """The verdict on each gold as its own answer, by reading it: being written alike does not count."""
-        readable = ["unparsable_gold" if is_blank(gold) else "" for gold in golds]
-        verdicts = [known or plain_verdict(gold, gold) for gold, known in zip(golds, readable, strict=True)]
-        asked = [gold for gold, verdict in zip(golds, verdicts, strict=True) if verdict is None]
-        answers = iter(self.ask([(gold, gold) for gold in asked]))
-        return [next(answers) if verdict is None else verdict for verdict in verdicts]
+        """One of [`CHECKS`] for each gold as its own answer, by reading it: equal text does not count."""
+        texts = [split_unit(as_latex(gold))[0] for gold in golds]
+        verdicts = [_check_at_once(text) for text in texts]
+        asked = [text for text, verdict in zip(texts, verdicts, strict=True) if verdict is None]
+        read = iter(self.ask([(text, text) for text in asked]))
+        return [_checked(next(read)) if verdict is None else verdict for verdict in verdicts]
 
     def close(self) -> None:
         """End the processes; the next verdict starts new ones."""
@@ -94,7 +113,7 @@ class Verifier:
 
     def _grade(self, pairs: list[tuple[str, str]]) -> list[str]:
         if self._pool is None:
-            self._pool = Pool(self.workers or default_workers(), self.deadline)
+            self._pool = Pool(self.workers or default_workers(), self.deadline, self.batch_deadline)
         try:
             return self._pool.grade(pairs)
         except BaseException:  # an answer that is still to come must not be taken for that of the next call
@@ -103,17 +122,34 @@ class Verifier:
             raise
 
     @staticmethod
-    def _at_once(gold: str, answer: str | None) -> str | None:
-        if is_blank(gold):
+    def _at_once(gold: str, answer: str | None) -> str | tuple[str, str]:
+        """The verdict, or the texts to compare by computer algebra."""
+        if is_blank(as_latex(gold)):
             return "correct" if gold.strip() and answer and is_same(gold, answer) else "unparsable_gold"
         if answer is None or not answer.strip():
             return "no_answer"
         if len(answer) > LONGEST:
             return "correct" if answer == gold else "unparsable_answer"
-        return "correct" if is_same(gold, answer) else plain_verdict(gold, answer)
+        if is_same(gold, answer):
+            return "correct"
+        texts = without_units(as_latex(gold), as_latex(answer))
+        if texts is None:
+            return "wrong"
+        return "correct" if is_same(*texts) else plain_verdict(*texts) or texts
 
     def __reduce__(self):
-        return Verifier, (self.deadline, self.workers, self.cache_size)
+        return Verifier, (self.deadline, self.workers, self.cache_size, self.batch_deadline)
+
+
+def _check_at_once(text: str) -> str | None:
+    if is_blank(text):
+        return "unparsable_gold"
+    verdict = bare_letters(text) or plain_verdict(text, text)
+    return "equal_text" if verdict == "wrong" else verdict
+
+
+def _checked(verdict: str) -> str:
+    return verdict if verdict in ("correct", *BY_CHANCE) else "equal_text"
 
 
 def _forget_in_fork() -> None:
@@ -123,9 +159,9 @@ def _forget_in_fork() -> None:
 
 
 @lru_cache
-def shared_verifier(deadline: float, workers: int | None) -> Verifier:
+def shared_verifier(deadline: float, workers: int | None, batch_deadline: float) -> Verifier:
     """One verifier, with its processes and its cache, for all rewards with these settings."""
-    return Verifier(deadline, workers)
+    return Verifier(deadline, workers, batch_deadline=batch_deadline)
 
 
 if hasattr(os, "register_at_fork"):
