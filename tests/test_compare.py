@@ -134,8 +134,11 @@ def test_two_recipes_are_trained_side_by_side(alone, tmp_path, capfd):
     plain = write_recipe(tmp_path / "plain.yaml", seed=1)
     control = {"entropy_control": "entropic", "controllers": {"entropic": {"target_ratio": 0.5, "start_steps": 1}}}
     held = write_recipe(tmp_path / "held.yaml", seed=1, **control)
-    cli.main(["compare", plain, held, "--output_dir", "out", "--jobs", "2", *FLAGS])
     out = tmp_path / "out"
+    out.mkdir()
+    for name in ("compare.json", "compare.png"):  # of an earlier comparison
+        (out / name).write_text("old")
+    cli.main(["compare", plain, held, "--output_dir", "out", "--jobs", "2", "--overwrite", *FLAGS])
     assert size_of_png(out / "compare.png") == (1875, 540)
     results = json.loads((out / "compare.json").read_text())
     assert list(results) == ["plain", "held"]

@@ -269,6 +269,16 @@ def test_new_run_starts_the_file_anew(run, tmp_path):
     assert [row["entropy"] for row in rows if "entropy" in row] == logged(trainer, "entropy")
 
 
+def test_record_of_an_earlier_run_is_kept(run, tmp_path):
+    records = [tmp_path / name for name in ("metrics.1.jsonl", "metrics.2.jsonl", "metrics.jsonl")]
+    for seed in range(3):
+        run(seed=seed, max_steps=1)
+    heads = [json.loads(record.read_text().splitlines()[0]) for record in records]
+    assert [head["run"]["settings"]["seed"] for head in heads] == [0, 1, 2]
+    assert sorted(tmp_path.glob("metrics*")) == records
+    assert read_run(tmp_path).settings["seed"] == 2
+
+
 def test_full_disk_is_named_with_the_file(tmp_path):
     (tmp_path / FILE).symlink_to("/dev/full")
     recorder = Recorder()

@@ -7,6 +7,7 @@ import os
 import sys
 
 from . import __version__
+from .written import add_overwrite
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,11 +69,12 @@ def compare(arguments: list[str]) -> None:
     parser.add_argument("--output_dir", default="out/compare", help="folder for the arms, the table and the picture")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="arms to run at once")
     parser.add_argument("--threads", type=int, default=1, help="threads of each arm")
+    add_overwrite(parser)
     given, flags = parser.parse_known_args(arguments)
     from .compare import compare as run
 
     try:
-        picture = run(given.recipes, given.output_dir, flags, given.jobs, given.threads)
+        picture = run(given.recipes, given.output_dir, flags, given.jobs, given.threads, given.overwrite)
     except (RuntimeError, ValueError) as error:
         _refuse("compare", error)
     print(f"picture: {picture}")
@@ -83,16 +85,13 @@ def report(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="trl-entropy report", description=report.__doc__)
     parser.add_argument("runs", nargs="+", help="folders of runs, or folders that hold some")
     parser.add_argument("--output", default="out/report.html", help="the page; its figures stand beside it as PNG")
+    add_overwrite(parser)
     given = parser.parse_args(arguments)
     from .report import read, write
 
     try:
-        arms = read(given.runs)
-    except ValueError as error:
-        _refuse("report", error)
-    try:
-        page = write(arms, given.output)
-    except OSError as error:
+        page = write(read(given.runs), given.output, given.overwrite)
+    except (OSError, ValueError) as error:
         _refuse("report", error)
     print(f"report: {page}")
 
@@ -125,7 +124,7 @@ def data(arguments: list[str]) -> None:
     logging.basicConfig(format="%(name)s: %(message)s")
     try:
         STEPS[given.verb].run(arguments[1:])
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         _refuse(f"data {given.verb}", error)
 
 
@@ -169,15 +168,16 @@ def make_chain_sum(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="trl-entropy make-chain-sum", description=make_chain_sum.__doc__)
     parser.add_argument("output_dir", help="folder for the two files")
     for name, parameter in inspect.signature(fetch.write_chain_sum).parameters.items():
-        if name != "output_dir":
+        if parameter.annotation is int:
             parser.add_argument(f"--{name}", type=int, default=parameter.default)
+    add_overwrite(parser)
     _print_result("make-chain-sum", fetch.write_chain_sum, vars(parser.parse_args(arguments)))
 
 
 def _print_result(verb: str, function, arguments: dict) -> None:
     try:
         print(function(**arguments))
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         _refuse(verb, error)
 
 

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .written import check_output, written
+
 
 SERIES = ("reward", "entropy")
 NUM_SAMPLES = 8
@@ -20,7 +22,9 @@ WINDOW = 10  # optimizer steps that the table's first and last values are means 
 ENDS = f"means of the first and the last {WINDOW} logged steps (with fewer than {2 * WINDOW}: of each half)"
 
 
-def compare(recipes: list[str], output_dir: str, flags: list[str], jobs: int, threads: int = 1) -> Path:
+def compare(
+    recipes: list[str], output_dir: str, flags: list[str], jobs: int, threads: int = 1, overwrite: bool = False
+) -> Path:
     """
     Train every recipe, `jobs` at a time, and write `compare.json` and `compare.png` into `output_dir`.
 
@@ -35,8 +39,11 @@ def compare(recipes: list[str], output_dir: str, flags: list[str], jobs: int, th
             Arms to run at once.
         threads (`int`, *optional*, defaults to `1`):
             Threads of each arm; a small model is fastest with one.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether the two files may replace those of another comparison.
 
-    Returns the path of the picture. Raises `RuntimeError` if an arm fails, after the others have ended.
+    Returns the path of the picture. Raises `ValueError` before an arm starts for a wrong flag and for files that may
+    not be written, and `RuntimeError` if an arm fails, after the others have ended.
     """
     from .grpo import prepare
 
@@ -46,6 +53,9 @@ def compare(recipes: list[str], output_dir: str, flags: list[str], jobs: int, th
     arms = {Path(recipe).stem: recipe for recipe in recipes}
     if len(arms) < len(recipes):
         raise ValueError(f"the recipes must have different file names, got {', '.join(recipes)}")
+    table, picture = Path(output_dir) / "compare.json", Path(output_dir) / "compare.png"
+    for file in (table, picture):
+        check_output(file, overwrite, recipes)
     arguments = {
         name: ["--config", recipe, "--logging_steps", "1", *flags, "--output_dir", os.path.join(output_dir, name)]
         for name, recipe in arms.items()
@@ -53,12 +63,11 @@ def compare(recipes: list[str], output_dir: str, flags: list[str], jobs: int, th
     for given in arguments.values():
         prepare(given)  # a wrong flag ends here, before any arm starts
     results = _run(arguments, jobs, threads)
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "compare.json").write_text(json.dumps(results, indent=1))
+    with written(table, overwrite) as part:
+        part.write_text(json.dumps(results, indent=1))
     Console().print(_table(results))
-    picture = folder / "compare.png"
-    draw(results, picture)
+    with written(picture, overwrite) as part:
+        draw(results, part)
     return picture
 
 

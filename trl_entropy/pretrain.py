@@ -11,8 +11,8 @@ import torch
 from tokenizers import AddedToken
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from .data import EMBEDDED_POLICY
 from .data.splits import known_numbers, prompt_of, random_completion
+from .written import check_new_folder, written
 
 
 BOXED = "\\boxed{"
@@ -25,14 +25,19 @@ IGNORED = -100  # the label that the cross-entropy leaves out
 def main() -> None:
     """Trains the policy and saves it in half precision, together with its tokenizer."""
     parser = argparse.ArgumentParser(description="Remake the embedded policy.")
-    parser.add_argument("--output_dir", default=str(EMBEDDED_POLICY))
+    parser.add_argument("--output_dir", required=True, help="new folder")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    try:
+        check_new_folder(arguments.output_dir)
+    except ValueError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)  # the model is too small to gain from more
     tokenizer = make_tokenizer()
     model = pretrain(tokenizer, arguments.seed)
-    model.to(torch.float16).save_pretrained(arguments.output_dir)
-    tokenizer.save_pretrained(arguments.output_dir)
+    with written(arguments.output_dir) as part:
+        model.to(torch.float16).save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def make_tokenizer() -> Qwen2Tokenizer:

@@ -1,10 +1,12 @@
 """Floor 4: a callback that writes everything that is logged to a file, as JSON lines."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
 from copy import copy
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -25,8 +27,9 @@ class Recorder(TrainerCallback):
     Write everything that is logged to `metrics.jsonl` in `output_dir`, one JSON line at a time.
 
     A line has the optimizer `step`, the `time` in seconds since the epoch, and the logged values; a NaN is `NaN`. Each
-    start of training first writes `{"run": {"settings", "versions", "started", "step"}}`. A resumed run appends, a new
-    one starts the file anew. Only the main process writes. What is no JSON is left out, and tokens are hidden.
+    start of training first writes `{"run": {"settings", "versions", "started", "step"}}`. A resumed run appends. A
+    new one starts the file anew, and that of an earlier run is kept beside it as `metrics.1.jsonl`, a later one as
+    `metrics.2.jsonl`. Only the main process writes. What is no JSON is left out, and tokens are hidden.
 
     Raises `OSError` if the file cannot be written.
     """
@@ -40,7 +43,8 @@ class Recorder(TrainerCallback):
         self.path = Path(args.output_dir) / FILE
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if state.global_step == 0:
-            self.path.write_bytes(b"")
+            if self.path.is_file():
+                self.path.rename(_next_to(self.path))
         elif self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
             self._write("\n")  # the run was killed while it wrote
         versions = {"trl_entropy": __version__, **{of.__name__: of.__version__ for of in (trl, transformers, torch)}}
@@ -59,6 +63,12 @@ class Recorder(TrainerCallback):
                 file.write(text)
         except OSError as error:  # that of a full disk does not name the file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+
+def _next_to(path: Path) -> Path:
+    """The first of `metrics.1.jsonl`, `metrics.2.jsonl` and so on that is not there."""
+    names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(1))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def settings(args: TrainingArguments) -> dict:

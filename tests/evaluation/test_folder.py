@@ -73,6 +73,22 @@ def test_more_samples_may_be_asked_for_but_not_fewer(tmp_path):
         folder.claim({"num_samples": 4})
 
 
+@pytest.mark.parametrize("name", ["samples.jsonl", "results.json", "pass_at_k.png", "calibration.png"])
+def test_file_that_no_evaluation_has_left_is_kept(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {name} and no settings.json of an evaluation: give another"):
+        Folder(tmp_path).claim({"num_samples": 4})
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"editor": 1}', "// mine\n{}"])
+def test_settings_of_something_else_are_kept(tmp_path, text):
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match="settings.json' is not of an evaluation: give another output_dir"):
+        Folder(tmp_path).claim({"num_samples": 4})
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("settings.json", text)]
+
+
 def test_samples_have_the_shape_of_problems(tmp_path):
     lines = [
         replace(line, correct=line.sample == 1, length=10 * line.problem + line.sample, prompt_entropy=entropy)

@@ -63,7 +63,7 @@ def test_near_duplicates_are_left_out_if_asked_for():
         "clean.parquet",
     ]
     for more, number in (([], 2), (["--threshold", "0.6"], 1), (["--threshold", "0.6", "--ngram", "5"], 2)):
-        cli.main([*same, *more])
+        cli.main([*same, "--overwrite", *more])
         assert len(datasets.Dataset.from_parquet("clean.parquet", cache_dir=f"{number}{len(more)}")) == number
 
 
@@ -97,7 +97,7 @@ def test_contaminated_problems_are_left_out_with_the_reason(capsys):
         "2 of 3 problems share words with a benchmark: math500 1, mine.jsonl 1",
         "1 problems: clean.jsonl",
     ]
-    cli.main(["data", "decontaminate", *flags, "--against", "math500", "--ngram", "15"])
+    cli.main(["data", "decontaminate", *flags, "--against", "math500", "--ngram", "15", "--overwrite"])
     assert [row["id"] for row in read_rows("clean.jsonl")] == [0, 1, 2]
 
 

@@ -45,7 +45,7 @@ def themes() -> str:
 
 def diversify(*more: str) -> list[dict]:
     same = ["--dataset", "rows.jsonl", "--prompt_column", "question", "--output", "subset.jsonl", "--size", "4"]
-    cli.main(["data", "diversify", *same, *more])
+    cli.main(["data", "diversify", *same, "--overwrite", *more])
     return [json.loads(line) for line in Path("subset.jsonl").read_text().splitlines()]
 
 

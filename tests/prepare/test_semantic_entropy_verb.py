@@ -30,6 +30,7 @@ def _alone(monkeypatch, tmp_path):
 
 def measure(*more: str, num_samples: int = 4) -> list[dict]:
     same = ["--model", "embedded", "--output", "out.jsonl", "--output_dir", "samples", "--grading_workers", "1"]
+    same.append("--overwrite")
     cli.main(["data", "semantic-entropy", *same, "--num_samples", str(num_samples), *more])
     return rows_of("out.jsonl")
 
@@ -116,7 +117,7 @@ def test_samples_of_an_evaluation_are_enough(monkeypatch, capsys):
 
     def refusal(*more: str) -> str:
         with pytest.raises(SystemExit):
-            cli.main([*verb, "--samples", "samples", *more])
+            cli.main([*verb, "--samples", "samples", "--overwrite", *more])
         return capsys.readouterr().err.strip()
 
     assert "holds samples of 5 other problems than the 16 of the dataset" in refusal("--limit", "16")

@@ -176,7 +176,7 @@ def test_page_that_cannot_be_written_ends_with_one_line(folder, tmp_path, capsys
     with pytest.raises(SystemExit) as caught:
         cli.main(["report", str(folder / "seed1" / "held"), "--output", str(tmp_path)])
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("trl-entropy report: error: [Errno")
+    assert capsys.readouterr().err == f"trl-entropy report: error: '{tmp_path}' is a folder: give the path of a file\n"
 
 
 def loaded(code: str) -> set[str]:

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from .calibration import reliability
 from .confidence import logprob_confidence, vote_confidence
+from .folder import CALIBRATION, PASS_AT_K
 from .metrics import Score
 from .samples import Samples
 
 
-PASS_AT_K, CALIBRATION = "pass_at_k.png", "calibration.png"
 DOTS = 150  # per inch
 
 

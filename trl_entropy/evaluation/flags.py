@@ -89,7 +89,11 @@ def add_flags(parser: argparse.ArgumentParser, split: str = "test") -> None:
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
     results = parser.add_argument_group("results")
-    results.add_argument("--output_dir", default="out/eval", help="folder for them; default: out/eval")
+    results.add_argument(
+        "--output_dir",
+        default="out/eval",
+        help="folder for them; samples that it holds are kept and not drawn again; default: out/eval",
+    )
     results.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; default: 1000")
     results.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="print what B has more than A, two output folders; no sampling"

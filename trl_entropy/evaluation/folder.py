@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..written import written
 from .samples import Samples
 from .sampling import Row
 
 
 SAMPLES, SETTINGS, RESULTS = "samples.jsonl", "settings.json", "results.json"
+PASS_AT_K, CALIBRATION = "pass_at_k.png", "calibration.png"
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Folder:
         Write the settings, or compare them with those that the samples here were drawn with; more samples may be asked
         for than before.
 
-        Raises `ValueError` with what differs, and if the folder cannot be made.
+        Raises `ValueError` with what differs, if the folder holds files of these names that no evaluation has left,
+        and if it cannot be made.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,7 @@ class Folder:
             raise ValueError(f"the folder {str(self.path)!r} cannot be made: {error.strerror}") from error
         file = self.path / SETTINGS
         if file.exists():
-            known = json.loads(file.read_text(encoding="utf-8"))
+            known = _settings_in(file)
             differing = [name for name in {**known, **settings} if known.get(name) != settings.get(name)]
             if "num_samples" in differing and known["num_samples"] < settings["num_samples"]:
                 differing.remove("num_samples")
@@ -92,6 +95,13 @@ class Folder:
                 )
                 raise ValueError(
                     f"{str(self.path)!r} holds samples of other settings: {changes}. Give another output_dir"
+                )
+        else:
+            found = [name for name in (SAMPLES, RESULTS, PASS_AT_K, CALIBRATION) if (self.path / name).exists()]
+            if found:
+                raise ValueError(
+                    f"{str(self.path)!r} holds {', '.join(found)} and no {SETTINGS} of an evaluation: "
+                    "give another output_dir"
                 )
         _write(file, json.dumps(settings, indent=1) + "\n")
 
@@ -166,6 +176,15 @@ def _dumped(line: Line) -> str:
 
 def _write(file: Path, text: str) -> None:
     """Whole or not at all."""
-    new = file.with_name(file.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, file)
+    with written(file, overwrite=True) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _settings_in(file: Path) -> dict:
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # not JSON, or not text
+        settings = None
+    if not isinstance(settings, dict) or "num_samples" not in settings:
+        raise ValueError(f"{str(file)!r} is not of an evaluation: give another output_dir")
+    return settings

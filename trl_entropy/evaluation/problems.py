@@ -61,7 +61,7 @@ def read_benchmark(name: str, folder: str | None = None) -> list[Problem]:
     if folder is None:
         dataset = load(benchmark.hub, benchmark.config, benchmark.split)
     else:
-        dataset = load(_file_of(name, benchmark, folder))
+        dataset = load(benchmark_file(name, folder))
     columns = [next((column for column in known if column in dataset.column_names), None) for known in _LAYOUT]
     if None in columns:
         raise ValueError(
@@ -136,10 +136,11 @@ def checked(problems: Sequence[Problem], columns: Iterable[str] = ()) -> list[Pr
     return list(problems)
 
 
-def _file_of(name: str, benchmark: Benchmark, folder: str) -> str:
+def benchmark_file(name: str, folder: str) -> str:
+    """The file of a benchmark in a folder; raises `ValueError` if there is none."""
     if not Path(folder).is_dir():
         raise ValueError(f"benchmarks_dir is no folder: {folder!r}")
-    for known in (name, *benchmark.aliases):
+    for known in (name, *BENCHMARKS[name].aliases):
         for pattern in (f"{known}.jsonl", f"{known}_test.jsonl", f"{known}/test.jsonl", f"*_{known}.jsonl"):
             found = sorted(Path(folder).glob(pattern))
             if found:

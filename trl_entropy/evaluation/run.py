@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .. import __version__
 from ..rewards import REASONS, MathVerifyReward
 from ..rewards.verifier import Verifier
+from ..written import written_together
 from .drawing import Policy, all_rows, graded_lines
 from .figures import draw_figures
 from .folder import RESULTS, SAMPLES, Folder, Line, as_samples, by_problem, read_lines
@@ -115,9 +116,10 @@ def write_results(
         "settings": {**settings, **task.settings},
         "versions": versions(),
     }
-    (task.folder / RESULTS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     shown = at_powers_of_two(table, sampling.num_samples)
-    draw_figures(task.name, samples, shown, task.folder)
+    with written_together(task.folder, overwrite=True) as scratch:  # the folder is an evaluation's
+        (scratch / RESULTS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        draw_figures(task.name, samples, shown, scratch)
     return shown
 
 

@@ -8,7 +8,8 @@ from ..compose import unknown
 from ..data.contamination import find_contamination
 from ..data.files import LOCAL_FILES, load
 from ..data.texts import text_of
-from ..evaluation.problems import BENCHMARKS, PROMPTS, read_benchmark
+from ..evaluation.problems import BENCHMARKS, PROMPTS, benchmark_file, read_benchmark
+from ..written import check_output
 from .flags import (
     MAX_ROWS,
     add_dataset,
@@ -42,11 +43,12 @@ def run(arguments: list[str]) -> None:
     add_max_rows(parser)
     given = read(parser, arguments)
     check_names(given.against)
+    check_output(given.output, given.overwrite, _files(given.against, given.benchmarks_dir))
     dataset = read_rows(given)
     texts = problems_in(dataset, given.prompt_column)
     rows, lines = contaminated(texts, benchmarks(given.against, given.benchmarks_dir), given.ngram, given.max_rows)
     print("\n".join(lines))
-    write(without(dataset, rows), given.output)
+    write(without(dataset, rows), given)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -80,6 +82,13 @@ def contaminated(
     of_each = ", ".join(f"{name} {counts[name]}" for name in problems)
     summary = f"{len(found)} of {len(texts)} problems share words with a benchmark: {of_each}"
     return [overlap.row for overlap in found], reasons(line, found, summary, max_rows)
+
+
+def _files(names: Sequence[str], folder: str | None) -> list[str]:
+    """The files that are read of benchmarks and files by name."""
+    return [
+        name if folder is None or Path(name).suffix in LOCAL_FILES else benchmark_file(name, folder) for name in names
+    ]
 
 
 def _problems_of_file(name: str) -> list[str]:

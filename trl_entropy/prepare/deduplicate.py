@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> None:
     texts = problems_in(dataset, given.prompt_column)
     rows, lines = duplicates(texts, given.threshold, given.ngram, given.max_rows)
     print("\n".join(lines))
-    write(without(dataset, rows), given.output)
+    write(without(dataset, rows), given)
 
 
 def duplicates(

@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> None:
     else:
         chosen = choose_kmeans(embeddings, given.size, given.seed)
     Console().print(_table(embeddings, chosen, given))
-    write(dataset.select(chosen), given.output)
+    write(dataset.select(chosen), given)
 
 
 def check_subset(size: int, by: str, count: int) -> None:

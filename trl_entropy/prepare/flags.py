@@ -12,6 +12,7 @@ from ..data.columns import column_names, is_there, value_at
 from ..data.files import EMBEDDED, FORMATS, load
 from ..data.texts import text_of
 from ..evaluation.flags import parse
+from ..written import add_overwrite, check_output, written
 
 
 MAX_ROWS = 20
@@ -40,8 +41,9 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """The flag of the file that is written."""
+    """The flags of the file that is written."""
     parser.add_argument("--output", required=True, help=f"file to write ({', '.join(WRITERS)}), all columns kept")
+    add_overwrite(parser)
 
 
 def add_max_rows(parser: argparse.ArgumentParser) -> None:
@@ -50,13 +52,12 @@ def add_max_rows(parser: argparse.ArgumentParser) -> None:
 
 
 def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """The flags; raises `ValueError` with one line for a wrong one."""
+    """The flags; raises `ValueError` with one line for a wrong one, and for an output that may not be written."""
     given = parse(parser, arguments)
-    output = Path(given.output)
-    if output.suffix not in WRITERS:
+    if Path(given.output).suffix not in WRITERS:
         raise ValueError(f"output must end in one of {', '.join(WRITERS)}, got {given.output!r}")
-    if output.is_dir():
-        raise ValueError(f"output is a folder: {given.output!r}")
+    read_from = (getattr(given, flag, None) for flag in ("dataset", "encoder", "model"))
+    check_output(given.output, given.overwrite, filter(None, read_from))
     if getattr(given, "max_rows", 0) < 0:
         raise ValueError(f"max_rows must be at least 0, got {given.max_rows}")
     return given
@@ -91,12 +92,11 @@ def problems_in(dataset: Dataset, column: str) -> list[str]:
     return texts
 
 
-def write(dataset: Dataset, output: str) -> None:
-    """The dataset as a file, in the format that its name says."""
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    getattr(dataset, WRITERS[path.suffix])(output)
-    print(f"{len(dataset)} problems: {output}")
+def write(dataset: Dataset, given: argparse.Namespace) -> None:
+    """The dataset as the file that the flags name, in the format that its name says."""
+    with written(given.output, given.overwrite) as part:
+        getattr(dataset, WRITERS[Path(given.output).suffix])(str(part))
+    print(f"{len(dataset)} problems: {given.output}")
 
 
 def shortened(text: str, length: int = 100) -> str:

@@ -15,6 +15,7 @@ from ..evaluation.problems import Problem, checked
 from ..evaluation.run import on_main, read_samples
 from ..evaluation.samples import Samples
 from ..rewards.verifier import Verifier
+from ..written import check_output
 from .flags import add_output, read, read_rows, reader, values_in, write
 
 
@@ -59,6 +60,8 @@ def _read(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--sort", action="store_true", help="write problems of low semantic entropy first")
     add_flags(parser, split="train")
     given = read(parser, arguments)
+    folder = Path(given.samples or given.output_dir)
+    check_output(given.output, given.overwrite, (folder / SETTINGS, folder / SAMPLES))
     if given.benchmarks or given.benchmarks_dir:
         raise ValueError("semantic-entropy takes --dataset, not --benchmarks")
     if given.samples and given.dataset is None:
@@ -102,4 +105,4 @@ def _write(dataset: Dataset, samples: Samples, given: argparse.Namespace) -> Non
         print(f"{name}: mean {column.mean():.4f}, from {column.min():.4f} to {column.max():.4f}")
     if given.sort:
         dataset = dataset.select(np.argsort(values[0], kind="stable"))
-    write(dataset, given.output)
+    write(dataset, given)

@@ -1,13 +1,16 @@
 """Floor 5: what became of the entropy of runs and why, as one page."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from ..written import check_output, written_together
 from .figures import FIGURES
 from .folders import find_runs
 from .page import described, page
+from .runs import METRICS, SCORES, state_file
 from .statistics import Arm, arms
 from .summary import table
 from .svg import to_svg, write_png
@@ -29,7 +32,7 @@ def read(paths: Sequence[str | Path]) -> list[Arm]:
     return arms(logged)
 
 
-def write(groups: Sequence[Arm], output: str | Path) -> Path:
+def write(groups: Sequence[Arm], output: str | Path, overwrite: bool = False) -> Path:
     """
     Print a table of arms and write a page about them.
 
@@ -38,21 +41,34 @@ def write(groups: Sequence[Arm], output: str | Path) -> Path:
             The runs, by arms.
         output (`str` or `Path`):
             The HTML file. A picture of each figure stands beside it, `report_entropy.png`.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether they may replace files that exist.
 
-    Returns the path of the page. Raises `OSError` if it cannot be written.
+    Returns the path of the page. Raises `ValueError` before anything is drawn if one of the files may not be written,
+    and `OSError` if that cannot be done.
     """
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(os.path.realpath(output))
+    pictures = {name: path.with_name(f"{path.stem}_{name}.png") for name in FIGURES}
+    read_from = [file for arm in groups for run in arm.runs for file in _files_of(run.path)]
+    for file in (path, *pictures.values()):
+        check_output(output if file == path else file, overwrite, read_from)
     figures = {}
-    for name, drawing in FIGURES.items():
-        figure = drawing.draw(groups)
-        if figure is not None:
-            picture = path.with_name(f"{path.stem}_{name}.png")
-            write_png(figure, picture)
-            figures[name] = to_svg(figure, name, described(name, groups)), picture.name
-    path.write_text(page(groups, figures), encoding="utf-8")
+    with written_together(path.parent, overwrite) as scratch:
+        for name, drawing in FIGURES.items():
+            figure = drawing.draw(groups)
+            if figure is not None:
+                picture = pictures[name].name
+                write_png(figure, scratch / picture)
+                figures[name] = to_svg(figure, name, described(name, groups)), picture
+        (scratch / path.name).write_text(page(groups, figures), encoding="utf-8")
     Console().print(table(groups))
-    return path
+    return Path(output)
+
+
+def _files_of(run: Path) -> list[Path]:
+    """What is read of a run."""
+    state = state_file(run)
+    return [run / METRICS, run.parent / SCORES, *([] if state is None else [state])]
 
 
 __all__ = ["read", "write"]
