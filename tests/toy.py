@@ -70,7 +70,8 @@ def build_trainer(
         "seed": 3,
         **arguments,
     }
-    of_trainer = {"callbacks", "eval_dataset", "peft_config", "rollout_func"} & settings.keys()
+    of_trainer = {"callbacks", "eval_dataset", "peft_config", "rollout_func", "tools", "environment_factory"}
+    of_trainer = (of_trainer | {"processing_class"}) & settings.keys()
     own = {name: settings.pop(name) for name in of_trainer}
     default_config, default_class = (GRPOConfig, GRPOTrainer) if plain else (EntropyGRPOConfig, EntropyGRPOTrainer)
     args = (config_class or default_config)(**settings)

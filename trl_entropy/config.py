@@ -24,7 +24,7 @@ from .fast_step import build_compaction
 from .knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, acting, rule_knobs
 from .measures import LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
-from .rollouts.rule import check_answers, check_sources
+from .rollouts.rule import check_answers, check_sources, given_images
 from .signals import of_rules
 from .supported import GRPO, UNCLIPPED, Family, base_in_trl, check_clip_acts, clip_range_given, family_of
 from .terms import TERMS
@@ -570,7 +570,7 @@ class EntropyFlags:
                         f"{unknown('dataset column', column, dataset.column_names)} (in rollout_rules.{name})"
                     )
         if rules and known and {*IMAGES} & {*dataset.column_names}:
-            raise ValueError(f"rollout_rules ({', '.join(rules)}) are for problems in text, and these have images")
+            raise given_images(rules)
         return RolloutPlan(rules, len(dataset) if known else 0, lambda column: dataset[column], self.seed)
 
     def _with_flags(self, section: str, catalogue: Mapping[str, type[Rule]]) -> dict:

@@ -134,7 +134,7 @@ def test_entries_are_put_over_a_preset():
 
 
 @pytest.mark.parametrize("given", [{"environment_factory": object}, {"environment_factory": {"one": object}}])
-@pytest.mark.parametrize("rule", ["perplexity_window", "offline_injection"])
+@pytest.mark.parametrize("rule", ["perplexity_window", "offline_injection", "prompt_temperature"])
 def test_rules_about_prompts_and_completions_are_refused_beside_environments(rule, given):
     problems = sums_with_columns().rename_column("stored", "solutions")
     with pytest.raises(ValueError, match=rf"^rollout_rules\.{rule} .* environment .*: drop one of the two$"):
@@ -143,13 +143,21 @@ def test_rules_about_prompts_and_completions_are_refused_beside_environments(rul
 
 def test_other_rules_stand_beside_environments_and_tools():
     given = {"environment_factory": object, "tools": [len]}
-    check_rollout_fits(config(rollout_rules={"dynamic_sampling": {}, "prompt_temperature": {}}), None, given)
+    check_rollout_fits(config(rollout_rules={"dynamic_sampling": {}, "curriculum": {"column": "hard"}}), None, given)
     check_rollout_fits(config(rollout_rules={"perplexity_window": {}}), None, {"tools": [len]})
-    for other in ({"tools": [len]}, {"rollout_func": len}):
-        with pytest.raises(
-            ValueError, match=r"^rollout_rules\.offline_injection replaces completions, and tools, an env"
-        ):
-            check_rollout_fits(config(rollout_rules={"offline_injection": {}}), None, other)
+
+
+@pytest.mark.parametrize("given", [{"tools": [len]}, {"rollout_func": len}])
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("offline_injection", "replaces completions, and tools, an environment or a rollout_func have a part in"),
+        ("prompt_temperature", "samples all completions together, each at its own temperature, and with tools, an"),
+    ],
+)
+def test_rules_that_decide_about_whole_completions_are_refused_beside_tools(rule, message, given):
+    with pytest.raises(ValueError, match=rf"^rollout_rules\.{rule} {message} .*: drop one of the two$"):
+        check_rollout_fits(config(rollout_rules={rule: {}}), None, given)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ..compact import picked, trained_tokens
 from ..rewards.math_verify import written
 from ..rollouts import RolloutPlan
 from ..rollouts.batch import Collected, padding_of, refill
-from ..rollouts.rule import check_sources
+from ..rollouts.rule import check_sources, given_images
 from ..vocabulary import RowTemperatures
 from .state import log_means
 
@@ -70,6 +70,8 @@ class RolloutSeam:
         self._rows = rows
         with self._at(columns.get("temperatures")):
             batch = super()._generate_and_score_completions(rows)
+        if training and self.plan.rules and "pixel_values" in batch:  # of prompts, of a stream or from a tool
+            raise given_images(self.plan.rules)
         if training and self.plan.replaces_completions:
             columns["offline"] = self._offline
             self._log_mean("rollout/injected", self._offline)

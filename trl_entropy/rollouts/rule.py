@@ -1,6 +1,6 @@
 """What a rollout rule is: an answer to one of the questions that a training rollout asks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -115,6 +115,11 @@ def check_answers(what: str, rule: RolloutRule) -> None:
         raise ValueError(f"{what} decides nothing: name in acts what it does. Allowed: {', '.join(METHODS)}")
 
 
+def given_images(rules: Iterable[str]) -> ValueError:
+    """The error for rules of these names and problems with images, of which they would see the text alone."""
+    return ValueError(f"rollout_rules ({', '.join(rules)}) are for problems in text, and these have images")
+
+
 def check_sources(rules: Mapping[str, RolloutRule], tools, rollout_func, environments) -> None:
     """
     Raise `ValueError` for rules that cannot act on completions which others have a part in.
@@ -126,11 +131,16 @@ def check_sources(rules: Mapping[str, RolloutRule], tools, rollout_func, environ
             What the trainer was given; empty or `None` if nothing.
     """
     for name, rule in rules.items():
-        what = f"rollout_rules.{name}"
-        if COMPLETIONS in rule.acts and (tools or rollout_func is not None or environments):
+        what, shared = f"rollout_rules.{name}", tools or rollout_func is not None or environments
+        if COMPLETIONS in rule.acts and shared:
             raise ValueError(
                 f"{what} replaces completions, and tools, an environment or a rollout_func have a part in them: drop "
                 "one of the two"
+            )
+        if TEMPERATURES in rule.acts and shared:  # a turn is of some rows, and each would get that of another
+            raise ValueError(
+                f"{what} samples all completions together, each at its own temperature, and with tools, an "
+                "environment or a rollout_func some go on alone: drop one of the two"
             )
         if environments and rule.overrides("choose"):
             raise ValueError(
