@@ -52,9 +52,7 @@ def test_readable_solutions_pass(check):
     assert status == 0
     assert errors == ""
     assert rows_of(output)[1:] == [["correct", "6", "100.00%"]]
-    assert output.splitlines()[-1] == (
-        "0 of 6 solutions do not score 1 against themselves (0.00%); at most the 1.00% of max_failures"
-    )
+    assert output.splitlines()[-1] == ("0 of 6 solutions cannot be read (0.00%); at most the 1.00% of max_failures")
 
 
 def test_failing_rows_are_listed_with_number_reason_and_solution(check):
@@ -65,7 +63,7 @@ def test_failing_rows_are_listed_with_number_reason_and_solution(check):
     assert failing == [[str(6 + i), "unparsable_gold", repr(solution)] for i, solution in enumerate(UNREADABLE)]
     assert "Failing rows" in output
     assert output.splitlines()[-1] == (
-        "4 of 10 solutions do not score 1 against themselves (40.00%); more than the 1.00% of max_failures"
+        "4 of 10 solutions cannot be read (40.00%); more than the 1.00% of max_failures"
     )
 
 
@@ -156,14 +154,6 @@ def test_solution_is_read_and_not_only_compared_letter_by_letter():
 )
 def test_reason_says_how_a_solution_can_be_met(solution, verdict):
     assert graded([solution], SHARED)[0].verdict == verdict
-
-
-def test_solutions_are_checked_in_batches(monkeypatch):
-    monkeypatch.setattr("trl_entropy.check_rewards.AT_ONCE", 2)
-    solutions = ["k+1", "k+2", "N/A", "k+3", "k+1", "foo(x)"]
-    assert [row.verdict for row in graded(solutions, SHARED)] == [
-        *["correct", "correct", "unparsable_gold", "correct", "correct", "bare_letters"]
-    ]
 
 
 # Wrong flags

@@ -1,6 +1,7 @@
 """Floor 5: whether the verifier can read the solutions of a dataset, before anything trains on them."""
 
 import argparse
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -14,11 +15,8 @@ from .rewards.math_verify import golds_in
 from .rewards.verifier import CHECKS, Verifier
 
 
-AT_ONCE = 512  # golds: each batch has the deadline of a batch
-
-
 class Row(NamedTuple):
-    """One row of the dataset: its number, its solution, and the verdict on the solution boxed as an answer."""
+    """One row of the dataset: its number, its solution, and how an answer can meet it."""
 
     number: int
     solution: object
@@ -29,8 +27,8 @@ def read(arguments: list[str]) -> argparse.Namespace:
     """The flags; raises `ValueError` with one line for a wrong one."""
     parser = argparse.ArgumentParser(
         prog="trl-entropy check-rewards",
-        description="Grade every solution of a dataset against itself, with the engine of math_verify_reward. Each "
-        "one, boxed as an answer, must score 1: a solution that does not gives no signal, or a wrong one.",
+        description="Read every solution of a dataset with the engine of math_verify_reward, and compare it with itself. "
+        "A solution that cannot be read scores an equal text alone, so it gives little or no signal.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
         exit_on_error=False,
@@ -61,7 +59,7 @@ def _raise(message: str):
 
 def check(given: argparse.Namespace) -> bool:
     """Print reasons and failing rows; whether no more than `max_failures` of the rows fail."""
-    verifier = Verifier(given.grading_deadline, given.grading_workers)
+    verifier = Verifier(given.grading_deadline, given.grading_workers, batch_deadline=math.inf)
     dataset = load(given.dataset_name, given.dataset_config, given.dataset_train_split)
     if given.solution_column not in dataset.column_names:
         raise ValueError(
@@ -75,20 +73,17 @@ def check(given: argparse.Namespace) -> bool:
     share = len(failing) / len(rows)
     passed = share <= given.max_failures
     print(
-        f"{len(failing)} of {len(rows)} solutions do not score 1 against themselves ({share:.2%}); "
+        f"{len(failing)} of {len(rows)} solutions cannot be read ({share:.2%}); "
         f"{'at most' if passed else 'more than'} the {given.max_failures:.2%} of max_failures"
     )
     return passed
 
 
 def graded(solutions: list, verifier: Verifier) -> list[Row]:
-    """Every solution graded against itself, with computer algebra also where it is written alike."""
+    """Every solution read and compared with itself; an equal text does not count."""
     golds = [golds_in(solution) for solution in solutions]
-    each = list({gold: None for row in golds for gold in row})
-    verdicts = {}
-    for start in range(0, len(each), AT_ONCE):
-        part = each[start : start + AT_ONCE]
-        verdicts |= zip(part, verifier.self_check(part), strict=True)
+    each = {gold: None for row in golds for gold in row}
+    verdicts = dict(zip(each, verifier.self_check(list(each)), strict=True))
     worst = [next((verdicts[gold] for gold in row if verdicts[gold] != "correct"), "correct") for row in golds]
     return [
         Row(number, solution, verdict if row else "unparsable_gold")
