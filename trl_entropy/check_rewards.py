@@ -27,7 +27,7 @@ def read(arguments: list[str]) -> argparse.Namespace:
     """The flags; raises `ValueError` with one line for a wrong one."""
     parser = argparse.ArgumentParser(
         prog="trl-entropy check-rewards",
-        description="Read every solution of a dataset with the engine of math_verify_reward, and compare it with itself. "
+        description="Read every solution of a dataset with math_verify_reward's engine, and compare it with itself. "
         "A solution that cannot be read scores an equal text alone, so it gives little or no signal.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,

@@ -12,7 +12,7 @@ KINDS = ("UNITS", "FUNCTIONS", "WORDS", "NUMBERS", "MIXED", "INTERVALS", "FREEFO
 
 @pytest.fixture(scope="module")
 def reward() -> MathVerifyReward:
-    made = MathVerifyReward(deadline=20.0, workers=2, batch_deadline=300.0)
+    made = MathVerifyReward(deadline=20.0, workers=2)
     yield made
     made.verifier.close()
 
@@ -26,7 +26,7 @@ def test_verdicts_are_those_decided_by_hand(reward, kind):
 
 
 @pytest.mark.parametrize("source", ["announced", "hashes", "last_number"])
-def test_answers_outside_of_boxes_are_those_decided_by_hand(source):
+def test_answers_outside_of_boxes_are_those_decided_by_hand(reward, source):
     rows = [row for row in tables.FALLBACK if row[3] == source]
     _, verdicts = MathVerifyReward([source], 20.0, 2).verdicts([row[0] for row in rows], [row[1] for row in rows])
     assert [row for row, verdict in zip(rows, verdicts, strict=True) if (verdict == "correct") != row[2]] == []
@@ -39,7 +39,7 @@ def test_missing_value_is_not_a_gold(reward, cell):
 
 
 def test_missing_value_is_warned_about(caplog):
-    assert MathVerifyReward(workers=2)(["7"] * 3, ["N/A", None, "N/A"]) == [None] * 3
+    assert MathVerifyReward(deadline=20.0, workers=2)(["7"] * 3, ["N/A", None, "N/A"]) == [None] * 3
     assert caplog.messages == [
         f"the solution {cell!r} is missing or cannot be read; only an equal text gets a reward"
         for cell in ("N/A", None)

@@ -20,6 +20,7 @@ CHARACTERS = str.maketrans(
         **{"σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ", "Δ": r"\Delta "},
     }
 )
+NUMBER = re.compile(r"[0-9.,/-]+")
 BOLD = re.compile(r"(\*\*|__)(.+?)\1", re.DOTALL)
 BOLD_DIGITS = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([^{}A-Za-z]*)\}|\\bf(?![A-Za-z])\s*")
 UPRIGHT = re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}")  # Euler's number and the imaginary unit
@@ -50,6 +51,8 @@ WORDS = re.compile(r"[^\W\d_]+(?:[\s,.'-]+[^\W\d_]+)*\.?")
 @lru_cache(maxsize=2**16)
 def as_latex(text: str) -> str:
     r"""The text with what is typed for want of LaTeX in LaTeX; words, and `\text{...}`, stay as they are."""
+    if NUMBER.fullmatch(text):
+        return text  # most answers: nothing to read into them
     text = " ".join(text.translate(CHARACTERS).split())
     text = BOLD.sub(r"\2", IN_MATHS.sub(inside, text)).strip()
     text = UPRIGHT.sub(r"\1", BOLD_DIGITS.sub(r"\1", text))

@@ -3,6 +3,8 @@
 import re
 from functools import lru_cache
 
+from .typed import NUMBER
+
 
 # The spellings of a measure, one measure a line; a name of three letters or more also has its plural
 MEASURES = {
@@ -104,6 +106,8 @@ def split_unit(text: str) -> tuple[str, str, bool]:
 
     The unit is `""` where there is none.
     """
+    if NUMBER.fullmatch(text):
+        return text, "", False
     money = CURRENCY.match(text)
     if money is not None:
         rest, unit, _ = split_unit(money[1] + text[money.end() :])
