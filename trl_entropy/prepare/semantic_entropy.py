@@ -11,11 +11,11 @@ from ..data.semantic_entropy import semantic_entropy
 from ..evaluation.command import draw, identity
 from ..evaluation.flags import add_flags, fill_in
 from ..evaluation.folder import SAMPLES, SETTINGS, read_lines
-from ..evaluation.problems import Problem, checked
+from ..evaluation.problems import Problem, problems_of
 from ..evaluation.run import on_main, read_samples
 from ..evaluation.samples import Samples
 from ..rewards.verifier import Verifier
-from .flags import add_output, read, read_rows, reader, values_in, write
+from .flags import add_output, read, read_rows, reader, write
 
 
 COLUMNS = ("semantic_entropy", "semantic_entropy_weighted", "accuracy")
@@ -27,9 +27,7 @@ def run(arguments: list[str]) -> None:
     given = _read(arguments)
     dataset = read_rows(given)
     dataset = dataset.select(range(min(given.limit or len(dataset), len(dataset))))
-    prompts = values_in(dataset, given.prompt_column, "prompt_column")
-    solutions = values_in(dataset, given.solution_column, "solution_column")
-    problems = checked(list(map(Problem, prompts, solutions)), dataset.column_names)
+    problems = problems_of(dataset, given.prompt_column, given.solution_column)
     if given.samples:
         verifier = Verifier(given.grading_deadline, given.grading_workers)
         _write(dataset, _drawn_before(Path(given.samples), problems, verifier), given)
