@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from safetensors.torch import load_file
 from toy import logged, parameters, same
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl.rewards import accuracy_reward
@@ -544,3 +545,22 @@ def test_trainer_gets_model_data_and_rewards_of_the_job(model_dir):
     assert len(logged(trainer, "rewards/last_number_reward/mean")) == 1
     shapes = {name: tensor.shape for name, tensor in parameters(trainer).items()}
     assert shapes["model.embed_tokens.weight"] == (22, 16)
+
+
+@pytest.mark.filterwarnings("ignore:.*(tie_word_embeddings|tied weights|save_embedding_layers)")
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        ["--lora_target_modules", "embed_tokens", "q_proj"],
+        ["--lora_target_modules", "q_proj", "v_proj", "--lora_modules_to_save", "embed_tokens", "lm_head"],
+    ],
+)
+def test_adapter_on_the_embeddings_is_trained(model_dir, adapter):
+    write_rows("train.jsonl", rows())
+    more = ["--use_peft", "true", *adapter, "--reward_funcs", "last_number_reward", "--max_completion_length", "4"]
+    more += ["--max_steps", "1", "--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "true"]
+    arguments = flags(*more, dataset="train.jsonl")
+    arguments[arguments.index("embedded")] = model_dir
+    cli.main(["grpo", *arguments])
+    saved = load_file("out/adapter_model.safetensors")
+    assert any("embed_tokens" in name for name in saved)

@@ -229,7 +229,7 @@ def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer
 
 def set_tiles(small: bool, trainer: EntropyGRPOTrainer) -> None:
     """Let the LM head work on small tiles if that is asked for, and say so where it does nothing or would help."""
-    vocabulary = trainer.model.get_input_embeddings().num_embeddings
+    vocabulary = trainer.model.config.get_text_config().vocab_size
     can_act = trainer.args.use_cpu and vocabulary > 1024 and has_tiles()
     if small and can_act:
         use_small_tiles()
