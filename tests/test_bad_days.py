@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from test_package import sources
 from toy import same, sums
 
-from trl_entropy.grpo import prepare
+from trl_entropy import cli
 
 
 TESTS = Path(__file__).parent
@@ -109,16 +109,50 @@ def test_reward_that_raises_ends_the_run_with_its_own_error(run, tmp_path):
         run(reward_funcs=broken)
 
 
+TEXT = "1+1="
+MESSAGES = [{"role": "user", "content": "1+1="}]
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "1+1="}]}]
+NO_PROMPT = "row 1 of the dataset has no prompt in column 'problem': drop it"
+
+
 @pytest.mark.parametrize(
-    ("good", "empty"),
-    [("1+1=", ""), ("1+1=", "  "), ([{"role": "user", "content": "1+1="}], [{"role": "user", "content": ""}])],
+    ("good", "bad", "line"),
+    [
+        (TEXT, "", NO_PROMPT),
+        (TEXT, "  ", NO_PROMPT),
+        (TEXT, None, NO_PROMPT),
+        (MESSAGES, None, NO_PROMPT),
+        (MESSAGES, [], NO_PROMPT),
+        (MESSAGES, [{"role": "user", "content": ""}], NO_PROMPT),
+        (MESSAGES, [{"role": "user", "content": None}], NO_PROMPT),
+        (MESSAGES, [{"role": "user"}], NO_PROMPT),
+        (PARTS, [{"role": "user", "content": []}], NO_PROMPT),
+        (PARTS, [{"role": "user", "content": [{"type": "text", "text": None}]}], NO_PROMPT),
+        (MESSAGES, [{"role": "system", "content": "1"}], "row 1 of the dataset has no message of the user in column"),
+    ],
 )
-def test_empty_prompt_is_refused_before_a_model_loads(tmp_path, good, empty):
+def test_row_without_a_prompt_is_refused_by_every_verb_before_a_model_loads(tmp_path, capsys, good, bad, line):
     problems = tmp_path / "problems.jsonl"
-    rows = [{"prompt": good, "solution": "2"}, {"prompt": empty, "solution": "3"}]
+    rows = [{"problem": good, "solution": "2"}, {"problem": bad, "solution": "3"}]
     problems.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(ValueError, match="problem 1 of the dataset has an empty prompt: drop it"):
-        prepare(["--model_name_or_path", "none", "--dataset_name", str(problems)])
+    output = ["--output", str(tmp_path / "new.jsonl")]
+    train = ["--model_name_or_path", "none", "--dataset_name", str(problems)]
+    # nothing is loaded from this folder, which has no model
+    model = ["--model", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    for verb in (
+        ["grpo", *train, "--output_dir", str(tmp_path / "run")],
+        ["data", "deduplicate", *output],
+        ["data", "decontaminate", "--against", "math500", *output],
+        ["data", "diversify", "--size", "1", *output],
+        ["data", "semantic-entropy", *model, *output],
+        ["eval", *model],
+    ):
+        dataset = [] if verb[0] == "grpo" else ["--dataset", str(problems)]
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*verb, *dataset, "--prompt_column", "problem"])
+        assert ended.value.code == 2
+        name = " ".join(part for part in verb[:2] if not part.startswith("-"))
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"trl-entropy {name}: error: {line}")
 
 
 # Checkpoints

@@ -92,6 +92,12 @@ def test_hostile_solution_times_out_and_the_others_are_checked(check):
 
 def test_other_column_can_be_named(check):
     assert check(READABLE, "--solution_column", "answer", column="answer")[0] == 0
+    nested = [{"ground_truth": solution} for solution in READABLE]
+    flags = ["--solution_column", "reward_model.ground_truth"]
+    assert check(nested, *flags, column="reward_model")[0] == 0
+    status, output, _ = check([*nested, None], *flags, column="reward_model")
+    assert status == 1
+    assert ["6", "unparsable_gold", "None"] in rows_of(output)
 
 
 def test_end_of_a_long_solution_is_shown(check):

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from safetensors.torch import load_file
 from toy import logged, parameters, same
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl.rewards import accuracy_reward
@@ -112,6 +113,16 @@ WRONG_VALUES = [
     (["--config"], "--config must be a YAML file, and there is none at ''"),
     (["--config", "missing.yaml"], "--config must be a YAML file, and there is none at 'missing.yaml'"),
     (["--learning_rate"], "--learning-rate: expected one argument"),
+    (["--learning_rate", "-1"], "learning_rate must be a number >= 0, got -1"),
+    (["--learning_rate", "nan"], "learning_rate must be a number >= 0, got nan"),
+    (["--temperature", "0"], "temperature must be a number > 0, got 0"),
+    (["--temperature", "-1"], "temperature must be a number > 0, got -1"),
+    (["--output_dir="], "output_dir must be a folder or a new one, got ''"),
+    (["--resume_from_checkpoint", "gone"], "resume_from_checkpoint must be a checkpoint's folder or true, got 'gone'"),
+    (
+        ["--resume_from_checkpoint", "true"],
+        "resume_from_checkpoint=true, and output_dir='out' has no checkpoint: leave it out to start from the model",
+    ),
     (["--pass_at_k_every", "0"], "pass_at_k_every must be at least 1, got 0"),
     (["--pass_at_k_every", "5", "--pass_at_k_samples", "0"], "pass_at_k_samples must be at least 1, got 0"),
 ]
@@ -198,6 +209,100 @@ def test_wrong_flag_on_a_local_dataset_is_refused_with_one_line(no_model, wrong,
 @pytest.mark.parametrize("name", ["missing.jsonl", "missing.json", "folder/missing.parquet"])
 def test_missing_file_is_refused_with_one_line(no_model, name):
     assert f"there is no file {name!r}" == refusal(flags(dataset=name))
+
+
+def test_stream_needs_its_number_of_steps(no_model):
+    write_rows("train.jsonl", rows())
+    stream = ["--dataset_streaming", "true"]
+    line = refusal(flags(*stream, dataset="train.jsonl"))
+    assert line == "the train dataset is a stream, whose length is not known: set max_steps"
+    prepare(flags(*stream, "--max_steps", "3", dataset="train.jsonl"))
+    prepare(flags(*stream))  # the embedded problems are not read from a file
+
+
+@pytest.mark.parametrize("name", ["file", "file/out"])
+def test_output_dir_that_is_a_file_is_refused(no_model, name):
+    Path("file").write_text("")
+    assert refusal(flags("--output_dir", name)) == f"output_dir must be a folder or a new one, got {name!r}"
+
+
+def test_folder_without_a_checkpoint_is_not_resumed(no_model):
+    Path("out").mkdir()
+    resume = ["--resume_from_checkpoint", "true"]
+    assert "output_dir='out' has no checkpoint" in refusal(flags(*resume))
+    Path("out/checkpoint-2").mkdir()
+    assert prepare(flags(*resume)).training.resume_from_checkpoint == "true"
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [("adapter_config.json", "holds an adapter: merge it into its base"), ("other.json", "holds no config.json")],
+)
+def test_folder_without_a_model_is_refused(no_model, file, reason):
+    Path("folder").mkdir()
+    Path("folder", file).write_text("{}")
+    more = ["--model_name_or_path", "folder", "--dataset_name", "embedded"]
+    assert refusal(flags(*more)) == f"model_name_or_path='folder' {reason}"
+
+
+REWARD = """
+def named(completions, answer, **kwargs):
+    return [0.0] * len(completions)
+
+class Made:
+    __name__ = "made"
+    def __call__(self, completions, *, answer, level="easy", **kwargs):
+        return [0.0] * len(completions)
+
+made = Made()
+
+async def patient(completions, answer, **kwargs):
+    return [0.0] * len(completions)
+
+def singular(completion, **kwargs):
+    return [0.0] * len(completion)
+
+def told(prompts, completions, completion_ids, trainer_state, log_extra, log_metric, rollout_group, env_mask,
+         policy_text, answer, **kwargs):
+    assert len(answer) == len(rollout_group) == len(completions)
+    return [0.0] * len(completions)
+
+told.reads_rollout = True
+"""
+
+
+@pytest.mark.parametrize(("reward", "column"), [("named", "answer"), ("made", "answer"), ("patient", "answer")])
+def test_reward_that_takes_a_column_that_is_not_there_is_refused(no_model, reward, column):
+    Path("own_rewards.py").write_text(REWARD)
+    sys.modules.pop("own_rewards", None)
+    write_rows("train.jsonl", rows(anser="{}"))
+    write_rows("test.jsonl", rows(answer="{}"))
+    given = ["--reward_funcs", f"own_rewards.{reward}"]
+    line = refusal(flags(*given, dataset="train.jsonl"))
+    assert line == (
+        f"unknown dataset column {column!r}. Did you mean 'anser'? Available: anser, solution (the reward {reward} "
+        "takes it)"
+    )
+    prepare(flags(*given, dataset="test.jsonl"))
+    held_out = ["--eval_dataset_name", "train.jsonl"]
+    assert prepare(flags(*given, *held_out, dataset="test.jsonl")).eval_dataset is not None  # of no reward's concern
+    assert refusal(flags(*given, *held_out, "--eval_strategy", "steps", dataset="test.jsonl")) == line
+
+
+def test_reward_that_takes_one_completion_is_refused(no_model):
+    Path("own_rewards.py").write_text(REWARD)
+    sys.modules.pop("own_rewards", None)
+    write_rows("train.jsonl", rows(completion="{}"))
+    line = refusal(flags("--reward_funcs", "own_rewards.singular", dataset="train.jsonl"))
+    assert line.startswith("unknown dataset column 'completion'.")
+
+
+def test_reward_is_called_with_all_that_counts_as_given(model_dir):
+    Path("own_rewards.py").write_text(REWARD)
+    sys.modules.pop("own_rewards", None)
+    write_rows("train.jsonl", rows(answer="{}"))
+    more = ["--reward_funcs", "own_rewards.told", "--max_completion_length", "4", "--max_steps", "1"]
+    cli.main(["grpo", *flags(*more, "--save_strategy", "no", "--disable_tqdm", "true", dataset="train.jsonl")])
 
 
 def test_column_that_the_reward_needs_is_missing(no_model):
@@ -544,3 +649,22 @@ def test_trainer_gets_model_data_and_rewards_of_the_job(model_dir):
     assert len(logged(trainer, "rewards/last_number_reward/mean")) == 1
     shapes = {name: tensor.shape for name, tensor in parameters(trainer).items()}
     assert shapes["model.embed_tokens.weight"] == (22, 16)
+
+
+@pytest.mark.filterwarnings("ignore:.*(tie_word_embeddings|tied weights|save_embedding_layers)")
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        ["--lora_target_modules", "embed_tokens", "q_proj"],
+        ["--lora_target_modules", "q_proj", "v_proj", "--lora_modules_to_save", "embed_tokens", "lm_head"],
+    ],
+)
+def test_adapter_on_the_embeddings_is_trained(model_dir, adapter):
+    write_rows("train.jsonl", rows())
+    more = ["--use_peft", "true", *adapter, "--reward_funcs", "last_number_reward", "--max_completion_length", "4"]
+    more += ["--max_steps", "1", "--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "true"]
+    arguments = flags(*more, dataset="train.jsonl")
+    arguments[arguments.index("embedded")] = model_dir
+    cli.main(["grpo", *arguments])
+    saved = load_file("out/adapter_model.safetensors")
+    assert any("embed_tokens" in name for name in saved)

@@ -30,7 +30,7 @@ PACKAGE = REPOSITORY / "trl_entropy"
 # Files and folders of the package from the lowest floor to the highest. An import goes down; within a floor it goes to
 # the left, and anywhere within a folder.
 FLOORS = (
-    ("advice", "pool", "tokens", "compact", "saved", "written"),
+    ("advice", "messages", "pool", "tokens", "compact", "saved", "written"),
     ("weights", "bonuses", "terms", "rollouts", "laws", "measures", "rewards", "data"),
     ("compose", "knobs", "signals", "targets", "controller", "fast_step"),
     ("supported", "config", "vocabulary", "_seam"),

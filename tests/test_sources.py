@@ -85,6 +85,32 @@ def test_prompt_inside_of_a_conversation_is_text(dapo):
     assert [message["content"] for message in job.train_dataset[3]["prompt"]] == ["Be brief.", "Solve it. 3="]
 
 
+@pytest.mark.parametrize("streaming", ["false", "true"])
+def test_text_parts_are_one_string_for_the_chat_template(no_model, streaming):
+    parts = [[{"type": "text", "text": f"{number}"}, {"type": "text", "text": "="}] for number in range(8)]
+    rows = [{"prompt": [{"role": "user", "content": content}], "solution": "1"} for content in parts]
+    write_rows("rows.jsonl", rows)
+    more = ["--dataset_streaming", streaming, "--max_steps", "1", "--eval_dataset_name", "rows.jsonl"]
+    job = prepare(flags(*more, dataset="rows.jsonl"))
+    for problems in (job.train_dataset, job.eval_dataset):
+        assert list(problems)[3]["prompt"] == [{"role": "user", "content": "3="}]
+
+
+def test_parts_beside_images_stay(no_model):
+    content = [{"type": "image"}, {"type": "text", "text": "How many?"}]
+    row = {"prompt": [{"role": "user", "content": content}], "solution": "1"}
+    write_rows("rows.jsonl", [row] * 8)
+    (found,) = prepare(flags(dataset="rows.jsonl")).train_dataset[0]["prompt"]
+    assert [part["type"] for part in found["content"]] == ["image", "text"]
+
+
+def test_row_that_has_nothing_inside_of_a_column_is_named(no_model):
+    rows = [{"chat": [{"content": "1="}], "solution": "1"}, {"chat": [], "solution": "1"}]
+    write_rows("rows.jsonl", rows * 4)
+    line = refusal("--prompt_column", "chat.0.content", dataset="rows.jsonl")
+    assert line == "row 1 of the dataset has no prompt in column 'chat.0.content': drop it"
+
+
 def test_unknown_column_inside_of_another_names_the_nearest(dapo):
     line = refusal("--solution_column", "reward_model.groundtruth", dataset=dapo)
     assert "'reward_model.groundtruth'. Did you mean 'reward_model.ground_truth'?" in line

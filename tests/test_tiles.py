@@ -71,7 +71,7 @@ def test_small_tiles_give_the_same():
     ],
 )
 def test_tiles_are_small_where_it_is_asked_for_and_of_use(asked, vocabulary, use_cpu, small, said, caplog):
-    model = SimpleNamespace(get_input_embeddings=lambda: torch.nn.Embedding(vocabulary, 1))
+    model = SimpleNamespace(config=Qwen2Config(vocab_size=vocabulary))
     with caplog.at_level(logging.INFO, logger="trl_entropy"):
         set_tiles(asked, SimpleNamespace(model=model, args=SimpleNamespace(use_cpu=use_cpu)))
     assert (kernel.TOKEN_CHUNK_SIZE == 1024) is small

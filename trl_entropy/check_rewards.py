@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from .compose import unknown
 from .data.files import FORMATS, load
+from .evaluation.problems import values_in
 from .rewards.math_verify import golds_in
 from .rewards.verifier import CHECKS, Verifier
 
@@ -37,7 +37,9 @@ def read(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--dataset_name", required=True, help=f"name of the hub, saved dataset, or file ({FORMATS})")
     parser.add_argument("--dataset_config", help="configuration of the dataset")
     parser.add_argument("--dataset_train_split", default="train", help="split")
-    parser.add_argument("--solution_column", default="solution", help="column that holds the solution")
+    parser.add_argument(
+        "--solution_column", default="solution", help="column that holds the solution, dotted inside of another"
+    )
     parser.add_argument("--max_failures", type=float, default=0.01, help="share of rows that may fail")
     parser.add_argument("--max_rows", type=int, default=20, help="failing rows to print")
     parser.add_argument("--grading_deadline", type=float, default=3.0, help="seconds for each solution")
@@ -61,13 +63,7 @@ def check(given: argparse.Namespace) -> bool:
     """Print reasons and failing rows; whether no more than `max_failures` of the rows fail."""
     verifier = Verifier(given.grading_deadline, given.grading_workers, batch_deadline=math.inf)
     dataset = load(given.dataset_name, given.dataset_config, given.dataset_train_split)
-    if given.solution_column not in dataset.column_names:
-        raise ValueError(
-            f"{unknown('dataset column', given.solution_column, dataset.column_names)}; set solution_column"
-        )
-    rows = graded(dataset[given.solution_column], verifier)
-    if not rows:
-        raise ValueError("the dataset is empty")
+    rows = graded(values_in(dataset, given.solution_column, "solution_column"), verifier)
     failing = [row for row in rows if row.verdict != "correct"]
     _print(rows, failing[: given.max_rows])
     share = len(failing) / len(rows)

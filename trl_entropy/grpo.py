@@ -3,16 +3,20 @@
 import importlib
 import inspect
 import logging
+import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import yaml
 from datasets import Dataset
+from transformers.trainer_utils import get_last_checkpoint
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -35,6 +39,9 @@ from .trainer import EntropyGRPOTrainer
 logger = logging.getLogger(__name__)
 
 OVERLONG = "get_soft_overlong_punishment"
+# What a reward is called with besides the columns of the dataset: by TRL, and by the seam if it has `reads_rollout`
+OF_TRL = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
+OF_ROLLOUT = {"rollout_group", "env_mask", "policy_text"}
 
 
 @dataclass
@@ -52,7 +59,9 @@ class GRPOArguments(SourceArguments):
             Where math_verify_reward and reasoning_gym_reward look for the answer, in order: boxed, all_boxed,
             announced, hashes, last_maths, last_latex, last_number.
         grading_deadline (`float`, *optional*, defaults to `3.0`):
-            Seconds after which math_verify_reward gives up on one answer.
+            Seconds after which math_verify_reward gives up on an answer; it tries twice.
+        grading_batch_deadline (`float`, *optional*, defaults to `60.0`):
+            Seconds after which math_verify_reward gives up on what is not graded of a batch.
         grading_workers (`int`, *optional*):
             Processes of math_verify_reward on each rank; by default the rank's share of the cores, at most 8.
         pass_at_k_every (`int`, *optional*):
@@ -84,7 +93,12 @@ class GRPOArguments(SourceArguments):
         },
     )
     grading_deadline: float = field(
-        default=3.0, metadata={"help": "Seconds after which math_verify_reward gives up on one answer."}
+        default=3.0,
+        metadata={"help": "Seconds after which math_verify_reward gives up on an answer; it tries twice."},
+    )
+    grading_batch_deadline: float = field(
+        default=60.0,
+        metadata={"help": "Seconds after which math_verify_reward gives up on what is not graded of a batch."},
     )
     grading_workers: int | None = field(
         default=None,
@@ -177,8 +191,13 @@ def parse(arguments: list[str]) -> Flags:
 def prepare(arguments: list[str]) -> Job:
     """Read flags and `--config`, load the problems and make the rewards. Raises `ValueError` as [`parse`] does."""
     script, training, model, mixture = parse(arguments)
+    _check_start(training, model.model_name_or_path)
     reward_funcs = _rewards(script, training.max_completion_length)
-    train_dataset = with_columns(script, load_train(script, mixture), _needed(reward_funcs))
+    train_dataset = load_train(script, mixture)
+    if not isinstance(train_dataset, Dataset) and training.max_steps <= 0:
+        raise ValueError("the train dataset is a stream, whose length is not known: set max_steps")
+    train_dataset = with_columns(script, train_dataset, _needed(reward_funcs))
+    _check_columns(reward_funcs, next(iter(train_dataset)))
     train_dataset, removed = selected(script, train_dataset)
     for line in removed:
         logger.info(line)
@@ -192,10 +211,55 @@ def prepare(arguments: list[str]) -> Job:
         graders = reward_funcs if script.pass_at_k_every is None else [*reward_funcs, _math_verify_reward(script)]
         wish = "eval_strategy is on" if script.pass_at_k_every is None else "pass_at_k_every is given"
         eval_dataset = with_columns(script, load_eval(script, mixture, wish), _needed(graders))
+        if training.eval_strategy != "no":
+            _check_columns(reward_funcs, next(iter(eval_dataset)))
         eval_dataset = with_messages(script, eval_dataset)
     if script.pass_at_k_every is not None:
         pass_at_k = _pass_at_k(script, eval_dataset)
     return Job(script, training, model, train_dataset, eval_dataset, reward_funcs, pass_at_k)
+
+
+def _check_start(training: EntropyGRPOConfig, model: str) -> None:
+    """Raise `ValueError` for what would end the run after the model has loaded: flags of TRL, and folders."""
+    rate, temperature, resume = training.learning_rate, training.temperature, _resumes_from(training)
+    if not 0 <= rate < math.inf:
+        raise ValueError(f"learning_rate must be a number >= 0, got {rate}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be a number > 0, got {temperature}: completions are sampled")
+    output = Path(training.output_dir)
+    there = next(path for path in (output, *output.parents) if path.exists())
+    if not training.output_dir or not there.is_dir():
+        raise ValueError(f"output_dir must be a folder or a new one, got {training.output_dir!r}")
+    if resume is True and (not output.is_dir() or get_last_checkpoint(training.output_dir) is None):
+        raise ValueError(
+            f"resume_from_checkpoint=true, and output_dir={training.output_dir!r} has no checkpoint: leave it out to "
+            "start from the model"
+        )
+    if isinstance(resume, str) and not os.path.isdir(resume):
+        raise ValueError(f"resume_from_checkpoint must be a checkpoint's folder or true, got {resume!r}")
+    if os.path.isdir(model) and output.is_dir() and output.samefile(model) and not resume:
+        raise ValueError(f"output_dir={training.output_dir!r} holds the model that is trained: choose another folder")
+    if os.path.isdir(model) and not os.path.isfile(os.path.join(model, "config.json")):
+        adapter = os.path.isfile(os.path.join(model, "adapter_config.json"))
+        reason = "holds an adapter: merge it into its base" if adapter else "holds no config.json"
+        raise ValueError(f"model_name_or_path={model!r} {reason}")
+
+
+def _check_columns(reward_funcs: Iterable[Callable], row: Mapping[str, object]) -> None:
+    """Raise `ValueError` for a reward that takes what neither TRL nor a row of the dataset gives it."""
+    columns = row.keys() - {"prompt", "completion"}  # TRL hands these on in the plural
+    for reward in reward_funcs:
+        of = reward.func if isinstance(reward, partial) else reward
+        given = OF_TRL | columns | (OF_ROLLOUT if getattr(of, "reads_rollout", False) else set())
+        for name, parameter in inspect.signature(reward).parameters.items():
+            is_one = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            if is_one and parameter.default is parameter.empty and name not in given:
+                raise ValueError(f"{unknown('dataset column', name, columns)} (the reward {_name(reward)} takes it)")
+
+
+def _resumes_from(training: EntropyGRPOConfig) -> str | bool | None:
+    resume = training.resume_from_checkpoint
+    return True if str(resume).lower() == "true" else resume
 
 
 def _config_in_two(argument: str) -> list[str]:
@@ -229,7 +293,7 @@ def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer
 
 def set_tiles(small: bool, trainer: EntropyGRPOTrainer) -> None:
     """Let the LM head work on small tiles if that is asked for, and say so where it does nothing or would help."""
-    vocabulary = trainer.model.get_input_embeddings().num_embeddings
+    vocabulary = trainer.model.config.get_text_config().vocab_size
     can_act = trainer.args.use_cpu and vocabulary > 1024 and has_tiles()
     if small and can_act:
         use_small_tiles()
@@ -247,8 +311,7 @@ def set_tiles(small: bool, trainer: EntropyGRPOTrainer) -> None:
 
 def fit(job: Job, trainer: EntropyGRPOTrainer) -> None:
     """Train, from a checkpoint if the job names one, and save model and state to `output_dir`."""
-    resume = job.training.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    trainer.train(resume_from_checkpoint=_resumes_from(job.training))
     trainer.save_model(job.training.output_dir)
     trainer.save_state()
 
@@ -295,7 +358,9 @@ def _pass_at_k(script: GRPOArguments, problems: Dataset) -> PassAtKCallback:
 
 
 def _math_verify_reward(script: GRPOArguments) -> MathVerifyReward:
-    return MathVerifyReward(script.answer_from, script.grading_deadline, script.grading_workers)
+    return MathVerifyReward(
+        script.answer_from, script.grading_deadline, script.grading_workers, script.grading_batch_deadline
+    )
 
 
 def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[Callable]:

@@ -11,11 +11,12 @@ from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 
 from . import data
 from .compose import unknown
-from .data.columns import column_names, is_there, renamed
+from .data.columns import IMAGES, renamed
 from .data.files import EMBEDDED, LOCAL_FILES, is_one_dataset, load
 from .data.procedural import PREFIX, draw_problems
-from .data.texts import text_of
+from .evaluation.problems import check_column
 from .evaluation.run import on_main
+from .messages import check_prompts, has_image, text_of, with_plain_text
 from .prepare.decontaminate import benchmarks, check_names
 from .prepare.diversify import WAYS
 from .prepare.selection import select
@@ -181,7 +182,11 @@ def load_eval(script: SourceArguments, mixture: DatasetMixtureConfig, wish: str)
 
 
 def with_columns(script: SourceArguments, dataset: Dataset, needed: set[str]) -> Dataset:
-    """The dataset with the problems as `prompt`, and the solutions as `solution` if they are needed."""
+    """
+    The dataset with the problems as `prompt`, and the solutions as `solution` if they are needed.
+
+    Raises `ValueError` for a column that is not there, and for a prompt that is none.
+    """
     first = next(iter(dataset), None)
     if first is None:
         raise ValueError("the dataset is empty")
@@ -189,16 +194,17 @@ def with_columns(script: SourceArguments, dataset: Dataset, needed: set[str]) ->
     if "solution" in needed:
         given["solution"] = script.solution_column
     for column, name in given.items():
-        if not is_there(first, name):
-            raise ValueError(f"{unknown('dataset column', name, column_names(first))}; set {column}_column")
+        check_column(first, name, f"{column}_column")
     if "reasoning_gym" in needed and "reasoning_gym" not in first:
         raise ValueError(f"reasoning_gym_reward scores its own problems: set dataset_name to {PREFIX}TASK")
     dataset = renamed(dataset, given, first)
-    if isinstance(dataset, Dataset):  # a stream is not read before its time
-        for place, prompt in enumerate(dataset["prompt"]):
-            if not text_of(prompt).strip():
-                raise ValueError(f"problem {place} of the dataset has an empty prompt: drop it")
-    return dataset
+    # a stream is not read before its time
+    prompts = list(dataset["prompt"]) if isinstance(dataset, Dataset) else [next(iter(dataset))["prompt"]]
+    check_prompts(prompts, script.prompt_column)
+    with_images = {*IMAGES} & {*first} or any(map(has_image, prompts))  # their places are among the parts
+    if with_images or prompts == list(map(with_plain_text, prompts)):
+        return dataset
+    return dataset.map(lambda prompt: {"prompt": with_plain_text(prompt)}, input_columns=["prompt"])
 
 
 def selected(script: SourceArguments, dataset: Dataset) -> tuple[Dataset, list[str]]:

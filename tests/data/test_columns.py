@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset, IterableDataset
 
-from trl_entropy.data.columns import column_names, is_there, renamed, value_at
+from trl_entropy.data.columns import column_names, is_there, renamed, value_at, values_at
 
 
 ROW = {
@@ -38,6 +38,18 @@ def test_columns_are_renamed(streaming):
     (row,) = list(renamed(dataset, names, ROW))
     assert row == {"prompt": "1+1=", "solution": "2", "c": "dotted", "reward_model": ROW["reward_model"]}
     assert isinstance(dataset, IterableDataset) == streaming
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_row_that_has_nothing_at_a_dotted_name_gets_none(streaming):
+    rows = [{"prompt": [{"content": "1"}], "gold": {"answer": "1"}}, {"prompt": [], "gold": None}]
+    dataset = Dataset.from_list(rows)
+    assert values_at(dataset, "gold.answer") == values_at(dataset, "prompt.0.content") == ["1", None]
+    assert values_at(dataset, "gold") == [{"answer": "1"}, None]
+    dataset = dataset.to_iterable_dataset() if streaming else dataset
+    names = {"prompt": "prompt.0.content", "solution": "gold.answer"}
+    found = [(row["prompt"], row["solution"]) for row in renamed(dataset, names, rows[0])]
+    assert found == [("1", "1"), (None, None)]
 
 
 def test_columns_can_change_places():

@@ -1,11 +1,6 @@
 import pytest
 
-from trl_entropy.data.texts import ngrams, text_of, units, words
-
-
-def test_problem_of_a_conversation_is_what_the_user_says():
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1="}]
-    assert text_of(messages) == text_of("1+1=") == "1+1="
+from trl_entropy.data.texts import ngrams, units, words
 
 
 @pytest.mark.parametrize(

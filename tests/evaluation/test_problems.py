@@ -127,6 +127,34 @@ def test_dataset_without_problems_is_refused():
         problems_of(datasets.Dataset.from_dict({"prompt": [None], "solution": ["1"]}))
 
 
+def test_columns_inside_of_others():
+    rows = [{"messages": [{"role": "user", "content": f"{n}="}], "gold": {"answer": n}} for n in range(2)]
+    found = problems_of(datasets.Dataset.from_list(rows), "messages.0.content", "gold.answer")
+    assert found == [Problem("0=", 0), Problem("1=", 1)]
+    with pytest.raises(ValueError, match="Did you mean 'gold.answer'.*; set solution_column"):
+        problems_of(datasets.Dataset.from_list(rows), "messages", "gold.anser")
+
+
+def test_text_parts_are_one_string_for_the_chat_template():
+    parts = [{"type": "text", "text": "1+"}, {"type": "text", "text": "1="}]
+    dataset = datasets.Dataset.from_dict({"prompt": [[{"role": "user", "content": parts}]], "solution": ["2"]})
+    assert problems_of(dataset) == [Problem([{"role": "user", "content": "1+1="}], "2")]
+
+
+@pytest.mark.parametrize("prompt", [None, "", [], [{"role": "user", "content": None}]])
+def test_benchmark_without_a_prompt_is_refused(tmp_path, prompt):
+    good = "p" if isinstance(prompt, str | None) else [{"role": "user", "content": "p"}]
+    write(tmp_path / "aime24.jsonl", {"prompt": good, "answer": "1"}, {"prompt": prompt, "answer": "1"})
+    with pytest.raises(ValueError, match="row 1 of the benchmark 'aime24' has no prompt in column 'prompt': drop it"):
+        read_benchmark("aime24", str(tmp_path))
+
+
+def test_problem_of_a_benchmark_in_parts_is_its_text(tmp_path):
+    parts = [{"type": "text", "text": "1+"}, {"type": "text", "text": "1="}]
+    write(tmp_path / "aime24.jsonl", {"prompt": [{"role": "user", "content": parts}], "answer": "2"})
+    assert read_benchmark("aime24", str(tmp_path)) == [Problem("1+1=", "2")]
+
+
 @pytest.mark.parametrize("prompt", [5, ["1+1="]])
 def test_prompt_that_is_neither_text_nor_messages_is_refused(prompt):
     with pytest.raises(ValueError, match="row 0 of the dataset has the prompt .*: give text, or a list of messages"):

@@ -1,10 +1,12 @@
 """Responses are drawn from the model's distribution, each with its own random numbers."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
+from toy import build_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_entropy.evaluation.drawing import all_rows, batches
@@ -141,6 +143,28 @@ def test_response_ends_with_its_end_token(policy):
     assert len(ended) > 5
     assert all(response.index(1) == len(response) - 1 for response in ended)
     assert all(len(response) == 20 for response in found.values() if 1 not in response)
+
+
+@pytest.mark.parametrize(("own", "ends"), [(5, {1, 5}), ([5, 6], {1, 5, 6}), ([1, 5], {1, 5}), (1, {1}), (None, {1})])
+def test_response_ends_at_the_end_tokens_of_tokenizer_and_model_as_in_training(
+    policy, dataset, tmp_path, monkeypatch, own, ends
+):
+    model, tokenizer = policy
+    monkeypatch.setattr(model.generation_config, "eos_token_id", own)
+    trainer = build_trainer(copy.deepcopy(model), dataset, tmp_path, plain=True)
+    assert set(getattr(trainer, "eos_token_ids", ends)) == ends  # TRL's, where it has a name for them
+    found = drawn(policy, all_rows(3, 30), max_new_tokens=20)
+    assert {response[-1] for response in found.values() if len(response) < 20} == ends
+    assert not any(ends & {*response[:-1]} for response in found.values())
+
+
+def test_model_without_an_end_token_is_refused(policy, monkeypatch):
+    model, tokenizer = policy
+    monkeypatch.setattr(model.generation_config, "eos_token_id", None)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="neither the model's generation_config nor the tokenizer names the token"):
+        drawn((model, tokenizer), all_rows(1, 1))
 
 
 def test_long_prompts_come_first_and_equal_ones_together():

@@ -82,6 +82,30 @@ def test_conversations_are_compared_by_their_problem():
     assert [row["id"] for row in read_rows("clean.jsonl")] == [0, 1]
 
 
+def test_parts_of_a_message_are_compared_by_their_text():
+    contents = [[{"type": "text", "text": part} for part in parts] for parts in (("One.",), ("Two.",), ("o", "ne"))]
+    write_rows("rows.jsonl", "prompt", [[{"role": "user", "content": content}] for content in contents])
+    cli.main(["data", "deduplicate", "--dataset", "rows.jsonl", "--output", "clean.jsonl"])
+    assert [row["id"] for row in read_rows("clean.jsonl")] == [0, 1]
+
+
+def test_prompts_that_are_numbers_are_refused(capsys):
+    write_rows("rows.jsonl", "prompt", [5, 6])
+    line = refusal(capsys, "deduplicate", "--dataset", "rows.jsonl", "--output", "clean.jsonl")
+    assert line.endswith(
+        "row 0 of the dataset has the prompt 5 in column 'prompt': give text, or a list of messages "
+        "with role and content"
+    )
+
+
+def test_file_to_compare_with_that_lacks_a_prompt_is_refused(capsys):
+    write_rows("rows.jsonl", "prompt", ["1"])
+    write_rows("mine.jsonl", "question", ["1", None])
+    flags = ["--dataset", "rows.jsonl", "--output", "clean.jsonl", "--against", "mine.jsonl"]
+    line = refusal(capsys, "decontaminate", *flags)
+    assert line.endswith("row 1 of 'mine.jsonl' has no prompt in column 'question': drop it")
+
+
 def test_contaminated_problems_are_left_out_with_the_reason(capsys):
     Path("benchmarks").mkdir()
     rows = [{"problem": "1+1=", "answer": 2}, {"problem": f"Z {LONG}", "answer": 3}]
@@ -154,4 +178,4 @@ def test_wrong_flags_are_refused_with_one_line(capsys, verb, wrong, line):
 def test_empty_problem_is_refused(capsys):
     write_rows("rows.jsonl", "prompt", ["1", " "])
     line = refusal(capsys, "deduplicate", "--dataset", "rows.jsonl", "--output", "clean.jsonl")
-    assert line.endswith("row 1 of the dataset has no problem")
+    assert line.endswith("row 1 of the dataset has no prompt in column 'prompt': drop it")

@@ -26,6 +26,14 @@ def value_at(row: Mapping[str, object], name: str) -> object:
     return _inside(row[column], path)
 
 
+def values_at(dataset: Dataset, name: str) -> list:
+    """What stands at a name, dotted or not, in every row; `None` in a row that has nothing there."""
+    if name in dataset.column_names:
+        return list(dataset[name])
+    column, *path = name.split(".")
+    return [_inside_if_there(cell, path) for cell in dataset[column]]
+
+
 def renamed(
     dataset: Dataset | IterableDataset, names: Mapping[str, str], row: Mapping[str, object]
 ) -> Dataset | IterableDataset:
@@ -36,7 +44,8 @@ def renamed(
         dataset (`Dataset` or `IterableDataset`):
             The rows.
         names (`Mapping[str, str]`):
-            New name to old one, which may be dotted; the column that it is inside of stays.
+            New name to old one, which may be dotted; the column that it is inside of stays, and a row that has
+            nothing there gets `None`.
         row (`Mapping[str, object]`):
             One of the rows.
     """
@@ -63,7 +72,14 @@ def column_names(row: Mapping[str, object]) -> Iterable[str]:
 
 
 def _with_inside(dataset, name: str, column: str, path: Sequence[str]):
-    return dataset.map(lambda cell: {name: _inside(cell, path)}, input_columns=[column])
+    return dataset.map(lambda cell: {name: _inside_if_there(cell, path)}, input_columns=[column])
+
+
+def _inside_if_there(value: object, path: Sequence[str]) -> object:
+    try:
+        return _inside(value, path)
+    except (KeyError, IndexError):
+        return None
 
 
 def _inside(value: object, path: Sequence[str]) -> object:

@@ -1,18 +1,11 @@
 """The words of a problem, for comparing problems with each other."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 
 # Words, numbers and signs of formulas; what only ends or joins sentences is left out
 UNIT = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+(?:'[^\W\d_]+)*|[^\w\s.,;?\"“”$]")
-
-
-def text_of(prompt: str | Iterable[Mapping[str, str]]) -> str:
-    """A problem as text: itself, or what the user says in a conversation."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n".join(message["content"] for message in prompt if message["role"] == "user")
 
 
 def units(text: str) -> list[str]:

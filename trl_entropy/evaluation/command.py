@@ -1,31 +1,28 @@
 """`trl-entropy eval`: from flags to a table, files and pictures."""
 
 import argparse
-import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from rich.console import Console
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..data.files import model_path
 from ..rewards import MathVerifyReward
 from ..rewards.verifier import Verifier
 from .between import differences_between
 from .drawing import Policy
+from .model import Source, context_of, digest, load, source_of, tokenizer_of, weights_of
 from .problems import Problem, read_benchmark, read_dataset
 from .prompts import encode, resolve_template
 from .run import Task, draw_missing, missing_rows, on_main, write_results
 from .table import difference_table, score_tables
 from .vllm_engine import VLLMEngine, check_vllm
-
-
-HEAD = 2**20  # bytes at either end of a file of weights that tell it from another
 
 
 def evaluate(given: argparse.Namespace) -> None:
@@ -43,7 +40,7 @@ def draw(
     Raises `ValueError` with one line for what is wrong with model, problems or output folder, before a model loads.
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
-    reward = MathVerifyReward(given.answer_from, given.grading_deadline, given.grading_workers)
+    reward = MathVerifyReward(given.answer_from, given.grading_deadline, given.grading_workers, math.inf)
     path = model_path(given.model, "model")
     dtype = given.dtype or ("float32" if state.device.type == "cpu" else "bfloat16")
     if given.engine == "vllm":
@@ -52,15 +49,21 @@ def draw(
             raise ValueError("engine=vllm draws with one process; start it without accelerate launch")
     with state.main_process_first():
         sets = read_sets()
-        context = _context(path, given.revision)
-        tokenizer = _tokenizer(path, given.revision)
+        source = source_of(path, given.revision)
+        if source.base is not None and given.engine == "vllm":
+            raise ValueError(
+                f"engine=vllm needs a whole model, and {path!r} is an adapter: save what merge_and_unload() of peft "
+                "gives, or take engine=transformers"
+            )
+        context = context_of(source)
+        tokenizer = tokenizer_of(source)
     given.template = resolve_template(given.template, tokenizer)
-    settings = _settings(given, path, dtype)
+    settings = _settings(given, source, dtype)
     tasks = [_task(given, name, problems, tokenizer, settings) for name, problems in sets.items()]
     _check_length(tasks, given.max_new_tokens, context)
     missing = [missing_rows(task, given.sampling, state) for task in tasks]
     if any(missing):
-        policy = _policy(given, path, dtype, tokenizer, state)
+        policy = _policy(given, source, dtype, tokenizer, state)
         for task, rows in zip(tasks, missing, strict=True):
             draw_missing(task, rows, policy, given.sampling, reward, state)
     return state, reward, tasks
@@ -69,7 +72,7 @@ def draw(
 def compare(given: argparse.Namespace) -> None:
     """Print what one output folder has more than another; raises `ValueError` if they cannot be compared."""
     first, second = given.compare
-    verifier = Verifier(given.grading_deadline, given.grading_workers)
+    verifier = Verifier(given.grading_deadline, given.grading_workers, batch_deadline=math.inf)
     for name, differences in differences_between(first, second, given.resamples, verifier).items():
         Console().print(difference_table(f"{name}: {second} - {first}", differences))
 
@@ -91,25 +94,6 @@ def _sets(given: argparse.Namespace) -> dict[str, list[Problem]]:
     return {name: problems[: given.limit] for name, problems in sets.items()}
 
 
-def _tokenizer(path: str, revision: str | None) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the tokenizer of {path!r} cannot be loaded: {_first_line(error)}") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _context(path: str, revision: str | None) -> int | None:
-    """Tokens that the model reads at most; None if its config does not say."""
-    try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the model {path!r} cannot be loaded: {_first_line(error)}") from error
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
 def _check_length(tasks: list[Task], max_new_tokens: int, context: int | None) -> None:
     longest = max(len(prompt) for task in tasks for prompt in task.prompts)
     if context is not None and longest + max_new_tokens > context:
@@ -119,11 +103,16 @@ def _check_length(tasks: list[Task], max_new_tokens: int, context: int | None) -
         )
 
 
-def _settings(given: argparse.Namespace, path: str, dtype: str) -> dict[str, object]:
+def _settings(given: argparse.Namespace, source: Source, dtype: str) -> dict[str, object]:
     """What the samples of any set of problems depend on."""
     sampling = {name: value for name, value in asdict(given.sampling).items() if name != "batch_size"}
     names = ("model", "revision", "engine", "template", "answer_from")
-    return {**{name: getattr(given, name) for name in names}, "weights": _weights(path), "dtype": dtype, **sampling}
+    return {
+        **{name: getattr(given, name) for name in names},
+        "weights": weights_of(source),
+        "dtype": dtype,
+        **sampling,
+    }
 
 
 def _task(
@@ -146,39 +135,13 @@ def _task(
 def identity(problems: Sequence[Problem]) -> dict[str, object]:
     """What tells a set of problems from another."""
     written = json.dumps([[problem.prompt, problem.solution] for problem in problems])
-    return {"problems": _digest([written.encode()]), "num_problems": len(problems)}
+    return {"problems": digest([written.encode()]), "num_problems": len(problems)}
 
 
 def _policy(
-    given: argparse.Namespace, path: str, dtype: str, tokenizer: PreTrainedTokenizerBase, state: PartialState
+    given: argparse.Namespace, source: Source, dtype: str, tokenizer: PreTrainedTokenizerBase, state: PartialState
 ) -> Policy:
     engine = None
     if given.engine == "vllm":
-        engine = VLLMEngine(path, given.revision, dtype, given.vllm_gpu_memory_utilization)
-    model = AutoModelForCausalLM.from_pretrained(path, revision=given.revision, dtype=getattr(torch, dtype))
-    return Policy(model.to(state.device), tokenizer, engine)
-
-
-def _weights(path: str) -> str | None:
-    """A digest of a folder's weights, of their sizes and both ends; None for a model of the hub."""
-    files = sorted(file for file in Path(path).glob("*") if file.suffix in (".safetensors", ".bin"))
-    return _digest(part for file in files for part in _ends(file)) if os.path.isdir(path) else None
-
-
-def _ends(file: Path) -> Iterable[bytes]:
-    yield f"{file.name} {file.stat().st_size} ".encode()
-    with open(file, "rb") as content:
-        yield content.read(HEAD)
-        content.seek(max(0, file.stat().st_size - HEAD))
-        yield content.read(HEAD)
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0]
+        engine = VLLMEngine(source.path, given.revision, dtype, given.vllm_gpu_memory_utilization)
+    return Policy(load(source, dtype).to(state.device), tokenizer, engine)

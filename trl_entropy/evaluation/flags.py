@@ -66,7 +66,11 @@ def add_flags(parser: argparse.ArgumentParser, split: str = "test") -> None:
     )
     problems.add_argument("--dataset_config", help="configuration of the dataset")
     problems.add_argument("--dataset_split", default=split, help=f"split of the dataset; default: {split}")
-    problems.add_argument("--prompt_column", default="prompt", help="column that holds the problem; default: prompt")
+    problems.add_argument(
+        "--prompt_column",
+        default="prompt",
+        help="column that holds the problem, dotted inside of another (prompt.0.content); default: prompt",
+    )
     problems.add_argument("--solution_column", default="solution", help="the same of the solution; default: solution")
     problems.add_argument("--benchmarks", nargs="+", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)}")
     problems.add_argument("--benchmarks_dir", help="folder with NAME.jsonl or NAME/test.jsonl; default: the hub")

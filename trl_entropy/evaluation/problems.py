@@ -1,6 +1,6 @@
 """Problems with solutions: the benchmarks by name, and datasets of your own."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,8 +8,9 @@ from datasets import Dataset
 
 from ..compose import unknown
 from ..data import held_out_problems
-from ..data.columns import IMAGES
+from ..data.columns import IMAGES, column_names, is_there, values_at
 from ..data.files import EMBEDDED, load
+from ..messages import check_prompts, has_image, text_of, with_plain_text
 
 
 class Benchmark(NamedTuple):
@@ -68,8 +69,9 @@ def read_benchmark(name: str, folder: str | None = None) -> list[Problem]:
             f"the benchmark {name!r} needs a column {' or '.join(PROMPTS)} and one of {', '.join(SOLUTIONS)}; it has "
             f"{', '.join(dataset.column_names)}"
         )
-    rows = zip(*(dataset[column] for column in columns), strict=True)
-    return checked([Problem(_text(prompt), _truth(solution)) for prompt, solution in rows])
+    prompts, solutions = (dataset[column] for column in columns)
+    problems = checked(prompts, map(_truth, solutions), columns[0], source=f"the benchmark {name!r}")
+    return [Problem(_text(prompt), solution) for prompt, solution in problems]
 
 
 _LAYOUT = (PROMPTS, SOLUTIONS)
@@ -91,7 +93,7 @@ def read_dataset(
         config, split (`str`, *optional*):
             Of a dataset of the hub or a saved one.
         prompt_column, solution_column (`str`, *optional*):
-            Columns that hold problem and solution.
+            Columns that hold problem and solution, dotted inside of another.
 
     Raises `ValueError` if there is no such dataset or column, or no problem in it.
     """
@@ -102,38 +104,46 @@ def read_dataset(
 
 def problems_of(dataset: Dataset, prompt_column: str = "prompt", solution_column: str = "solution") -> list[Problem]:
     """The problems in two columns of a dataset; errors are those of [`read_dataset`]."""
-    for flag, column in (("prompt_column", prompt_column), ("solution_column", solution_column)):
-        if column not in dataset.column_names:
-            raise ValueError(f"{unknown('dataset column', column, dataset.column_names)}; set {flag}")
-    return checked(list(map(Problem, dataset[prompt_column], dataset[solution_column])), dataset.column_names)
+    prompts = values_in(dataset, prompt_column, "prompt_column")
+    solutions = values_in(dataset, solution_column, "solution_column")
+    return checked(prompts, solutions, prompt_column, dataset.column_names)
 
 
-def checked(problems: Sequence[Problem], columns: Iterable[str] = ()) -> list[Problem]:
-    """
-    The problems, which stand in a dataset of these columns.
-
-    Raises `ValueError` if there are none, or one without a prompt or with images, which would not be looked at.
-    """
-    for column in sorted({*IMAGES} & {*columns}):
-        raise ValueError(
-            f"only the text of a problem is sampled, and the dataset has images: drop the column {column!r}"
-        )
-    if not problems:
+def values_in(dataset: Dataset, column: str, flag: str) -> list:
+    """A column, dotted or not; raises `ValueError` if it has no rows, or that names the flag if there is none."""
+    if len(dataset) == 0:
         raise ValueError("the dataset is empty")
-    for number, (prompt, _) in enumerate(problems):
-        if prompt is None or prompt in ("", []):
-            raise ValueError(f"row {number} of the dataset has no prompt")
-        messages = [] if isinstance(prompt, str) else prompt
-        if not (isinstance(messages, list) and all(isinstance(message, Mapping) for message in messages)):
-            raise ValueError(
-                f"row {number} of the dataset has the prompt {prompt!r}: give text, or a list of messages"
-            )
-        parts = [
-            part for message in messages if isinstance(message.get("content"), list) for part in message["content"]
-        ]
-        if any(part.get("type") == "image" for part in parts):
-            raise ValueError(f"only the text of a problem is sampled, and row {number} of the dataset has an image")
-    return list(problems)
+    check_column(dataset[0], column, flag)
+    return values_at(dataset, column)
+
+
+def check_column(row: Mapping[str, object], column: str, flag: str) -> None:
+    """Raise `ValueError` that names the flag for a column, dotted or not, that a row does not have."""
+    if not is_there(row, column):
+        raise ValueError(f"{unknown('dataset column', column, column_names(row))}; set {flag}")
+
+
+def checked(
+    prompts: Sequence,
+    solutions: Iterable,
+    column: str,
+    columns: Collection[str] = (),
+    source: str = "the dataset",
+) -> list[Problem]:
+    """
+    Problems from prompts, which stand in one of the columns of a dataset, and solutions.
+
+    Raises `ValueError` for a prompt that is none, and for images, which would not be looked at.
+    """
+    for image in sorted({*IMAGES} & {*columns}):
+        raise ValueError(
+            f"only the text of a problem is sampled, and the dataset has images: drop the column {image!r}"
+        )
+    check_prompts(prompts, column, source)
+    for row, prompt in enumerate(prompts):
+        if has_image(prompt):
+            raise ValueError(f"only the text of a problem is sampled, and row {row} of {source} has an image")
+    return list(map(Problem, map(with_plain_text, prompts), solutions))
 
 
 def benchmark_file(name: str, folder: str) -> str:
@@ -148,11 +158,10 @@ def benchmark_file(name: str, folder: str) -> str:
     raise ValueError(f"{folder!r} holds neither {name}.jsonl nor {name}/test.jsonl")
 
 
-def _text(prompt: str | Iterable[Mapping[str, str]]) -> str | list[Mapping[str, str]]:
+def _text(prompt: str | list[Mapping[str, str]]) -> str | list[Mapping[str, str]]:
     """The problem itself where a benchmark has it as a user message, so that a template can be put around it."""
-    if not isinstance(prompt, str) and [message["role"] for message in prompt] == ["user"]:
-        return prompt[0]["content"]
-    return prompt
+    alone = not isinstance(prompt, str) and [message["role"] for message in prompt] == ["user"]
+    return text_of(prompt) if alone else prompt
 
 
 def _truth(solution: object) -> object:

@@ -173,14 +173,14 @@ def _neutral(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iter
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    ends = model.generation_config.eos_token_id
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    if ends is None:
+    """Those of the tokenizer and of the model's own settings, at all of which TRL's rollouts end."""
+    own = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    if not ends:
         raise ValueError(
             "neither the model's generation_config nor the tokenizer names the token that ends a response"
         )
-    return ends if isinstance(ends, list) else [ends]
+    return sorted(ends)
 
 
 def _pad_left(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from ..compose import unknown
 from ..data.contamination import find_contamination
 from ..data.files import LOCAL_FILES, load
-from ..data.texts import text_of
 from ..evaluation.problems import BENCHMARKS, PROMPTS, benchmark_file, read_benchmark
+from ..messages import check_prompts, text_of
 from ..written import check_output
 from .flags import (
     MAX_ROWS,
@@ -96,4 +96,5 @@ def _problems_of_file(name: str) -> list[str]:
     column = next((column for column in PROMPTS if column in dataset.column_names), None)
     if column is None:
         raise ValueError(f"{name!r} needs a column {' or '.join(PROMPTS)}; it has {', '.join(dataset.column_names)}")
+    check_prompts(dataset[column], column, repr(name))
     return [text_of(prompt) for prompt in dataset[column]]

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from ..compose import unknown
 from ..data import held_out_problems, train_problems
-from ..data.columns import column_names, is_there, value_at
 from ..data.files import EMBEDDED, FORMATS, load
-from ..data.texts import text_of
 from ..evaluation.flags import parse
+from ..evaluation.problems import values_in
+from ..messages import check_prompts, text_of
 from ..written import add_overwrite, check_output, written
 
 
@@ -73,23 +72,11 @@ def read_rows(given: argparse.Namespace) -> Dataset:
     return dataset
 
 
-def values_in(dataset: Dataset, column: str, flag: str) -> list:
-    """A column, dotted or not, as a list; raises `ValueError` that names the flag if there is none."""
-    first = dataset[0]
-    if not is_there(first, column):
-        raise ValueError(f"{unknown('dataset column', column, column_names(first))}; set {flag}")
-    if column in first:
-        return list(dataset[column])
-    return [value_at(row, column) for row in dataset]
-
-
 def problems_in(dataset: Dataset, column: str) -> list[str]:
-    """The problems as text, of which no one is empty."""
-    texts = [text_of(prompt) for prompt in values_in(dataset, column, "prompt_column")]
-    empty = next((row for row, text in enumerate(texts) if not text.strip()), None)
-    if empty is not None:
-        raise ValueError(f"row {empty} of the dataset has no problem")
-    return texts
+    """The problems as text; raises `ValueError` for a column that is not there, and for a prompt that is none."""
+    prompts = values_in(dataset, column, "prompt_column")
+    check_prompts(prompts, column)
+    return [text_of(prompt) for prompt in prompts]
 
 
 def write(dataset: Dataset, given: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ from ..data.semantic_entropy import semantic_entropy
 from ..evaluation.command import draw, identity
 from ..evaluation.flags import add_flags, fill_in
 from ..evaluation.folder import SAMPLES, SETTINGS, read_lines
-from ..evaluation.problems import Problem, checked
+from ..evaluation.problems import Problem, problems_of
 from ..evaluation.run import on_main, read_samples
 from ..evaluation.samples import Samples
 from ..rewards.verifier import Verifier
 from ..written import check_output
-from .flags import add_output, read, read_rows, reader, values_in, write
+from .flags import add_output, read, read_rows, reader, write
 
 
 COLUMNS = ("semantic_entropy", "semantic_entropy_weighted", "accuracy")
@@ -28,11 +29,9 @@ def run(arguments: list[str]) -> None:
     given = _read(arguments)
     dataset = read_rows(given)
     dataset = dataset.select(range(min(given.limit or len(dataset), len(dataset))))
-    prompts = values_in(dataset, given.prompt_column, "prompt_column")
-    solutions = values_in(dataset, given.solution_column, "solution_column")
-    problems = checked(list(map(Problem, prompts, solutions)), dataset.column_names)
+    problems = problems_of(dataset, given.prompt_column, given.solution_column)
     if given.samples:
-        verifier = Verifier(given.grading_deadline, given.grading_workers)
+        verifier = Verifier(given.grading_deadline, given.grading_workers, batch_deadline=math.inf)
         _write(dataset, _drawn_before(Path(given.samples), problems, verifier), given)
         return
     state, reward, (task,) = draw(given, lambda: {given.dataset: problems})

@@ -163,9 +163,9 @@ def equal(gold: Basic, answer: Basic) -> bool:
 def _of_one_letter(gold: Basic, answer: Basic) -> tuple[Basic, Basic]:
     """The right sides of `y = ...` and `y = ...`, which math-verify would solve for every letter."""
     sides = gold, answer
-    if all(isinstance(side, Equality) and isinstance(side.lhs, Symbol) for side in sides) and gold.lhs == answer.lhs:
-        if not any(side.rhs.has(side.lhs) for side in sides):
-            return gold.rhs, answer.rhs
+    name = gold.lhs if isinstance(gold, Equality) and isinstance(gold.lhs, Symbol) else None
+    if all(isinstance(side, Equality) and side.lhs == name and not side.rhs.has(name) for side in sides):
+        return gold.rhs, answer.rhs
     return sides
 
 

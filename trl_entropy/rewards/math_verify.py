@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
+from ..messages import text_in
 from .answers import SOURCES, answer_in, gold_in
 from .plain import is_blank, is_same
 from .verifier import REASONS, shared_verifier
@@ -129,9 +130,7 @@ def content(completion: str | list[dict]) -> str:
     if isinstance(completion, str):
         return completion
     by_policy = [message.get("content") for message in completion if message.get("role") == "assistant"]
-    found = by_policy[-1] if by_policy else None
-    parts = [{"type": "text", "text": found}] if isinstance(found, str) else found or []
-    return "".join(part.get("text") or "" for part in parts if part.get("type") == "text")
+    return text_in(by_policy[-1]) if by_policy else ""
 
 
 def written(completions: list, policy_text: list[str] | None = None) -> list[str]:
