@@ -245,6 +245,12 @@ def test_folder_without_a_model_is_refused(no_model, file, reason):
     assert refusal(flags(*more)) == f"model_name_or_path='folder' {reason}"
 
 
+def test_folder_of_the_model_is_not_written_over(no_model):
+    Path("folder").mkdir()
+    more = ["--model_name_or_path", "folder", "--dataset_name", "embedded", "--output_dir", "./folder/../folder"]
+    assert "holds the model that is trained: choose another folder" in refusal(flags(*more))
+
+
 REWARD = """
 def named(completions, answer, **kwargs):
     return [0.0] * len(completions)
