@@ -151,6 +151,7 @@ def test_solution_is_read_and_not_only_compared_letter_by_letter():
     [
         *((text, "correct") for text in ("12 dollars", "60 km/h", "3e8", "2*pi", "7*sin(pi*x/5)+1", "12 people")),
         *((text, "correct") for text in ("xy", "3abc", "no", "BCA", "Ax+By=C", "NaCl", "2 sqrt(3)", 0.00001)),
+        *((text, "correct") for text in ("ABCD=5", "T_{total} = 5", "Area = 5", "x**2 + y**2", "10⁵")),
         *((text, "bare_letters") for text in ("foo(x)+1", "Eq(x, 1)", "3 + 2xyzzy", "7speed")),
         ("local max. $(2,2)$; saddle $(0,0)$", "equal_text"),
         ("236 adult, 342 child", "equal_text"),

@@ -331,6 +331,8 @@ def test_earlier_box_is_not_the_answer_to_a_broken_one():
         ("$G$ is not invertible", "$G$ is not invertible"),
         ("0 and $(8,-10,2)$", "0 and $(8,-10,2)$"),
         ("rising on $(0,1)$", "(0,1)"),
+        ("every integer except $5$", "every integer except $5$"),
+        ("The maximum is $3$ and the minimum is $1$", "The maximum is $3$ and the minimum is $1$"),
         ("Take $a$. " * 40 + "There are $5$ ways.", "5"),
         (r"\$5", r"\$5"),
         (r"$\$5$", r"\$5"),

@@ -133,7 +133,14 @@ def test_measures_are_compared_and_the_rest_is_left(gold, answer, texts):
 
 
 @pytest.mark.parametrize(
-    "text", ["12 " + "very " * 300 + "long", "1" + " " * 1900 + "x", "1 " + "a/" * 900, "1" + "^" * 1900]
+    "text",
+    [
+        *("m/s " * 500, "12 " + " é" * 900, r"\$" * 900 + "5"),
+        "12 " + "very " * 300 + "long",
+        "1" + " " * 1900 + "x",
+        "1 " + "a/" * 900,
+        "1" + "^" * 1900,
+    ],
 )
 def test_long_text_is_split_fast(text):
     start = time.perf_counter()

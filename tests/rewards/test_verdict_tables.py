@@ -7,7 +7,7 @@ from trl_entropy.rewards import MathVerifyReward
 from trl_entropy.rewards.math_verify import golds_in
 
 
-KINDS = ("UNITS", "FUNCTIONS", "WORDS", "NUMBERS", "MIXED", "INTERVALS", "FREEFORM")
+KINDS = ("UNITS", "FUNCTIONS", "WORDS", "NUMBERS", "MIXED", "INTERVALS", "FREEFORM", "ATTACKS")
 
 
 @pytest.fixture(scope="module")

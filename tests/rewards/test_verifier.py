@@ -518,6 +518,11 @@ def test_timeout_is_not_remembered(fresh, graded):
     assert graded == [[("24", TOWER), ("k+1", "1+k")], [("24", TOWER)]]
 
 
+def test_no_deadline_is_a_deadline(fresh):
+    shared = fresh(float("inf"), workers=1, batch_deadline=float("inf"))
+    assert expanded(shared) == EXPANDED_VERDICTS
+
+
 def test_batch_ends_at_its_own_deadline_however_many_answers_hang(fresh):
     shared = fresh(1.0, workers=1, batch_deadline=4.0)
     expanded(shared)

@@ -847,3 +847,95 @@ FALLBACK = [
     # no number at all
     (r"I do not know how to solve this.", r"5", False, "last_number"),
 ]
+
+
+# What looks like a unit, a power of bold, or a formula, and is not: found by attacks on the grader
+ATTACKS = [
+    # two stars are a power
+    ("x^2+y^2", "x**2 + y**2", True),
+    ("x**2 + y**2", "x^2+y^2", True),
+    ("232", "2**3**2", False),
+    ("54", "2**2 + 3**2", False),
+    # characters above and below the line
+    ("10", "10⁵", False),
+    ("10", "10ⁿ", False),
+    ("10", "10μ", False),
+    ("10", "10х", False),  # Cyrillic
+    ("15", "1.5×10⁵", False),
+    ("10⁵", "100000", True),
+    ("2⁵", "32", True),
+    # Chinese words
+    ("10", "10万", False),
+    ("42", "42个苹果", True),
+    # words that change the number
+    ("2", "2 thirds", False),
+    ("3", "3 halves", False),
+    ("12", "12 lakh", False),
+    ("3", "3 per cent", False),
+    ("3", "3 percents", False),
+    ("10", "10 cos", False),
+    ("12", "12 negative", False),
+    ("12", "12 doubled", False),
+    ("5", "5 point two", False),
+    ("5", "5 times seven", False),
+    ("10", "10 except two", False),
+    ("12", "12 base eight", False),
+    ("0.3", "0.3 repeating", False),
+    ("12", "12 wrong", False),
+    ("5", "5 June", False),
+    ("5 June", "5 May", False),
+    # words that do not
+    ("12 points", "12", True),
+    ("3 times", "3", True),
+    ("2 real roots", "2", True),
+    # the same in wrapped text
+    ("12", r"12 \text{ or more}", False),
+    ("12", r"12 \text{ is wrong}", False),
+    ("5", r"5\,\text{million}", False),
+    ("5", r"5\mathrm{ million}", False),
+    ("5", r"5\text{ dozen}", False),
+    ("5", r"5\text{ or 6}", False),
+    ("5", r"5\text{.5}", False),
+    ("5", r"5\text{0}", False),
+    ("5", r"5\text{/2}", False),
+    ("5", r"5\text{i}", False),
+    ("5", r"5\text{!}", False),
+    # scales
+    ("1/2 million", "500000", True),
+    ("0.0000005", "1/2 million", False),
+    ("2^3 million", "8000000", True),
+    (r"\frac{1}{2}\text{ million}", "500000", True),
+    (r"\frac12", r"\frac12\text{ million}", False),
+    (r"5\text{ million dollars}", "5000000", True),
+    (r"1,500 \times 10^3", "1500000", True),
+    ("12,500e3", "12500000", True),
+    # letters behind a formula
+    ("2", "2 m g", False),
+    ("5", "3+ 2 m", False),
+    (r"5\sqrt{2}", r"5\sqrt{2} s", False),
+    # percent and another measure
+    (r"5\%", "5 dollars", False),
+    ("50%", r"\$50", False),
+    # capitals and small letters
+    ("R^2-r^2", "0", False),
+    (r"\pi(R^2-r^2)", "0", False),
+    ("R^2-r^2", "(R-r)(R+r)", True),
+    ("A+a", "2a", False),
+    ("2A", "A+a", False),
+    ("N=n", "N=n+1", False),
+    # what goes on
+    (r"1,2,3,\ldots", "1,2,3", False),
+    (r"1, 2, \ldots, n", "1,2,n", False),
+    # spellings
+    (r"20^\circ C", "20 degrees Celsius", True),
+    (r"20^\circ C", "20 ℃", True),
+    (r"20^\circ C", r"20^\circ", True),
+    ("12 cm squared", "12 cm^2", True),
+    ("5", "5€", True),
+    ("5", r"\text{5 cm}", True),
+    ("5", "Area = 5 cm^2", True),
+    ("Area = 5", "5", True),
+    ("sinx", r"\sin x", True),
+    ("√2.5", r"\sqrt{2.5}", True),
+    ("max(3,4)", "4", True),
+]

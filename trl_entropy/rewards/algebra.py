@@ -27,6 +27,8 @@ from sympy.core.relational import Relational
 
 from .answers import closing_brace
 from .plain import ROUNDED, SPACE, SPACING, THOUSANDS, THOUSANDS_IN_LATEX, sides, value_of_gold, without_percent
+from .typed import KEPT
+from .units import WRAPPED, changes_number
 
 
 def _reading(units: bool) -> list[LatexExtractionConfig]:
@@ -46,7 +48,11 @@ UNITS, NO_UNITS = _reading(units=True), _reading(units=False)
 HAS_UNIT = re.compile(r"\\(?:text|mathrm|mbox|textbf)|\$|\\circ|(?<![\\A-Za-z])[A-Za-z]{2,}\.?$")
 MIXED = re.compile(r"([0-9])\s+([0-9]+)\s*/\s*([0-9]+)")
 DIGIT_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\s[0-9]{3})+(?![0-9])")
+FINAL_TEXT = re.compile(rf"{WRAPPED}\s*$")
+ELLIPSIS = re.compile(r"\\[lcd]?dots(?![A-Za-z])|\.\.\.")
 TWO_NUMBERS = re.compile(r"(?<![_^0-9.])[0-9.]+\s+[0-9]")
+BARE_LETTER = re.compile("[A-Za-z]")
+KEPT_OR_LETTER = re.compile(rf"{KEPT.pattern}|{BARE_LETTER.pattern}")
 BRACKET = re.compile(r"[(\[]|\\\{")
 # `2(3)`, which math-verify reads as the mixed number 2 + 3
 PRODUCT = re.compile(r"(?<=[0-9)])(?<![_^][0-9])\s*\((?=[^(),]*\))")
@@ -65,6 +71,7 @@ def algebraic_verdict(gold: str, answer: str) -> str:
 
     Of an answer that is an equation, the last side must equal the gold, and so must every other one in its letters.
     """
+    gold, answer = _with_capitals_apart(gold, answer)
     gold_text, gold_percent = without_percent(value_of_gold(gold))
     wanted = expression(gold_text)
     if wanted is None:
@@ -76,6 +83,17 @@ def algebraic_verdict(gold: str, answer: str) -> str:
     known = [values for values in others if values and values[0].free_symbols <= wanted.free_symbols]
     right = all(any(equal(wanted, value) for value in values) for values in [*known, last])
     return "correct" if right else "wrong"
+
+
+def _with_capitals_apart(gold: str, answer: str) -> tuple[str, str]:
+    """Both texts with another letter for a capital beside its small letter: math-verify takes both as one."""
+    letters = [set(BARE_LETTER.findall(KEPT.sub(" ", text))) for text in (gold, answer)]
+    both = {letter for found in letters for letter in found if letter.isupper() and letter.lower() in found}
+    free = sorted(set("qwuvhjklmnoprstabcfgxyz") - {letter.lower() for found in letters for letter in found})
+    change = dict(zip(sorted(both), free, strict=False))
+    if not change:
+        return gold, answer
+    return tuple(KEPT_OR_LETTER.sub(lambda found: change.get(found[0], found[0]), text) for text in (gold, answer))
 
 
 def _values(side: str, gold_percent: bool) -> list[Basic]:
@@ -93,8 +111,8 @@ def _values(side: str, gold_percent: bool) -> list[Basic]:
 def expression(text: str) -> Basic | None:
     """What math-verify reads the text as, or None."""
     text = readable(text)
-    if text is None:
-        return None
+    if text is None or (final := FINAL_TEXT.search(text)) and final.start() and changes_number(final[0]):
+        return None  # `5 \\text{ or more}`, of which math-verify would see the 5
     config = UNITS if HAS_UNIT.search(text) else NO_UNITS
     parsed = parse(
         rf"\boxed{{{text}}}", config, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
@@ -138,7 +156,7 @@ def readable(text: str) -> str | None:
     text = SPACE.sub("", " ".join(text.split()))
     if "," in text:
         text = text.replace(r"\%", "").replace("%", "")  # a list of percentages
-    return None if TWO_NUMBERS.search(text) or not _balanced(text) else text
+    return None if TWO_NUMBERS.search(text) or ELLIPSIS.search(text) or not _balanced(text) else text
 
 
 def _balanced(text: str) -> bool:

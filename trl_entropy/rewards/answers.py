@@ -10,11 +10,11 @@ BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 IN_MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 ANNOUNCED = re.compile(
-    r"(?:answer\s*\**\s*(?:is|:|=)|answer\s*\*\*|^[\s#]*(?:the\s+)?(?:final\s+)?answer\s*$|^\s*A:)[\s:*]*",
+    r"(?:answer\s*(?:\*+\s*)?(?:is|:|=)|answer ?\*\*|^[ \t#]*(?:the )?(?:final )?answer[ \t]*$|^[ \t]*A:)[\s:*]*",
     re.IGNORECASE | re.MULTILINE,
 )
 END_OF_SENTENCE = re.compile(r"\.\s|\.?\s*$|\n|\s(?:because|since)\s", re.MULTILINE)
-MINUS = "[-\u2212\u2013]"
+MINUS = "(?:(?<![\\w)])[-\u2212\u2013])"  # of `3-5` the 5 is the last number
 NUMBER = re.compile(
     rf"{MINUS}?(?:\d+\s*)?\\[dt]?frac\{{-?\d+\}}\{{-?\d+\}}|{MINUS}?\d+\s+\d+/\d+|{MINUS}?\d{{1,3}}(?: \d{{3}})+(?!\d)"
     rf"|{MINUS}?\d[\d,]*(?:\.\d+)?[eE][+-]?\d+(?!\w)|{MINUS}?\d[\d,]*(?:\.\d+|/\d+)?|{MINUS}?\.\d+"
@@ -23,6 +23,10 @@ NUMBER = re.compile(
 SENTENCE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}\s|[^\W\d_A-Za-z]{2,}|\n")
 # What says that the maths after it is the answer
 CONCLUDES = re.compile(r"(?:\b(?:is|are|equals?|gives?|get|obtain)|=)[\s:]*$")
+# What changes the maths after it
+NARROWS = re.compile(
+    r"\b(?:not|no|except|least|most|minus|multiples? of|below|above|under|over|than)\s*$", re.IGNORECASE
+)
 A_SENTENCE = 300  # characters; what is longer is a solution, and its last maths the answer
 # What may stand between two boxes that give one answer together
 CONNECTIVE = re.compile(r"(?:\s|[,;$.]|\\[()\[\],;]|\\q?quad|\\text\{[^{}]{0,40}\}|and|or)*")
@@ -78,7 +82,7 @@ def announced(text: str) -> str | None:
     maths = IN_MATHS.match(rest)
     if maths is not None:
         return inside(maths)
-    phrase = rest[: END_OF_SENTENCE.search(rest).start()].strip(" *")
+    phrase = rest[: END_OF_SENTENCE.search(rest).start()].replace("**", "").strip(" *")
     return (last_maths(phrase) if SENTENCE.search(phrase) else None) or phrase or None
 
 
@@ -151,4 +155,6 @@ def gold_in(solution: str) -> str:
         return ", ".join(map(inside, maths))
     before, after = text[: maths[-1].start()], text[maths[-1].end() :]
     alone = len(maths) == 1 and not any(map(str.isdigit, before)) and not any(map(str.isalnum, after))
-    return inside(maths[-1]) if alone or len(text) > A_SENTENCE or CONCLUDES.search(before) else text
+    alone = alone and NARROWS.search(before) is None
+    names = not any(map(str.isdigit, "".join(map(inside, maths[:-1]))))
+    return inside(maths[-1]) if alone or len(text) > A_SENTENCE or names and CONCLUDES.search(before) else text

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from ..messages import text_in
 from .answers import SOURCES, answer_in, gold_in
-from .plain import is_blank, is_same
+from .plain import LONGEST, is_blank, is_same
 from .verifier import REASONS, shared_verifier
 
 
@@ -156,7 +156,10 @@ def golds_in(solution: object) -> list[str]:
 
 def is_written_alike(solution: object, answer: str | None) -> bool:
     """Whether the answer is the whole text of the cell, or of one of its list, whatever can be read of it."""
-    return answer is not None and any(not is_blank(cell) and is_same(cell, answer) for cell in _cells(solution))
+    if answer is None:
+        return False
+    cells = [cell for cell in _cells(solution) if not is_blank(cell)]
+    return answer in cells or len(answer) <= LONGEST and any(is_same(cell, answer) for cell in cells)
 
 
 def _cells(solution: object) -> list[str]:

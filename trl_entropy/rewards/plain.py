@@ -24,19 +24,21 @@ EQUALS = re.compile(r"(?<![<>!:\\=])==?(?!=)|\\equiv(?![A-Za-z])")
 THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 THOUSANDS_IN_LATEX = re.compile(r",(?:\\!)+\s*|\{,\}")
 SEVERAL = re.compile(r",|;|\b(?:and|or)\b")
-PERCENT = re.compile(r"\s*(?:\\%|%|\\?\s*\\text\{\s*percent\s*\}|percent|pct)\s*\.?\s*$")
+PERCENT = re.compile(r"\s*(?:\\%|%|\\?\s*\\text\{\s*per\s?cent\s*\}|per\s?cent|pct)\s*\.?\s*$")
 DOLLAR = re.compile(r"(?<!\\)\$")
 SPACING = re.compile(
     r"(?<!\\)\\[,;:! ]|~|\\q?quad(?![A-Za-z])|\\displaystyle(?![A-Za-z])|\\(?:left|right)(?![A-Za-z])"
 )
 WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|textrm|mbox|operatorname|bf|rm)\s*\{")
+WRAPPER_OR_BRACE = re.compile(rf"{WRAPPER.pattern}|\\.|[{{}}]", re.DOTALL)
 SPACE = re.compile(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])")
 CHOICE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 PHRASE = re.compile(r"[^\W\d_]+(?:[\s,.'-]+[^\W\d_]+)*\.?")
-# Letters that are hardly a product: four, one twice, or before a bracket (`Eq(`)
+# Letters that are hardly a product: four, one twice, or before a bracket (`Eq(`). Capitals are a name: `ABCD = 5`
 NO_PRODUCT = re.compile(
-    r"(?<![A-Za-z])(?=[A-Za-z])(?:[A-Za-z]{4,}|[A-Za-z]*([A-Za-z])[A-Za-z]*\1[A-Za-z]*|[A-Z][a-z]+(?=\())"
+    r"(?<![A-Za-z])(?![A-Z]+(?![A-Za-z]))(?:[A-Za-z]{4,}|[A-Za-z]*([A-Za-z])[A-Za-z]*\1[A-Za-z]*|[A-Z][a-z]+(?=\())"
 )
+INDEX = re.compile(r"_(?:\{[A-Za-z ]*\}|[A-Za-z])")
 # A word, however short: of four letters, of capitals (`BCA`), with one capital (`No`)
 WORD = re.compile(r"[^\W\d_]{4,}|(?<![^\W\d_])[A-Z](?:[A-Z]+|[a-z]+)(?![^\W\d_])")
 SHORT_WORD = re.compile(
@@ -61,12 +63,17 @@ def normalised(text: str) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    while (wrapper := WRAPPER.search(text)) is not None:
-        end = closing_brace(text, wrapper.end())
-        if end is None:
-            return text
-        text = text[: wrapper.start()] + text[wrapper.end() : end] + text[end + 1 :]
-    return text
+    kept, opened, start = [], [], 0
+    for found in WRAPPER_OR_BRACE.finditer(text):
+        wraps = len(found[0]) > 2
+        if found[0] == "{" or wraps:
+            opened.append(wraps)
+        elif found[0] == "}" and opened:
+            wraps = opened.pop()
+        if wraps:
+            kept.append(text[start : found.start()])
+            start = found.end()
+    return text if any(opened) else "".join([*kept, text[start:]])
 
 
 def without_percent(text: str) -> tuple[str, bool]:
@@ -93,7 +100,7 @@ def bare_letters(text: str) -> str | None:
 
     None for words, and for what may be a formula.
     """
-    found = None if is_words(text) else NO_PRODUCT.search(KEPT.sub(" ", text))
+    found = None if is_words(text) else NO_PRODUCT.search(INDEX.sub("", KEPT.sub(" ", text)))
     if found is None:
         return None
     before, after = found.string[: found.start()][-1:], found.string[found.end() :][:1]

@@ -40,7 +40,7 @@ class Pool:
         self.owner = os.getpid()
         ours, theirs = Pipe()
         self._connection = ours
-        arguments = f"{theirs.fileno()}, {self.owner}, {workers}, {deadline}, float('{batch_deadline}')"
+        arguments = f"{theirs.fileno()}, {self.owner}, {workers}, float('{deadline}'), float('{batch_deadline}')"
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from trl_entropy.rewards.server import main; main({arguments})"],
             stdin=subprocess.DEVNULL,

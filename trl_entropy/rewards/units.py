@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 
 from .typed import NUMBER
 
@@ -23,7 +24,7 @@ MEASURES = {
         mg milligram
         g gram
         kg kilogram kilo
-        lb lbs pound £
+        lb lbs pound £ gbp
         oz ounce
         ton tonne
         ml mL milliliter millilitre
@@ -75,11 +76,20 @@ MEASURES = {
     for spelling in line.split()
 }
 SAME = {"mph": "mi/h", "kph": "km/h"}
-# Words that make a condition, a list or a number of what stands before them
+# Words that make another number, a condition or a list of what stands before them; also with the `s` of a plural
 NO_UNIT = re.compile(
-    r"(?:and|or|if|when|where|while|is|are|not|no|mod|modulo|to|than|choose|plus|minus|over|but|otherwise|else|unless|for"
-    r"|as|percent|pct|factorial|squared|cubed|dozen|hundred|thousand|million|billion|trillion)"
+    r"and|or|if|when|where|while|is|are|not|no|mod|modulo|to|than|choose|plus|minus|over|but|otherwise|else|unless|for|as"
+    r"|from|until|except|versus|below|above|under|past|base|negative|percent|pct|permille|percentage"
+    r"|half|halve|third|quarter|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth|dozen"
+    r"|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty"
+    r"|hundred|thousand|million|billion|trillion|quadrillion|lakh|crore|mil|bn|mn"
+    r"|squared|cubed|factorial|doubled|halved|tripled|reciprocal|inverse|repeating|recurring|modulus|remainder"
+    r"|wrong|false|incorrect|impossible|undefined|maybe|prozent|pour|por|nicht|oder"
+    r"|sin|cos|tan|cot|sec|csc|log|ln|exp|eta|zeta|xi|nu|chi|kappa|iota"
+    r"|january|february|march|april|may|june|july|august|september|october|november|december"
 )
+# Chinese words beside a number that are not a unit: scales, signs, connectives
+NO_CHINESE_UNIT = re.compile("[万亿千百十零负不或和非约分之个半]+")
 CURRENCY = re.compile(
     r"([+-]?)\s*(US\s?\\?\$|\\?\$|€|£|¥|₹|\\(?:pounds|euro)(?![A-Za-z])|(?:USD|EUR|GBP|RMB|Rs\.?)(?=[\s0-9.]))"
     r"\s*(?=[-+]?[0-9.\\])"
@@ -89,13 +99,19 @@ DEGREE = r"\^\s*\{?\s*\\circ\s*\}?\s*(?:[CF](?![A-Za-z]))?"
 POWER = r"\s*\^\s*(?:\{\s*[23]\s*\}|[23])"
 # One unit at the end of a text, with what joins it to the text before
 JOINT = r"\s*/\s*|\s*\\cdot\s*|\s*-\s*|(?:[\s~]|(?<!\\)\\[ ,;:!])*"
-NAME = rf"{WRAPPED}|{DEGREE}|(?<![\\A-Za-z^_])[^\W\d_]+(?:\.[^\W\d_]+)*"
+WORD = "[A-Za-zÀ-ÖØ-öø-ÿ]+|[\u4e00-\u9fff]+"
+NAME = rf"{WRAPPED}|{DEGREE}|[€£¥₹¢]|(?<![\\A-Za-z^_])(?:{WORD})(?:\.[A-Za-z]+)*"
 PIECE = re.compile(rf"(?P<joint>{JOINT})(?P<name>{NAME})\.?(?P<power>{POWER})?\s*$")
-LONGEST_UNIT = 80  # characters
+LONGEST_UNIT, MOST_WORDS = 80, 8  # characters, words
 SPACE = re.compile(r"\\[ ,;:!]|~")
 ORDINAL = re.compile(r"(?<=[0-9])(?:\s*\^\s*\{?)?\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}*$")
+SCALE_OF_DEGREES = re.compile(r"(?:°|\bdegrees?)\s*(C(?:elsius)?|F(?:ahrenheit)?)\b", re.IGNORECASE)
+WRAPPED_TEXT = re.compile(r"\\[a-z]+\s*\{([^{}]*)\}")
+NO_WORD = re.compile(r"[0-9,;!+*=<>]")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 LETTERS = re.compile(r"[^\W\d_]+")
+OPERATOR = re.compile(r"\\operatorname\s*\{[^{}]*\}")
+PLAIN = re.compile(r"\s*[-+]?(?:[0-9.,/ ]+|[0-9 ]*\\[dt]?frac\{?[0-9]+\}?\{?[0-9]+\}?)\s*")
 NAMED = re.compile(r"^\s*\\?[A-Za-z]+(?:_(?:\{\w+\}|\w))?\s*(?:\([^()]*\))?\s*=(?!=)")
 
 
@@ -110,7 +126,8 @@ def split_unit(text: str) -> tuple[str, str, bool]:
         return text, "", False
     money = CURRENCY.match(text)
     if money is not None:
-        rest, unit, _ = split_unit(money[1] + text[money.end() :])
+        value = money[1] + text[money.end() :]
+        rest, unit, _ = (value, "", False) if CURRENCY.match(value) else split_unit(value)
         return rest, re.sub(r"US\s?(?=\\?\$)", "", money[2]).strip("\\.") or unit, False
     if ordinal := ORDINAL.search(text):
         return text[: ordinal.start()], "", False
@@ -118,49 +135,62 @@ def split_unit(text: str) -> tuple[str, str, bool]:
     while (piece := PIECE.search(rest, max(0, len(rest) - LONGEST_UNIT))) is not None:
         rest = rest[: piece.start()]
         pieces.insert(0, piece)
+        if len(pieces) > MOST_WORDS:
+            return text, "", False
     return _checked(text, rest.strip(), pieces)
 
 
 def _checked(text: str, rest: str, pieces: list[re.Match]) -> tuple[str, str, bool]:
     none = text, "", False
-    if not pieces or not rest or not re.search(r"[0-9})|\]]$|\\(?:pi|infty)$", rest):
+    if not pieces or not re.search(r"[0-9})|\]]$|\\(?:pi|infty)$", rest):
         return none
-    first, names = pieces[0], [piece["name"] for piece in pieces]
+    first = pieces[0]
     unit = "".join(piece["joint"] + piece["name"] + (piece["power"] or "") for piece in pieces)
     unit = unit.removeprefix(first["joint"])
-    words = [word.casefold() for word in LETTERS.findall(COMMAND.sub("", unit))]
-    if SPACE.sub("", first["joint"]).strip() or any(map(NO_UNIT.fullmatch, words)):
-        return none
-    bare = [name for name in names if not name.startswith(("\\", "^"))]
-    known = measure(unit) is not None
-    if not known and not all(map(_is_word, bare)):
-        return none
+    known, bare = measure(unit) is not None, [piece["name"] for piece in pieces if _is_bare(piece["name"])]
+    single = bool(bare) and all(len(name) == 1 and name.isalpha() and name.isascii() for name in bare)
     attached = not first["joint"] and first["name"] in bare
-    if attached and not (known and len(first["name"]) > 1 or not first["name"].isascii()):
-        return none
-    if any(len(word) > 1 for word in LETTERS.findall(COMMAND.sub("", _unwrapped_operators(rest)))):
-        return none  # `5 feet 6 inches`
-    single = bool(bare) and all(len(name) == 1 and name.isascii() for name in bare)
-    if (single or not known) and not is_numeric(rest):
-        return none
-    return rest, unit, bool(bare) and (single or not known)
+    allowed = (
+        not SPACE.sub("", first["joint"]).strip()
+        and (known or not changes_number(unit) and all(map(_is_word, bare)))
+        and not (attached and (not known or len(first["name"]) == 1) and first["name"].isascii())
+        and not any(len(word) > 1 for word in _words(NAMED.sub("", rest)))  # `5 feet 6 inches`
+        # A letter after a formula is a letter: `5\sqrt{2} s`, `v = 2 g h`
+        and (not single or (len(bare) == 1 or "/" in unit) and PLAIN.fullmatch(NAMED.sub("", rest)) is not None)
+        and (known or is_numeric(rest))
+    )
+    return (rest, unit, bool(bare) and (single or not known)) if allowed else none
 
 
-def _unwrapped_operators(text: str) -> str:
-    return re.sub(r"\\operatorname\s*\{[^{}]*\}", "", text)
+def changes_number(unit: str) -> bool:
+    """Whether words after a number make it another one, or no number: `million`, `or more`, `2 thirds`."""
+    words, wrapped = _words(unit), WRAPPED_TEXT.search(unit)
+    if any(one == "per" and other in ("cent", "mille", "hundred") for one, other in pairwise(words)):
+        return True
+    if wrapped and (NO_WORD.search(wrapped[1]) or len(wrapped[1].strip()) == 1 and measure(wrapped[1]) is None):
+        return True
+    forms = {*words, *(word.removesuffix("s") for word in words)}
+    return any(NO_UNIT.fullmatch(word) or NO_CHINESE_UNIT.fullmatch(word) for word in forms)
+
+
+def _is_bare(name: str) -> bool:
+    return not name.startswith(("\\", "^"))
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in LETTERS.findall(COMMAND.sub("", OPERATOR.sub("", text)))]
 
 
 def _is_word(name: str) -> bool:
     """Whether letters after a number name a thing: not `xy`, `abc`."""
     if not name.isascii() or name in ("sq", "cu") or measure(name) is not None:
         return True
-    return (
-        len(name) > 2 and re.search(r"[aeiouyAEIOUY]", name) is not None and name not in "abcdefghijklmnopqrstuvwxyz"
-    )
+    vowel = re.search(r"[aeiouyAEIOUY]", name)
+    return len(name) > 2 and vowel is not None and name not in "abcdefghijklmnopqrstuvwxyz"
 
 
 def is_numeric(text: str) -> bool:
-    """Whether a text is a number without letters, or a name that equals one: `5\\sqrt{2}`, `x = 3`."""
+    r"""Whether a text is a number without letters, or a name that equals one: `5\sqrt{2}`, `x = 3`."""
     value = COMMAND.sub(lambda found: "1" if found[0] == r"\pi" else " ", NAMED.sub("", text))
     return any(map(str.isdigit, value)) and LETTERS.search(value) is None
 
@@ -171,13 +201,14 @@ def measure(unit: str) -> str | None:
     text = re.sub(r"\\(?:text|mathrm|mbox|textbf|textrm|rm|operatorname)\s*\{([^{}]*)\}", r" \1 ", unit)
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?\s*([CF]?)", r" °\1 ", SPACE.sub(" ", text))
     text = re.sub(r"\\(?:cdot|times)|\*|·", " ", text).replace("{", "").replace("}", "")
+    text = SCALE_OF_DEGREES.sub(lambda found: f"°{found[1][0].upper()}", text)
     text = re.sub(r"\b(?:sq\.?|square)\s+(\S+)", r"\1^2", text)
     text = re.sub(r"\b(?:cu\.?|cubic)\s+(\S+)", r"\1^3", text)
     text = re.sub(r"\s+squared\b", "^2", re.sub(r"\s+cubed\b", "^3", text))
     text = re.sub(r"\bper\b", "/", text)
     parts = re.split(r"\s*(/|\^[0-9]|[\s-]+)\s*", text.strip(" ."))
     names = [part if re.fullmatch(r"/|\^[0-9]", part) else _measure(part) for part in parts if part.strip(" -")]
-    return None if None in names or not names else SAME.get(found := "".join(names), found)
+    return None if None in names or not names or names[0] == "/" else SAME.get(found := "".join(names), found)
 
 
 def _measure(name: str) -> str | None:
@@ -198,7 +229,16 @@ def without_units(gold: str, answer: str) -> tuple[str, str] | None:
     (gold_rest, gold_unit, gold_doubt), (rest, unit, doubt) = split_unit(gold), split_unit(answer)
     if gold_doubt and not unit and not is_numeric(rest) or doubt and not gold_unit and not is_numeric(gold_rest):
         return gold, answer
-    measures = [measure(gold_unit), measure(unit)]
-    if None not in measures and measures[0] != measures[1]:
+    measures = [measure(gold_unit) or _percent(gold_rest), measure(unit) or _percent(rest)]
+    if None not in measures and measures[0] != measures[1] and not _are_degrees(*measures):
         return None
     return gold_rest, rest
+
+
+def _percent(text: str) -> str | None:
+    return "%" if text.endswith("%") else None
+
+
+def _are_degrees(one: str, other: str) -> bool:
+    """Whether one is a degree, of an angle or without the name of a scale, and the other one of a scale."""
+    return "°" in (one, other) and one[:1] == other[:1]
