@@ -6,6 +6,7 @@ verdicts on wrong answers that some graders take for right. Other frameworks are
 settings, re-created from their documentation and source.
 
     python benchmarks/grader_agreement.py --cases cases.jsonl --golds math500.jsonl --column answer
+    python benchmarks/grader_agreement.py --tables
 
 A row of the cases is {"gold", "answer", "expected": 0 or 1, "form", "source"}; answers of the form "bare" are boxed
 for all graders, the others are completions and stay as they are.
@@ -14,6 +15,7 @@ for all graders, the others are completions and stay as they are.
 import argparse
 import json
 import logging
+import runpy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -169,7 +171,7 @@ def self_echo(path: Path, column: str) -> None:
 
 
 def _wrong_and_unread(reasons: list[str]) -> tuple[int, int]:
-    unread = reasons.count("unparsable_gold")
+    unread = reasons.count("unparsable_gold") + reasons.count("equal_text") + reasons.count("bare_letters")
     return len(reasons) - reasons.count("correct") - unread, unread
 
 
@@ -197,6 +199,17 @@ def code(text: str) -> str:
     return "`" + " ".join(text.split()).replace("|", r"\|").replace("`", "'") + "`" if text.strip() else ""
 
 
+def of_tables() -> list[dict]:
+    """The verdicts on bare text that the tests hold, decided by hand."""
+    tables = runpy.run_path(str(Path(__file__).parent.parent / "tests" / "rewards" / "verdict_tables.py"))
+    kinds = ("UNITS", "FUNCTIONS", "WORDS", "NUMBERS", "MIXED", "INTERVALS", "FREEFORM", "ATTACKS")
+    return [
+        {"gold": gold, "answer": answer, "expected": int(right), "form": "bare"}
+        for kind in kinds
+        for gold, answer, right in tables[kind]
+    ]
+
+
 def read(path: Path) -> list[dict]:
     """The rows of a file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -206,12 +219,13 @@ def main() -> None:
     """Read the arguments and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=Path, help="labelled pairs, as JSON lines")
+    parser.add_argument("--tables", action="store_true", help="the pairs of tests/rewards/verdict_tables.py")
     parser.add_argument("--golds", type=Path, nargs="*", default=[], help="files of golds, as JSON lines")
     parser.add_argument("--column", default="answer", help="the column of the golds")
     arguments = parser.parse_args()
     logging.disable(logging.ERROR)  # math-verify reports each text that it cannot read
-    if arguments.cases:
-        agreement(read(arguments.cases))
+    if arguments.cases or arguments.tables:
+        agreement([*(read(arguments.cases) if arguments.cases else []), *(of_tables() if arguments.tables else [])])
     for path in arguments.golds:
         self_echo(path, arguments.column)
     wrong_answers()
