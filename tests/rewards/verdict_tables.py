@@ -884,7 +884,12 @@ ATTACKS = [
     ("12", "12 wrong", False),
     ("5", "5 June", False),
     ("5 June", "5 May", False),
+    ("20", "20 eighty", False),
+    ("3", "3 twelfths", False),
+    ("12", "12 less", False),
     # words that do not
+    ("3 zeros", "3", True),
+    ("8 binary strings", "8", True),
     ("12 points", "12", True),
     ("3 times", "3", True),
     ("2 real roots", "2", True),
@@ -913,6 +918,18 @@ ATTACKS = [
     ("2", "2 m g", False),
     ("5", "3+ 2 m", False),
     (r"5\sqrt{2}", r"5\sqrt{2} s", False),
+    ("2ab", "2", False),
+    ("2ab", "2ba", True),
+    ("a^2+2ab", "a^2+2", False),
+    (r"180^\circ-2t", r"180^\circ-2", False),
+    # names of values
+    ("5", "Minus: 5", False),
+    ("5", "Reciprocal = 5", False),
+    ("Area = 5", "Perimeter = 5", False),
+    # measures
+    ("5 cups", "5 pints", False),
+    ("5 MPa", "5 kPa", False),
+    ("5 decades", "5 years", False),
     # percent and another measure
     (r"5\%", "5 dollars", False),
     ("50%", r"\$50", False),
@@ -937,5 +954,7 @@ ATTACKS = [
     ("Area = 5", "5", True),
     ("sinx", r"\sin x", True),
     ("√2.5", r"\sqrt{2.5}", True),
+    ("10^-3", "0.001", True),
+    ("3⅛", r"\frac{25}{8}", True),
     ("max(3,4)", "4", True),
 ]

@@ -43,9 +43,8 @@ def _reading(units: bool) -> list[LatexExtractionConfig]:
 
 
 # LaTeX only: math-verify's reading of plain text keeps the last number of what it cannot read.
-# Units only where there is one: else `2 t` is two tonnes.
+# Units only in text at the end: else `2 t` is two tonnes, and `2ab` is 2.
 UNITS, NO_UNITS = _reading(units=True), _reading(units=False)
-HAS_UNIT = re.compile(r"\\(?:text|mathrm|mbox|textbf)|\$|\\circ|(?<![\\A-Za-z])[A-Za-z]{2,}\.?$")
 MIXED = re.compile(r"([0-9])\s+([0-9]+)\s*/\s*([0-9]+)")
 DIGIT_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\s[0-9]{3})+(?![0-9])")
 FINAL_TEXT = re.compile(rf"{WRAPPED}\s*$")
@@ -113,7 +112,7 @@ def expression(text: str) -> Basic | None:
     text = readable(text)
     if text is None or (final := FINAL_TEXT.search(text)) and final.start() and changes_number(final[0]):
         return None  # `5 \\text{ or more}`, of which math-verify would see the 5
-    config = UNITS if HAS_UNIT.search(text) else NO_UNITS
+    config = UNITS if final else NO_UNITS
     parsed = parse(
         rf"\boxed{{{text}}}", config, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
     )

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 TAIL = 4096  # characters
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
-IN_MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+IN_MATHS = re.compile(
+    r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\(((?:(?!\\\().)+?)\\\)|\\\[((?:(?!\\\[).)+?)\\\]", re.DOTALL
+)
 ANNOUNCED = re.compile(
     r"(?:answer\s*(?:\*+\s*)?(?:is|:|=)|answer ?\*\*|^[ \t#]*(?:the )?(?:final )?answer[ \t]*$|^[ \t]*A:)[\s:*]*",
     re.IGNORECASE | re.MULTILINE,

@@ -11,6 +11,7 @@ from .typed import KEPT
 
 LONGEST = 2000  # characters of an answer; no gold of MATH has more than 160
 ROUNDED = Fraction(1, 10**5)  # relative tolerance where there are decimals
+MOST_LAYERS = 8  # braces around an answer
 DIGITS = r"[0-9]{1,300}"
 INTEGER = rf"(?:[0-9]{{1,3}}(?:,[0-9]{{3}}){{1,100}}|{DIGITS})"
 DECIMAL = re.compile(rf"([+-]?)({INTEGER}?)(?:\.({DIGITS})?)?")
@@ -167,7 +168,9 @@ def sides(gold: str, answer: str) -> list[str]:
     math-verify looks at the last side only, so `1=24` would pass for 24.
     """
     text = SPACING.sub(" ", answer).strip(" ,;").rstrip(".")
-    while text.startswith("{") and closing_brace(text, 1) == len(text) - 1:
+    for _ in range(MOST_LAYERS):
+        if not text.startswith("{") or closing_brace(text, 1) != len(text) - 1:
+            break
         text = text[1:-1]
     equations = [text]
     if SEVERAL.search(THOUSANDS.sub("", text)):

@@ -42,7 +42,7 @@ class Pool:
         self._connection = ours
         arguments = f"{theirs.fileno()}, {self.owner}, {workers}, float('{deadline}'), float('{batch_deadline}')"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from trl_entropy.rewards.server import main; main({arguments})"],
+            [sys.executable, "-P", "-c", f"from trl_entropy.rewards.server import main; main({arguments})"],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

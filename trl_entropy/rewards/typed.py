@@ -37,7 +37,7 @@ CHARACTERS = str.maketrans(
         **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "±": r"\pm "},
         **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∞": r"\infty ", "∅": r"\emptyset ", "∪": r"\cup ", "∈": r"\in "},
         **{"°": r"^\circ ", "℃": r"^\circ C", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"},
-        **{"⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "ℝ": r"\mathbb{R}"},
+        **{"⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}", "ℝ": r"\mathbb{R}"},
         **{chr(0x3B1 + place): rf"\{name} " for place, name in enumerate(SMALL_GREEK)},
         **{"Δ": r"\Delta ", "Σ": r"\Sigma ", "Ω": r"\Omega "},
     }
@@ -45,9 +45,8 @@ CHARACTERS = str.maketrans(
 NUMBER = re.compile(r"[0-9.,/-]+")
 # Not the powers of `x**2 + y**2`
 BOLD = re.compile(r"(?<![\w)\]}])\*\*(?=\S)(.+?)(?<=\S)\*\*(?![\w(\\])", re.DOTALL)
+MINUS_POWER = re.compile(r"\^(-[0-9]+)")
 IN_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*([+-]?[0-9][^{}]*)\}")
-# A word that names the value: `Area = 5`, `Speed: 60`
-WORD_NAME = re.compile(r"([A-Za-z]{4,})\s*[=:]\s*(?=\S)")
 BOLD_DIGITS = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([^{}A-Za-z]*)\}|\\bf(?![A-Za-z])\s*")
 UPRIGHT = re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}")  # Euler's number and the imaginary unit
 SCALE = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -89,8 +88,7 @@ def as_latex(text: str) -> str:
     text = RAISED.sub(lambda found: f"^{{{''.join(map(SUPERSCRIPT.get, found[0]))}}}", text)
     text = LOWERED.sub(lambda found: f"_{{{''.join(map(SUBSCRIPT.get, found[0]))}}}", text)
     text = whole[1] if (whole := IN_TEXT.fullmatch(text)) else text
-    name = WORD_NAME.match(text)
-    text = text[name.end() :] if name and not ONE_NAME.fullmatch(name[1]) else text
+    text = MINUS_POWER.sub(r"^{\1}", text)
     if WORDS.fullmatch(text) and not all(map(ONE_NAME.fullmatch, re.findall(r"[^\W\d_]+", text))):
         return text
     text = SCALED.sub(_scaled, text)

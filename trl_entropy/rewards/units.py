@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from itertools import pairwise
 
-from .typed import NUMBER
+from .typed import NUMBER, ONE_NAME
 
 
 # The spellings of a measure, one measure a line; a name of three letters or more also has its plural
@@ -70,22 +70,40 @@ MEASURES = {
         ¥ yen jpy
         元 yuan rmb cny
         ₹ rupee inr rs
+        cup
+        pint
+        quart
+        byte
+        kB kilobyte
+        MB megabyte
+        GB gigabyte
+        Ω ohm
+        MPa
+        knot
+        decade
+        century centuries
+        fortnight
+        p penny pence
+        nickel
+        dime
+        peso
         acre
         hectare ha
     """.strip().splitlines()
     for spelling in line.split()
 }
 SAME = {"mph": "mi/h", "kph": "km/h"}
-# Words that make another number, a condition or a list of what stands before them; also with the `s` of a plural
+# Words that make another number, a condition or a list of what stands before them
 NO_UNIT = re.compile(
     r"and|or|if|when|where|while|is|are|not|no|mod|modulo|to|than|choose|plus|minus|over|but|otherwise|else|unless|for|as"
-    r"|from|until|except|versus|below|above|under|past|base|negative|percent|pct|permille|percentage"
-    r"|half|halve|third|quarter|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth|dozen"
-    r"|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty"
-    r"|hundred|thousand|million|billion|trillion|quadrillion|lakh|crore|mil|bn|mn"
-    r"|squared|cubed|factorial|doubled|halved|tripled|reciprocal|inverse|repeating|recurring|modulus|remainder"
-    r"|wrong|false|incorrect|impossible|undefined|maybe|prozent|pour|por|nicht|oder"
-    r"|sin|cos|tan|cot|sec|csc|log|ln|exp|eta|zeta|xi|nu|chi|kappa|iota"
+    r"|from|until|except|versus|below|above|under|past|base|neg|negative|percents?|pct|permille|percentage|fewer|less"
+    r"|half|halfs|halves|(?:third|quarter|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth)s?"
+    r"|(?:hundredth|thousandth|millionth|dozen|ten|hundred|thousand|million|billion|trillion|quadrillion|lakh|crore)s?"
+    r"|zero|nothing|none|one|two|three|four|five|six|seven|eight|nine|eleven|twelve|\w+teen"
+    r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|mil|bn|mn"
+    r"|squared|cubed|factorial|doubled|halved|tripled|reciprocal|inverse|opposite|sqrt|conjugate|transpose"
+    r"|repeating|recurring|modulus|remainder|wrong|false|invalid|incorrect|impossible|undefined|maybe|prozent|pour|por"
+    r"|nicht|oder|sin|cos|tan|cot|sec|csc|log|ln|exp|eta|zeta|xi|nu|chi|kappa|iota"
     r"|january|february|march|april|may|june|july|august|september|october|november|december"
 )
 # Chinese words beside a number that are not a unit: scales, signs, connectives
@@ -94,7 +112,7 @@ CURRENCY = re.compile(
     r"([+-]?)\s*(US\s?\\?\$|\\?\$|€|£|¥|₹|\\(?:pounds|euro)(?![A-Za-z])|(?:USD|EUR|GBP|RMB|Rs\.?)(?=[\s0-9.]))"
     r"\s*(?=[-+]?[0-9.\\])"
 )
-WRAPPED = r"\\(?:text|mathrm|mbox|textbf|textrm|rm|operatorname)\s*\{[^{}]*\}"
+WRAPPED = r"\\(?:text|textnormal|mathrm|mbox|textbf|textrm|rm|operatorname)\s*\{[^{}]*\}"
 DEGREE = r"\^\s*\{?\s*\\circ\s*\}?\s*(?:[CF](?![A-Za-z]))?"
 POWER = r"\s*\^\s*(?:\{\s*[23]\s*\}|[23])"
 # One unit at the end of a text, with what joins it to the text before
@@ -111,6 +129,7 @@ NO_WORD = re.compile(r"[0-9,;!+*=<>]")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 LETTERS = re.compile(r"[^\W\d_]+")
 OPERATOR = re.compile(r"\\operatorname\s*\{[^{}]*\}")
+WORD_NAME = re.compile(r"([A-Za-z]{4,})\s*[=:]\s*(?=\S)")
 PLAIN = re.compile(r"\s*[-+]?(?:[0-9.,/ ]+|[0-9 ]*\\[dt]?frac\{?[0-9]+\}?\{?[0-9]+\}?)\s*")
 NAMED = re.compile(r"^\s*\\?[A-Za-z]+(?:_(?:\{\w+\}|\w))?\s*(?:\([^()]*\))?\s*=(?!=)")
 
@@ -169,8 +188,7 @@ def changes_number(unit: str) -> bool:
         return True
     if wrapped and (NO_WORD.search(wrapped[1]) or len(wrapped[1].strip()) == 1 and measure(wrapped[1]) is None):
         return True
-    forms = {*words, *(word.removesuffix("s") for word in words)}
-    return any(NO_UNIT.fullmatch(word) or NO_CHINESE_UNIT.fullmatch(word) for word in forms)
+    return any(NO_UNIT.fullmatch(word) or NO_CHINESE_UNIT.fullmatch(word) for word in words)
 
 
 def _is_bare(name: str) -> bool:
@@ -208,7 +226,7 @@ def measure(unit: str) -> str | None:
     text = re.sub(r"\bper\b", "/", text)
     parts = re.split(r"\s*(/|\^[0-9]|[\s-]+)\s*", text.strip(" ."))
     names = [part if re.fullmatch(r"/|\^[0-9]", part) else _measure(part) for part in parts if part.strip(" -")]
-    return None if None in names or not names or names[0] == "/" else SAME.get(found := "".join(names), found)
+    return None if None in names or not names or names[0][0] in "/^" else SAME.get(found := "".join(names), found)
 
 
 def _measure(name: str) -> str | None:
@@ -222,10 +240,15 @@ def _measure(name: str) -> str | None:
 
 def without_units(gold: str, answer: str) -> tuple[str, str] | None:
     """
-    Both texts without their units; None if each has a measure, and not the same.
+    Both texts without their units and names; None if each has a measure and not the same, or one is of another value.
 
     Units are not converted. What could be algebra (`2 m`) is a unit unless the other text is in letters, as `2m` is.
     """
+    names = [name[1].casefold() if (name := WORD_NAME.match(text)) else "" for text in (gold, answer)]
+    if names[0] != names[1] and any(map(changes_number, names)):
+        return None  # `Reciprocal = 5`
+    if "" in names or names[0] == names[1]:
+        gold, answer = without_name(gold), without_name(answer)
     (gold_rest, gold_unit, gold_doubt), (rest, unit, doubt) = split_unit(gold), split_unit(answer)
     if gold_doubt and not unit and not is_numeric(rest) or doubt and not gold_unit and not is_numeric(gold_rest):
         return gold, answer
@@ -233,6 +256,14 @@ def without_units(gold: str, answer: str) -> tuple[str, str] | None:
     if None not in measures and measures[0] != measures[1] and not _are_degrees(*measures):
         return None
     return gold_rest, rest
+
+
+def without_name(text: str) -> str:
+    """The text without the word that names its value: `Area = 5`, `Speed: 60`."""
+    name = WORD_NAME.match(text)
+    if name is None or ONE_NAME.fullmatch(name[1]) or changes_number(name[1]):
+        return text
+    return text[name.end() :]
 
 
 def _percent(text: str) -> str | None:

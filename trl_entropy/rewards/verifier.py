@@ -10,7 +10,7 @@ from functools import lru_cache
 from .plain import LONGEST, bare_letters, is_blank, is_same, plain_verdict
 from .pool import Pool, default_workers
 from .typed import as_latex
-from .units import split_unit, without_units
+from .units import split_unit, without_name, without_units
 
 
 REASONS = ("correct", "wrong", "no_answer", "unparsable_answer", "unparsable_gold", "timeout", "error")
@@ -98,7 +98,7 @@ class Verifier:
 
     def self_check(self, golds: list[str]) -> list[str]:
         """One of [`CHECKS`] for each gold as its own answer, by reading it: equal text does not count."""
-        texts = [split_unit(as_latex(gold))[0] for gold in golds]
+        texts = [split_unit(without_name(as_latex(gold)))[0] for gold in golds]
         verdicts = [_check_at_once(text) for text in texts]
         asked = [text for text, verdict in zip(texts, verdicts, strict=True) if verdict is None]
         read = iter(self.ask([(text, text) for text in asked]))
