@@ -18,7 +18,7 @@ from trl.rewards import accuracy_reward
 import trl_entropy.grpo
 from trl_entropy import cli
 from trl_entropy.data import EMBEDDED_POLICY, held_out_problems, train_problems
-from trl_entropy.grpo import prepare, train
+from trl_entropy.grpo import _resumes_from, prepare, train
 from trl_entropy.rewards import MathVerifyReward, last_number_reward, math_verify_reward
 
 
@@ -245,10 +245,26 @@ def test_folder_without_a_model_is_refused(no_model, file, reason):
     assert refusal(flags(*more)) == f"model_name_or_path='folder' {reason}"
 
 
-def test_folder_of_the_model_is_not_written_over(no_model):
-    Path("folder").mkdir()
-    more = ["--model_name_or_path", "folder", "--dataset_name", "embedded", "--output_dir", "./folder/../folder"]
+@pytest.mark.parametrize("model", ["folder", "folder/checkpoint-1"])
+def test_folder_of_the_model_is_not_written_over(no_model, model):
+    Path(model).mkdir(parents=True)
+    more = ["--model_name_or_path", model, "--dataset_name", "embedded", "--output_dir", "./folder/../folder"]
     assert "holds the model that is trained: choose another folder" in refusal(flags(*more))
+
+
+def test_folder_of_the_dataset_is_not_written_into(no_model):
+    Path("rows").mkdir()
+    Path("rows/rows.jsonl").write_text('{"prompt": "1+1=", "solution": "2"}\n')
+    more = ["--model_name_or_path", "model", "--dataset_name", "rows", "--output_dir", "rows/out"]
+    assert "'rows/out' is in the dataset 'rows': give another path" in refusal(flags(*more))
+
+
+@pytest.mark.parametrize("word", ["false", "False", "no", "none"])
+def test_resuming_can_be_turned_off(no_model, word, caplog):
+    Path("out/checkpoint-2").mkdir(parents=True)
+    Path("out/checkpoint-2/trainer_state.json").write_text("{}")
+    assert _resumes_from(prepare(flags("--resume_from_checkpoint", word)).training) is None
+    assert any("holds checkpoint-2 of another run" in message for message in caplog.messages)
 
 
 REWARD = """

@@ -16,7 +16,8 @@ import pytest
 
 from trl_entropy import cli, pretrain, report
 from trl_entropy.data import held_out_problems
-from trl_entropy.written import check_new_folder, check_output, written, written_together
+from trl_entropy.prepare.flags import WRITERS
+from trl_entropy.written import check_new_folder, check_not_in_dataset, check_output, written, written_together
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -267,8 +268,8 @@ def small_disk(monkeypatch):
 
         return write
 
-    for name in ("to_json", "to_csv", "to_parquet"):
-        monkeypatch.setattr(datasets.Dataset, name, limited(getattr(datasets.Dataset, name)))
+    for ending, writer in WRITERS.items():
+        monkeypatch.setitem(WRITERS, ending, limited(writer))
     yield
     signal.signal(signal.SIGXFSZ, handler)
 
@@ -277,11 +278,29 @@ def small_disk(monkeypatch):
 def test_full_disk_leaves_the_old_file_and_nothing_else(ending, small_disk, capsys):
     output = f"out.{ending}"
     Path(output).write_bytes(OLD)
+    Path("rows.jsonl").write_text('{"prompt": "How much is 1 + 1?", "solution": "2"}\n')
     line = refusal(capsys, data("deduplicate", "--output", output, "--overwrite"))
     assert f"error: '{Path.cwd()}' cannot be written to (File too large)" in line
     Path(output).unlink()
     refusal(capsys, data("deduplicate", "--output", output))
     assert not Path(output).exists()
+
+
+def test_rows_are_kept_with_all_of_their_digits(capsys):
+    row = {"prompt": "?", "solution": 1e-12, "more": [3.141592653589793], "text": "π"}
+    Path("rows.jsonl").write_text(json.dumps(row) + "\n")
+    for output in ("out.jsonl", "out.json"):
+        cli.main(data("deduplicate", "--output", output))
+        assert json.loads(Path(output).read_text(encoding="utf-8")) == row
+    assert "a .csv file cannot hold the lists of 'more'" in refusal(capsys, data("deduplicate", "--output", "out.csv"))
+
+
+@pytest.mark.parametrize("output", ["folder/out.jsonl", "folder", "./folder/../folder/new/out.jsonl"])
+def test_nothing_is_written_into_the_folder_of_a_dataset(output):
+    Path("folder").mkdir()
+    with pytest.raises(ValueError, match="is in the dataset 'folder': give another path"):
+        check_not_in_dataset(output, "folder")
+    check_not_in_dataset(output, "openai/gsm8k")
 
 
 def test_report_that_fails_in_the_middle_leaves_the_old_one(monkeypatch):

@@ -106,7 +106,7 @@ def evaluate(arguments: list[str]) -> None:
         from .evaluation import command
 
         command.compare(given) if given.compare else command.evaluate(given)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         _refuse("eval", error)
 
 

@@ -34,6 +34,7 @@ from .evaluation.callback import PassAtKCallback
 from .rewards import REWARDS, TRL_REWARDS, MathVerifyReward, ReasoningGymReward, RelativeLengthReward
 from .sources import SourceArguments, check, is_drawn, load_eval, load_train, selected, with_columns, with_messages
 from .trainer import EntropyGRPOTrainer
+from .written import check_not_in_dataset
 
 
 logger = logging.getLogger(__name__)
@@ -193,6 +194,8 @@ def prepare(arguments: list[str]) -> Job:
     script, training, model, mixture = parse(arguments)
     _check_start(training, model.model_name_or_path)
     reward_funcs = _rewards(script, training.max_completion_length)
+    if script.dataset_name:
+        check_not_in_dataset(training.output_dir, script.dataset_name)
     train_dataset = load_train(script, mixture)
     if not isinstance(train_dataset, Dataset) and training.max_steps <= 0:
         raise ValueError("the train dataset is a stream, whose length is not known: set max_steps")
@@ -227,18 +230,27 @@ def _check_start(training: EntropyGRPOConfig, model: str) -> None:
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be a number > 0, got {temperature}: completions are sampled")
     output = Path(training.output_dir)
-    there = next(path for path in (output, *output.parents) if path.exists())
+    there = next(path for path in (output, *output.parents) if os.path.lexists(path))
     if not training.output_dir or not there.is_dir():
         raise ValueError(f"output_dir must be a folder or a new one, got {training.output_dir!r}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"output_dir={training.output_dir!r} cannot be written: you may not write to {str(there)!r}")
     if resume is True and (not output.is_dir() or get_last_checkpoint(training.output_dir) is None):
         raise ValueError(
             f"resume_from_checkpoint=true, and output_dir={training.output_dir!r} has no checkpoint: leave it out to "
             "start from the model"
         )
-    if isinstance(resume, str) and not os.path.isdir(resume):
+    if isinstance(resume, str) and not os.path.isfile(os.path.join(resume, "trainer_state.json")):
         raise ValueError(f"resume_from_checkpoint must be a checkpoint's folder or true, got {resume!r}")
-    if os.path.isdir(model) and output.is_dir() and output.samefile(model) and not resume:
+    if os.path.isdir(model) and not resume and Path(os.path.realpath(model)).is_relative_to(os.path.realpath(output)):
         raise ValueError(f"output_dir={training.output_dir!r} holds the model that is trained: choose another folder")
+    if not resume and output.is_dir() and (last := get_last_checkpoint(training.output_dir)) is not None:
+        logger.warning(
+            "output_dir=%r holds %s of another run: resume_from_checkpoint=true takes the checkpoint of the highest "
+            "step, whichever run it is of",
+            training.output_dir,
+            os.path.basename(last),
+        )
     if os.path.isdir(model) and not os.path.isfile(os.path.join(model, "config.json")):
         adapter = os.path.isfile(os.path.join(model, "adapter_config.json"))
         reason = "holds an adapter: merge it into its base" if adapter else "holds no config.json"
@@ -251,7 +263,7 @@ def _check_columns(reward_funcs: Iterable[Callable], row: Mapping[str, object]) 
     for reward in reward_funcs:
         of = reward.func if isinstance(reward, partial) else reward
         given = OF_TRL | columns | (OF_ROLLOUT if getattr(of, "reads_rollout", False) else set())
-        for name, parameter in inspect.signature(reward).parameters.items():
+        for name, parameter in inspect.signature(reward, follow_wrapped=False).parameters.items():
             is_one = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             if is_one and parameter.default is parameter.empty and name not in given:
                 raise ValueError(f"{unknown('dataset column', name, columns)} (the reward {_name(reward)} takes it)")
@@ -259,7 +271,8 @@ def _check_columns(reward_funcs: Iterable[Callable], row: Mapping[str, object]) 
 
 def _resumes_from(training: EntropyGRPOConfig) -> str | bool | None:
     resume = training.resume_from_checkpoint
-    return True if str(resume).lower() == "true" else resume
+    word = str(resume).lower()
+    return True if word == "true" else None if word in ("false", "no", "none", "") else resume
 
 
 def _config_in_two(argument: str) -> list[str]:

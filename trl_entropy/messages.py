@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 
 Messages = list[Mapping[str, object]]
+ASKING = ("user", "developer")  # roles whose messages are the problem
 
 
 def text_in(content: str | list[Mapping] | None) -> str:
@@ -16,7 +17,7 @@ def text_of(prompt: str | Messages) -> str:
     """A problem as text: itself, or what the user says in a conversation."""
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(text_in(message.get("content")) for message in prompt if message["role"] == "user")
+    return "\n".join(text_in(message.get("content")) for message in prompt if message["role"] in ASKING)
 
 
 def has_image(prompt: str | Messages) -> bool:
@@ -51,8 +52,11 @@ def _wrong(prompt: object) -> tuple[str, str] | None:
     """What is wrong with a prompt, and what to do."""
     if prompt is not None and not isinstance(prompt, str):
         if not _is_conversation(prompt):
-            return f"the prompt {repr(prompt)[:100]}", "give text, or a list of messages with role and content"
-        if prompt and all(message["role"] != "user" for message in prompt):
+            return (
+                f"the prompt {repr(prompt)[:100]}",
+                "give text, or messages with role and content, itself text or parts of type text or image",
+            )
+        if prompt and all(message["role"] not in ASKING for message in prompt):
             return "no message of the user", "drop it"
     if not prompt or not (text_of(prompt).strip() or has_image(prompt)):
         return "no prompt", "drop it"
@@ -66,7 +70,11 @@ def _is_conversation(prompt: object) -> bool:
 
 
 def _is_content(content: object) -> bool:
-    return content is None or isinstance(content, str) or _are_mappings(content)
+    return content is None or isinstance(content, str) or _are_mappings(content) and all(map(_is_part, content))
+
+
+def _is_part(part: Mapping) -> bool:
+    return part.get("type") in ("text", "image")
 
 
 def _are_mappings(value: object) -> bool:

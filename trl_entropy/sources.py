@@ -194,7 +194,7 @@ def with_columns(script: SourceArguments, dataset: Dataset, needed: set[str]) ->
     if "solution" in needed:
         given["solution"] = script.solution_column
     for column, name in given.items():
-        check_column(first, name, f"{column}_column")
+        check_column(dataset, name, f"{column}_column")
     if "reasoning_gym" in needed and "reasoning_gym" not in first:
         raise ValueError(f"reasoning_gym_reward scores its own problems: set dataset_name to {PREFIX}TASK")
     dataset = renamed(dataset, given, first)

@@ -129,5 +129,11 @@ def _is_input(path: str, name: str | Path) -> bool:
     return os.path.exists(path) and any(_same(path, file) for file in files)
 
 
+def check_not_in_dataset(output: str | Path, dataset: str | Path) -> None:
+    """Raise `ValueError` for an output in the folder of a dataset, of which every file is read as data."""
+    if os.path.isdir(dataset) and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(dataset)):
+        raise ValueError(f"{str(output)!r} is in the dataset {str(dataset)!r}: give another path")
+
+
 def _same(path: str, other: str | Path) -> bool:
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)

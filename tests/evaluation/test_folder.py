@@ -57,7 +57,9 @@ def test_sample_that_stands_in_two_files_counts_once(tmp_path):
 def test_other_settings_are_refused_with_what_differs(tmp_path):
     folder = Folder(tmp_path / "new")
     folder.claim({"seed": 0, "num_samples": 4, "template": "plain"})
+    folder.claim({"seed": 1, "num_samples": 4, "template": "plain"})  # nothing has been drawn yet
     folder.claim({"seed": 0, "num_samples": 4, "template": "plain"})
+    folder.append(LINES[:1])
     with pytest.raises(ValueError, match="other settings: seed was 0, now 1; template was 'plain', now 'chat'. Give"):
         folder.claim({"seed": 1, "num_samples": 4, "template": "chat"})
     with pytest.raises(ValueError, match="other settings: top_p was None, now 0.5. Give"):
@@ -69,6 +71,7 @@ def test_more_samples_may_be_asked_for_but_not_fewer(tmp_path):
     folder = Folder(tmp_path)
     folder.claim({"num_samples": 4})
     folder.claim({"num_samples": 8})
+    folder.append(LINES[:1])
     with pytest.raises(ValueError, match="num_samples was 8, now 4"):
         folder.claim({"num_samples": 4})
 

@@ -157,5 +157,12 @@ def test_problem_of_a_benchmark_in_parts_is_its_text(tmp_path):
 
 @pytest.mark.parametrize("prompt", [5, ["1+1="]])
 def test_prompt_that_is_neither_text_nor_messages_is_refused(prompt):
-    with pytest.raises(ValueError, match="row 0 of the dataset has the prompt .*: give text, or a list of messages"):
+    with pytest.raises(ValueError, match="row 0 of the dataset has the prompt .*: give text, or messages"):
         problems_of(datasets.Dataset.from_dict({"prompt": [prompt], "solution": ["1"]}))
+
+
+def test_column_inside_of_another_is_found_if_a_later_row_has_it():
+    rows = datasets.Dataset.from_list(
+        [{"prompt": "1+1=", "answer": None}, {"prompt": "1+2=", "answer": {"gold": "3"}}]
+    )
+    assert [problem.solution for problem in problems_of(rows, solution_column="answer.gold")] == [None, "3"]

@@ -93,8 +93,8 @@ def test_prompts_that_are_numbers_are_refused(capsys):
     write_rows("rows.jsonl", "prompt", [5, 6])
     line = refusal(capsys, "deduplicate", "--dataset", "rows.jsonl", "--output", "clean.jsonl")
     assert line.endswith(
-        "row 0 of the dataset has the prompt 5 in column 'prompt': give text, or a list of messages "
-        "with role and content"
+        "row 0 of the dataset has the prompt 5 in column 'prompt': give text, or messages with role "
+        "and content, itself text or parts of type text or image"
     )
 
 

@@ -31,8 +31,8 @@ def load(
 
     Raises `ValueError` with one line that names the dataset if it cannot be read.
     """
-    kind = LOCAL_FILES.get(Path(name).suffix)
-    if kind is not None and not os.path.isfile(name):
+    kind = None if os.path.isdir(name) else LOCAL_FILES.get(Path(name).suffix)
+    if kind is not None and not os.path.exists(name):
         raise ValueError(f"there is no file {name!r}")
     if kind is not None and os.path.getsize(name) == 0:
         raise ValueError(f"the file {name!r} is empty")

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data.files import model_path
 from ..rewards import MathVerifyReward
 from ..rewards.verifier import Verifier
+from ..written import check_not_in_dataset
 from .between import differences_between
 from .drawing import Policy
 from .model import Source, context_of, digest, load, source_of, tokenizer_of, weights_of
@@ -41,6 +42,8 @@ def draw(
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
     reward = MathVerifyReward(given.answer_from, given.grading_deadline, given.grading_workers, math.inf)
+    if given.dataset:
+        check_not_in_dataset(given.output_dir, given.dataset)
     path = model_path(given.model, "model")
     dtype = given.dtype or ("float32" if state.device.type == "cpu" else "bfloat16")
     if given.engine == "vllm":

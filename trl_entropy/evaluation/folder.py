@@ -89,7 +89,8 @@ class Folder:
             differing = [name for name in {**known, **settings} if known.get(name) != settings.get(name)]
             if "num_samples" in differing and known["num_samples"] < settings["num_samples"]:
                 differing.remove("num_samples")
-            if differing:
+            drawn = [file for file in self.path.glob("samples*.jsonl") if file.stat().st_size]
+            if differing and drawn:
                 changes = "; ".join(
                     f"{name} was {known.get(name)!r}, now {settings.get(name)!r}" for name in differing
                 )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file, has_file
 
@@ -34,7 +35,7 @@ def source_of(path: str, revision: str | None = None) -> Source:
         if find_adapter_config_file(path, revision=revision) is None:
             return Source(path, revision)
         config = PeftConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"the model {path!r} cannot be loaded: {_first_line(error)}") from error
     if not config.base_model_name_or_path:
         raise ValueError(f"the adapter {path!r} does not name its base: set base_model_name_or_path in its config")
@@ -78,11 +79,14 @@ def load(source: Source, dtype: str) -> PreTrainedModel:
     would change the other.
     """
     path, revision, _ = source.base or source
-    model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=getattr(torch, dtype))
-    if source.base is None:
-        return model
-    # by peft: transformers reads an adapter itself, and leaves the magnitudes of DoRA at random
-    model = PeftModel.from_pretrained(model, source.path, revision=source.revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=getattr(torch, dtype))
+        if source.base is None:
+            return model
+        # by peft: transformers reads an adapter itself, and leaves the magnitudes of DoRA at random
+        model = PeftModel.from_pretrained(model, source.path, revision=source.revision)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"the weights of {source.path!r} cannot be loaded: {_first_line(error)}") from error
     ends = model.get_input_embeddings(), model.get_output_embeddings()
     return model.get_base_model() if any(isinstance(end, BaseTunerLayer) for end in ends) else model.merge_and_unload()
 

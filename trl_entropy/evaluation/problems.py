@@ -1,6 +1,7 @@
 """Problems with solutions: the benchmarks by name, and datasets of your own."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,7 @@ def read_benchmark(name: str, folder: str | None = None) -> list[Problem]:
     return [Problem(_text(prompt), solution) for prompt, solution in problems]
 
 
+LOOKED_AT = 1000  # rows, in search of one that has a column inside of another
 _LAYOUT = (PROMPTS, SOLUTIONS)
 
 
@@ -113,14 +115,15 @@ def values_in(dataset: Dataset, column: str, flag: str) -> list:
     """A column, dotted or not; raises `ValueError` if it has no rows, or that names the flag if there is none."""
     if len(dataset) == 0:
         raise ValueError("the dataset is empty")
-    check_column(dataset[0], column, flag)
+    check_column(dataset, column, flag)
     return values_at(dataset, column)
 
 
-def check_column(row: Mapping[str, object], column: str, flag: str) -> None:
-    """Raise `ValueError` that names the flag for a column, dotted or not, that a row does not have."""
-    if not is_there(row, column):
-        raise ValueError(f"{unknown('dataset column', column, column_names(row))}; set {flag}")
+def check_column(rows: Iterable[Mapping[str, object]], column: str, flag: str) -> None:
+    """Raise `ValueError` that names the flag for a column, dotted or not, that none of the first rows has."""
+    first = next(iter(rows))
+    if not is_there(first, column) and not any(is_there(row, column) for row in islice(rows, LOOKED_AT)):
+        raise ValueError(f"{unknown('dataset column', column, column_names(first))}; set {flag}")
 
 
 def checked(

@@ -1,21 +1,21 @@
 """What the verbs share: the dataset that they read, and the file that they write."""
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from ..data import held_out_problems, train_problems
 from ..data.files import EMBEDDED, FORMATS, load
 from ..evaluation.flags import parse
 from ..evaluation.problems import values_in
 from ..messages import check_prompts, text_of
-from ..written import add_overwrite, check_output, written
+from ..written import add_overwrite, check_not_in_dataset, check_output, written
 
 
 MAX_ROWS = 20
-WRITERS = {".csv": "to_csv", ".json": "to_json", ".jsonl": "to_json", ".parquet": "to_parquet"}
 
 
 def reader(verb: str, description: str) -> argparse.ArgumentParser:
@@ -57,6 +57,8 @@ def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Name
         raise ValueError(f"output must end in one of {', '.join(WRITERS)}, got {given.output!r}")
     read_from = (getattr(given, flag, None) for flag in ("dataset", "encoder", "model"))
     check_output(given.output, given.overwrite, filter(None, read_from))
+    if given.dataset:
+        check_not_in_dataset(given.output, given.dataset)
     if getattr(given, "max_rows", 0) < 0:
         raise ValueError(f"max_rows must be at least 0, got {given.max_rows}")
     return given
@@ -69,6 +71,9 @@ def read_rows(given: argparse.Namespace) -> Dataset:
     dataset = load(given.dataset, given.dataset_config, given.dataset_split)
     if len(dataset) == 0:
         raise ValueError("the dataset is empty")
+    nested = [name for name, kind in dataset.features.items() if not isinstance(kind, Value)]
+    if nested and Path(given.output).suffix == ".csv":
+        raise ValueError(f"output={given.output!r}: a .csv file cannot hold the lists of {nested[0]!r}, a .jsonl can")
     return dataset
 
 
@@ -82,8 +87,24 @@ def problems_in(dataset: Dataset, column: str) -> list[str]:
 def write(dataset: Dataset, given: argparse.Namespace) -> None:
     """The dataset as the file that the flags name, in the format that its name says."""
     with written(given.output, given.overwrite) as part:
-        getattr(dataset, WRITERS[Path(given.output).suffix])(str(part))
+        WRITERS[Path(given.output).suffix](dataset, str(part))
     print(f"{len(dataset)} problems: {given.output}")
+
+
+def _to_json(dataset: Dataset, path: str) -> None:
+    """As `Dataset.to_json`, which rounds numbers to 10 decimals, with all of their digits."""
+    lines = (json.dumps(row, ensure_ascii=False, default=_plain) for row in dataset)
+    Path(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _plain(value: object) -> str:
+    """A date or a time as text."""
+    if not hasattr(value, "isoformat"):
+        raise ValueError(f"a {type(value).__name__} cannot be written as JSON: give a .parquet file as output")
+    return value.isoformat()
+
+
+WRITERS = {".csv": Dataset.to_csv, ".json": _to_json, ".jsonl": _to_json, ".parquet": Dataset.to_parquet}
 
 
 def shortened(text: str, length: int = 100) -> str:
