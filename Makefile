@@ -13,7 +13,7 @@ BENCH ?=
 .PHONY: train study study-language-model test test-browser test-slow test-trl bench check
 
 train: .venv/installed
-	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/pi.yaml --output_dir out/train --overwrite
+	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/hold.yaml --output_dir out/train --overwrite
 
 study: .venv/installed
 	$(BIN)/python -m study

@@ -123,8 +123,8 @@ def test_bonus_that_replaces_the_advantage_bears_no_weight(settings, message):
 
 
 def test_bundled_presets():
-    steering = ["aer", "confident_sign", "entropic", "entropy_guided", "epoch", "mai_clip", "neg_to_pos", "repo_r"]
-    steering += ["skywork", "stage"]
+    steering = ["aer", "confident_sign", "entropic", "entropy_guided", "epoch", "hold", "mai_clip", "neg_to_pos"]
+    steering += ["repo_r", "skywork", "stage"]
     assert sorted(name for name, preset in presets().items() if "controllers" in preset) == steering
     rollouts = ["erpo", "offline_injection", "prepo"]
     assert sorted(name for name, preset in presets().items() if "rollout_rules" in preset) == rollouts
@@ -135,6 +135,7 @@ def test_bundled_presets():
     ("name", "law", "knob", "low", "high", "value"),
     [
         ("entropy_guided", BangBang(0.05), "positive_advantage_coef", 0.0, 1.0, 0.0),
+        ("hold", PI(0.5, 0.02, anti_windup=True), "entropy_coef", 0.0, 0.5, 0.0),
         ("entropic", PI(1.0, 0.01), "loss_terms.confident_surrogate.alpha", -1.0, 1.0, 0.0),
         ("confident_sign", PI(1.0, 0.01), "token_weights.confident_sign.alpha", -1.0, 1.0, 0.0),
     ],

@@ -88,11 +88,11 @@ class EntropyFlags:
             Number N >= 1 of optimizer updates that each rollout batch gets, num_iterations included. Sets
             steps_per_generation = N * gradient_accumulation_steps / num_iterations.
         entropy_control (`str`, *optional*):
-            Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic (EntroPIC),
-            confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1),
-            mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), erpo (in the style of
-            ERPO), offline_injection (Dissecting Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target
-            of their own, if none is set.
+            Bundled method: hold (ours: a PI law on TRL's entropy bonus), entropy_guided, stage or epoch
+            (Positive-Advantage Reweighting), entropic (EntroPIC), confident_sign (its law on a weight of ours),
+            neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer
+            (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting
+            Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none is set.
         entropy_target (`float`, *optional*):
             Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. Where neither target
             flag is set, that of the bundled method, else TRL's 0.2.
@@ -159,11 +159,11 @@ class EntropyFlags:
     entropy_control: str | None = field(
         default=None,
         metadata={
-            "help": "Bundled method: entropy_guided, stage or epoch (Positive-Advantage Reweighting), entropic "
-            "(EntroPIC), confident_sign (its law on a weight of ours), neg_to_pos (Dissecting Long-CoT), skywork "
-            "(Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer (in the style of AER), prepo (PREPO), "
-            "erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT), or none. skywork, mai_clip, repo_r "
-            "and aer bring a target of their own, if none is set."
+            "help": "Bundled method: hold (ours: a PI law on TRL's entropy bonus), entropy_guided, stage or epoch "
+            "(Positive-Advantage Reweighting), entropic (EntroPIC), confident_sign (its law on a weight of ours), "
+            "neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer "
+            "(in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting "
+            "Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none is set."
         },
     )
     entropy_target: float | None = field(
