@@ -54,14 +54,19 @@ def test_images_are_found():
     assert not any(map(has_image, ["1", user("1"), user(text("1")), user(None)]))
 
 
-@pytest.mark.parametrize("prompt", ["1", user("1"), user(text("1")), user([IMAGE])])
+@pytest.mark.parametrize(
+    "prompt", ["1", user("1"), user(text("1")), user([IMAGE]), [{"role": "developer", "content": "1"}]]
+)
 def test_prompts_that_can_be_asked_are_taken(prompt):
     check_prompts([prompt], "prompt")
 
 
-@pytest.mark.parametrize("prompt", [5, 0, 2.5, True, ["1+1="], {"role": "user"}, [{"from": "human", "value": "1"}]])
+@pytest.mark.parametrize(
+    "prompt",
+    [5, 0, 2.5, True, ["1+1="], {"role": "user"}, [{"from": "human", "value": "1"}], user([{"type": "image_url"}])],
+)
 def test_what_is_neither_text_nor_messages_is_refused_with_row_and_column(prompt):
-    line = "row 1 of 'mine.jsonl' has the prompt .* in column 'question': give text, or a list of messages with role"
+    line = "row 1 of 'mine.jsonl' has the prompt .* in column 'question': give text, or messages with role"
     with pytest.raises(ValueError, match=line):
         check_prompts(["1", prompt], "question", "'mine.jsonl'")
 
