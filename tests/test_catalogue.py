@@ -99,8 +99,8 @@ def test_listed_method_can_be_named_and_is_described_by_its_head_line(name):
     made = EntropyGRPOConfig(**SETTINGS, entropy_control=name, num_train_epochs=2, num_iterations=2)
     assert made.build_controllers() or made.build_rollout_rules()
     assert section("entropy_control")[name] in content.splitlines()[0]
-    source = r"https://(huggingface\.co/papers/\d{4}\.\d{5}|microsoft\.ai/pdf/[\w-]+\.pdf)"
-    assert re.fullmatch(rf"# .+ \({source}\):.*", content.splitlines()[0])
+    source = r"ours|https://(huggingface\.co/papers/\d{4}\.\d{5}|microsoft\.ai/pdf/[\w-]+\.pdf)"
+    assert re.fullmatch(rf"# .+ \((?:{source})\):.*", content.splitlines()[0])
     assert section("entropy_control")[name].startswith(re.match(r"# ([\w-]+)", content)[1])
     first, *others = yaml.safe_load(content).get("controllers", [name])
     assert first == name

@@ -135,7 +135,6 @@ def test_bundled_presets():
     ("name", "law", "knob", "low", "high", "value"),
     [
         ("entropy_guided", BangBang(0.05), "positive_advantage_coef", 0.0, 1.0, 0.0),
-        ("hold", PI(0.5, 0.02, anti_windup=True), "entropy_coef", 0.0, 0.5, 0.0),
         ("entropic", PI(1.0, 0.01), "loss_terms.confident_surrogate.alpha", -1.0, 1.0, 0.0),
         ("confident_sign", PI(1.0, 0.01), "token_weights.confident_sign.alpha", -1.0, 1.0, 0.0),
     ],
@@ -146,6 +145,12 @@ def test_preset_that_steers_is_that_of_its_paper(name, law, knob, low, high, val
     assert (controller.low, controller.high, controller.value) == (low, high, value)
     assert controller.raises_signal is False
     assert controller.target == Target(0.2, 0.2)  # TRL's default of entropy_target, in nats
+
+
+def test_hold_turns_the_bonus_up_below_the_target():
+    (controller,) = config(entropy_control="hold").build_controllers()
+    assert (controller.law, controller.knob.name) == (PI(0.5, 0.02, anti_windup=True), "entropy_coef")
+    assert (controller.low, controller.high, controller.value, controller.raises_signal) == (0.0, 0.5, 0.0, True)
 
 
 @pytest.mark.parametrize(("name", "law"), [("stage", Stage()), ("epoch", Epoch())])

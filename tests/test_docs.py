@@ -83,7 +83,9 @@ def test_python_of_the_readme_runs_up_to_the_model(tmp_path):
     call.keywords += [ast.keyword(name, ast.Constant(value)) for name, value in settings.items()]
     args = eval(compile(ast.fix_missing_locations(ast.Expression(call)), "README", "eval"), namespace)
     assert isinstance(args, EntropyGRPOConfig)
-    assert [controller.target for controller in args.build_controllers()] == [Target(0.2, 0.2)]
+    assert [controller.target for controller in args.build_controllers()] == [
+        Target(0.5, 0.5, is_ratio=True, start_steps=5)
+    ]
 
     call = call_of(tree, "EntropyGRPOTrainer")
     signature = inspect.signature(GRPOTrainer.__init__)
