@@ -34,6 +34,7 @@ from trl_entropy.rewards.typed import as_latex
         ("sin(x)", r"\sin (x)"),
         ("2sinx", r"2\sin x"),
         ("exp(2)", r"\exp (2)"),
+        (r"2sin\theta", r"2\sin \theta"),
         ("asin(1)", r"\arcsin (1)"),
         ("x**2", "x^2"),
         ("sqrt(x+(1))", r"\sqrt{x+(1)}"),

@@ -43,8 +43,13 @@ def load(
             return _split_of(load_from_disk(name), name, split)
         return load_dataset(name, config, split=split, streaming=streaming)
     except (OSError, ValueError, DatasetGenerationError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()
-        raise ValueError(f"the dataset {name!r} cannot be loaded: {reason[0] if reason else repr(error)}") from error
+        reason = first_line(error.__cause__ or error)
+        raise ValueError(f"the dataset {name!r} cannot be loaded: {reason}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, for a message of one line."""
+    return (str(error).strip().splitlines() or [repr(error)])[0]
 
 
 def is_one_dataset(name: str) -> bool:

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file, has_file
 
+from ..data.files import first_line
+
 
 HEAD = 2**20  # bytes at either end of a file of weights that tell it from another
 
@@ -36,7 +38,7 @@ def source_of(path: str, revision: str | None = None) -> Source:
             return Source(path, revision)
         config = PeftConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"the model {path!r} cannot be loaded: {_first_line(error)}") from error
+        raise ValueError(f"the model {path!r} cannot be loaded: {first_line(error)}") from error
     if not config.base_model_name_or_path:
         raise ValueError(f"the adapter {path!r} does not name its base: set base_model_name_or_path in its config")
     if config.is_prompt_learning or config.is_adaption_prompt:
@@ -54,7 +56,7 @@ def tokenizer_of(source: Source) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
-        raise ValueError(f"the tokenizer of {path!r} cannot be loaded: {_first_line(error)}") from error
+        raise ValueError(f"the tokenizer of {path!r} cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -67,7 +69,7 @@ def context_of(source: Source) -> int | None:
         config = AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
         which = f"the base {path!r} of the adapter {source.path!r}" if source.base else f"the model {path!r}"
-        raise ValueError(f"{which} cannot be loaded: {_first_line(error)}") from error
+        raise ValueError(f"{which} cannot be loaded: {first_line(error)}") from error
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -86,7 +88,7 @@ def load(source: Source, dtype: str) -> PreTrainedModel:
         # by peft: transformers reads an adapter itself, and leaves the magnitudes of DoRA at random
         model = PeftModel.from_pretrained(model, source.path, revision=source.revision)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"the weights of {source.path!r} cannot be loaded: {_first_line(error)}") from error
+        raise ValueError(f"the weights of {source.path!r} cannot be loaded: {first_line(error)}") from error
     ends = model.get_input_embeddings(), model.get_output_embeddings()
     return model.get_base_model() if any(isinstance(end, BaseTunerLayer) for end in ends) else model.merge_and_unload()
 
@@ -113,7 +115,3 @@ def _ends(file: Path) -> Iterable[bytes]:
         yield content.read(HEAD)
         content.seek(max(0, file.stat().st_size - HEAD))
         yield content.read(HEAD)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0]

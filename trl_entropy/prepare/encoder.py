@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
-from ..data.files import model_path
+from ..data.files import first_line, model_path
 
 
 BATCH_SIZE = 32  # ours
@@ -31,7 +31,7 @@ def embed_encoder(texts: Sequence[str], name: str) -> np.ndarray:
     try:
         tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"the encoder {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise ValueError(f"the encoder {name!r} cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")

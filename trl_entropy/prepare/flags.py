@@ -93,8 +93,8 @@ def write(dataset: Dataset, given: argparse.Namespace) -> None:
 
 def _to_json(dataset: Dataset, path: str) -> None:
     """As `Dataset.to_json`, which rounds numbers to 10 decimals, with all of their digits."""
-    lines = (json.dumps(row, ensure_ascii=False, default=_plain) for row in dataset)
-    Path(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in dataset)
 
 
 def _plain(value: object) -> str:

@@ -111,7 +111,7 @@ def expression(text: str) -> Basic | None:
     """What math-verify reads the text as, or None."""
     text = readable(text)
     if text is None or (final := FINAL_TEXT.search(text)) and final.start() and changes_number(final[0]):
-        return None  # `5 \\text{ or more}`, of which math-verify would see the 5
+        return None  # `5 \text{ or more}`, of which math-verify would see the 5
     config = UNITS if final else NO_UNITS
     parsed = parse(
         rf"\boxed{{{text}}}", config, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None

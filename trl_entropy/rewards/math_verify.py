@@ -96,7 +96,7 @@ class MathVerifyReward:
         answers = [answer_in(content(completion), self.answer_from) for completion in completions]
         verdicts = self.verifier.verdicts([golds_in(given) for given in solution], answers)
         return answers, [
-            "correct" if is_written_alike(given, answer) else verdict
+            "correct" if verdict != "correct" and is_written_alike(given, answer) else verdict
             for given, answer, verdict in zip(solution, answers, verdicts, strict=True)
         ]
 

@@ -67,9 +67,10 @@ KEPT = re.compile(
 )
 FUNCTION = "arcsin|arccos|arctan|asin|acos|atan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp"
 COMMANDS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "inf": "infty", "infinity": "infty"}
-NAMES = re.compile(
-    rf"(?<![A-Za-z])(?:(?:max|min|gcd|lcm)(?=\s*\()|({FUNCTION})(?=\s*[\w(\\^{{])(?:(?![A-Za-z])|(?=[xyz](?![A-Za-z])))"
-    rf"|(pi|inf|infty|infinity|{GREEK})(?![A-Za-z]))"
+KEPT_OR_NAME = re.compile(
+    rf"(?P<kept>{KEPT.pattern})"
+    rf"|(?<![A-Za-z])(?:(?:max|min|gcd|lcm)(?=\s*\()|(?:{FUNCTION})(?=\s*[\w(\\^{{])(?:(?![A-Za-z])|(?=[xyz](?![A-Za-z])))"
+    rf"|(?:pi|inf|infty|infinity|{GREEK})(?![A-Za-z]))"
 )
 ONE_NAME = re.compile(rf"[A-Za-z]|(?:{FUNCTION})[xyz]?|sqrt|abs|pi|inf|infty|infinity|{GREEK}")
 ROOT = re.compile(r"(?:√|(?<![\\A-Za-z])sqrt)\s*(?:([0-9]+(?:\.[0-9]+)?|[A-Za-z](?![A-Za-z]))|\()|\\sqrt\s*\(")
@@ -97,15 +98,7 @@ def as_latex(text: str) -> str:
     text = text.replace("**", "^").replace("*", r"\cdot ")
     text = _bracketed(ROOT, r"\sqrt{", "}", text)
     text = _bracketed(ABSOLUTE, "|", "|", text)
-    kept, start = [], 0
-    for found in KEPT.finditer(text):
-        kept += [NAMES.sub(_command, text[start : found.start()]), found[0]]
-        start = found.end()
-    return "".join([*kept, NAMES.sub(_command, text[start:])])
-
-
-def _command(found: re.Match) -> str:
-    return f"\\{COMMANDS.get(found[0], found[0])} "
+    return KEPT_OR_NAME.sub(lambda found: found["kept"] or f"\\{COMMANDS.get(found[0], found[0])} ", text)
 
 
 def _scaled(found: re.Match) -> str:
@@ -128,7 +121,7 @@ def _decimal(digits: str, exponent: int) -> str:
 
 
 def _bracketed(function: re.Pattern, opening: str, closing: str, text: str) -> str:
-    """The text with `sqrt(...)` as the LaTeX of what stands in its brackets."""
+    """The text with `sqrt(...)` as the LaTeX of what is in its brackets."""
     start = 0
     while (found := function.search(text, start)) is not None:
         if not found[0].endswith("("):

@@ -112,7 +112,8 @@ CURRENCY = re.compile(
     r"([+-]?)\s*(US\s?\\?\$|\\?\$|€|£|¥|₹|\\(?:pounds|euro)(?![A-Za-z])|(?:USD|EUR|GBP|RMB|Rs\.?)(?=[\s0-9.]))"
     r"\s*(?=[-+]?[0-9.\\])"
 )
-WRAPPED = r"\\(?:text|textnormal|mathrm|mbox|textbf|textrm|rm|operatorname)\s*\{[^{}]*\}"
+WRAPPER = r"\\(?:text|textnormal|mathrm|mbox|textbf|textrm|rm|operatorname)\s*\{"
+WRAPPED = rf"{WRAPPER}[^{{}}]*\}}"
 DEGREE = r"\^\s*\{?\s*\\circ\s*\}?\s*(?:[CF](?![A-Za-z]))?"
 POWER = r"\s*\^\s*(?:\{\s*[23]\s*\}|[23])"
 # One unit at the end of a text, with what joins it to the text before
@@ -124,7 +125,7 @@ LONGEST_UNIT, MOST_WORDS = 80, 8  # characters, words
 SPACE = re.compile(r"\\[ ,;:!]|~")
 ORDINAL = re.compile(r"(?<=[0-9])(?:\s*\^\s*\{?)?\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}*$")
 SCALE_OF_DEGREES = re.compile(r"(?:°|\bdegrees?)\s*(C(?:elsius)?|F(?:ahrenheit)?)\b", re.IGNORECASE)
-WRAPPED_TEXT = re.compile(r"\\[a-z]+\s*\{([^{}]*)\}")
+WRAPPED_TEXT = re.compile(rf"{WRAPPER}([^{{}}]*)\}}")
 NO_WORD = re.compile(r"[0-9,;!+*=<>]")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 LETTERS = re.compile(r"[^\W\d_]+")
@@ -216,7 +217,7 @@ def is_numeric(text: str) -> bool:
 @lru_cache(maxsize=2**12)
 def measure(unit: str) -> str | None:
     """A unit of measure in one spelling: `km/h` for `kilometers per hour`; None for any other word."""
-    text = re.sub(r"\\(?:text|mathrm|mbox|textbf|textrm|rm|operatorname)\s*\{([^{}]*)\}", r" \1 ", unit)
+    text = WRAPPED_TEXT.sub(r" \1 ", unit)
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?\s*([CF]?)", r" °\1 ", SPACE.sub(" ", text))
     text = re.sub(r"\\(?:cdot|times)|\*|·", " ", text).replace("{", "").replace("}", "")
     text = SCALE_OF_DEGREES.sub(lambda found: f"°{found[1][0].upper()}", text)
