@@ -67,6 +67,17 @@ def assert_trained_as_trl(trl, ours) -> None:
         assert len(set(logged(trl, name))) > 1  # there is something to compare
 
 
+def training(build):
+    """What `build` does, with the trainer trained."""
+
+    def train(*args, **settings):
+        trainer = build(*args, **settings)
+        trainer.train()
+        return trainer
+
+    return train
+
+
 def assert_everything_acts(trainer, before: dict) -> None:
     """A training with EVERYTHING has moved the policy and the knob, and logs finite measures."""
     assert not same(parameters(trainer), before)

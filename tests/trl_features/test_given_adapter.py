@@ -9,6 +9,7 @@ from alone import (
     assert_everything_acts,
     assert_measured_of_policy,
     assert_trained_as_trl,
+    training,
 )
 from peft import LoraConfig, get_peft_model
 from toy import build_trainer, parameters, sums
@@ -30,12 +31,7 @@ def build_given(model_dir, tmp_path):
 
 @pytest.fixture
 def run_given(build_given):
-    def train(**settings):
-        trainer = build_given(**settings)
-        trainer.train()
-        return trainer
-
-    return train
+    return training(build_given)
 
 
 @as_trl

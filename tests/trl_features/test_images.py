@@ -9,6 +9,7 @@ from alone import (
     assert_everything_acts,
     assert_measured_of_policy,
     assert_trained_as_trl,
+    training,
 )
 from datasets import Dataset, Features, IterableDataset, Value
 from datasets import Image as ImageFeature
@@ -104,12 +105,7 @@ def build_llava(llava_dir, tmp_path):
 
 @pytest.fixture
 def run_llava(build_llava):
-    def train(column="image", **settings):
-        trainer = build_llava(column, **settings)
-        trainer.train()
-        return trainer
-
-    return train
+    return training(build_llava)
 
 
 def odd_sum(completion_ids, **kwargs) -> list[float]:

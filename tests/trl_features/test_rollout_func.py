@@ -16,6 +16,7 @@ from alone import (
     of_policy,
     plain_copy,
     raw_logits,
+    training,
     without_times,
 )
 from toy import distance, flat, logged, number, parameters, same
@@ -85,12 +86,7 @@ def build_turns(build):
 
 @pytest.fixture
 def run_turns(build_turns):
-    def train(last: int = 0, **settings):
-        trainer = build_turns(last, **settings)
-        trainer.train()
-        return trainer
-
-    return train
+    return training(build_turns)
 
 
 @as_trl

@@ -8,6 +8,7 @@ from alone import (
     assert_everything_acts,
     assert_measured_of_policy,
     assert_trained_as_trl,
+    training,
 )
 from toy import build_trainer, logged, parameters, same, sums
 from trl.trainer import grpo_trainer
@@ -30,12 +31,7 @@ def build_stream(model_dir, tmp_path):
 
 @pytest.fixture
 def run_stream(build_stream):
-    def train(**settings):
-        trainer = build_stream(**settings)
-        trainer.train()
-        return trainer
-
-    return train
+    return training(build_stream)
 
 
 @as_trl

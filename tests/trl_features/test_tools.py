@@ -12,6 +12,7 @@ from alone import (
     assert_trained_as_trl,
     measured_of_all,
     of_policy,
+    training,
 )
 from datasets import Dataset
 from toy import build_trainer, logged, parameters
@@ -119,12 +120,7 @@ def build_chat(model_dir, problems, tmp_path):
 
 @pytest.fixture
 def run_chat(build_chat):
-    def train(kind: str, **settings):
-        trainer = build_chat(kind, **settings)
-        trainer.train()
-        return trainer
-
-    return train
+    return training(build_chat)
 
 
 def answers_between_turns(inputs: dict) -> int:
