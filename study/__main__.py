@@ -4,7 +4,7 @@ import argparse
 
 from . import language
 from .arms import FIXED, SEEDS, TUNING_SEEDS, Arm
-from .problems import write
+from .problems import write, write_language
 from .runs import PROBLEMS, Run, train_all
 from .tuning import chosen_arms, constant_arms, rate_arms
 
@@ -47,8 +47,9 @@ def train(given: argparse.Namespace) -> None:
     if given.only_report:
         return
     if given.language_model:
-        arms, seeds = (language.GPU_ARMS, SEEDS) if given.gpu else (language.CPU_ARMS, language.SEEDS)
-        train_all(runs(arms, seeds), given.jobs)
+        write_language(PROBLEMS)
+        on_cpu = runs(language.CPU_ARMS, language.SEEDS) + runs(language.MAIN_ARMS, language.MORE_SEEDS)
+        train_all(runs(language.GPU_ARMS, SEEDS) if given.gpu else on_cpu, given.jobs)
         return
     write(PROBLEMS, SEEDS)
     train_all(runs(FIXED, SEEDS) + runs(constant_arms(), TUNING_SEEDS), given.jobs)
