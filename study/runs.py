@@ -97,7 +97,7 @@ def train_all(runs: Iterable[Run], jobs: int) -> None:
     _take_over(run for run in runs if not run.is_kept)
     missing = [run for run in runs if not run.is_kept]
     for run in {run.name: run for run in missing}.values():
-        prepare([*run.flags, "--output_dir", "out"])
+        prepare([*run.flags, "--output_dir", str(PROBLEMS / "unused")])
     failures = {}
     columns = (
         TextColumn("{task.description}"),
