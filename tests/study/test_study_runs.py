@@ -4,15 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from study import language, problems, runs
 from study.__main__ import main
 from study.arms import BASE, FIXED, SEEDS, TRIALS, Arm, flags
 from study.runs import Run, train_all
 from study.tuning import chosen_arms
-from study.unclamped import UnclampedRepoR
-from trl_entropy import Tokens
 from trl_entropy.data.splits import held_out_problems, known_numbers
 from trl_entropy.grpo import parse
 
@@ -35,13 +32,6 @@ def test_kept_flags_are_those_of_the_arm():
         run = json.loads(path.read_text())
         assert path.stem == f"{run['arm']}-{run['seed']}"
         assert Run(run["arm"], ARMS[run["arm"]], run["seed"]).is_kept, path.name
-
-
-def test_unclamped_bonus_by_hand():
-    # 3/4 * 2 * 2 and 3/4 * 2 * 2 up: the wrong token, of advantage -2, is rewarded
-    logps, advantages = torch.full((1, 2), -2.0), torch.tensor([[2.0, -2.0]])
-    tokens = Tokens(logps, None, -logps, advantages, torch.ones(1, 2, dtype=torch.bool))
-    assert UnclampedRepoR(zeta=0.75)(tokens).tolist() == [[3.0, 3.0]]
 
 
 def test_arm_changes_what_it_says_and_nothing_else():
