@@ -258,21 +258,21 @@ TRIALS = {
 
 LEARNING_RATES = {f"grpo_{rate}": tuned("grpo", 0, rate) for rate in ("half", "quarter")}
 
-FIXED = (
-    COLLAPSE
-    | CLIP_RANGES
-    | CLIP_RANGES_16
-    | UPDATES
-    | DATA
-    | SIGNS
-    | LAMBDAS
-    | LEARNING_RATES
-    | RANDOM_REWARD
-    | DYNAMICS
-    | ENTROPIC
-    | LAWS_ON_KNOBS
-    | NEIGHBOURS
-)
+# By the file of study/runs that keeps them
+SECTIONS = {
+    "collapse": COLLAPSE,
+    "clip_ranges": CLIP_RANGES | CLIP_RANGES_16,
+    "updates": UPDATES,
+    "data": DATA,
+    "signs": SIGNS,
+    "lambdas": LAMBDAS,
+    "rates": LEARNING_RATES,
+    "random_reward": RANDOM_REWARD,
+    "dynamics": DYNAMICS,
+    "control": ENTROPIC,
+    "neighbours": NEIGHBOURS,
+}
+FIXED = {name: arm for arms in SECTIONS.values() for name, arm in arms.items()}
 
 
 def flags(arm: Arm, seed: int, folder: str) -> list[str]:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from .arms import GRIDS, LAMBDAS, LEARNING_RATES, RATES, SEEDS, TUNING_SEEDS, trial
 from .claims import AVG, ENTROPY, MAJ, PASS, REWARD
 from .results import differences, over_seeds, predictions, values
-from .runs import load
 from .statistics import effect
+from .store import load
 from .tables import ARMS, NEIGHBOURS
 from .tuning import chosen
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from statistics import correlation, fmean
 
 from .arms import SEEDS
-from .runs import load
 from .statistics import Effect, effect, rank_correlation
+from .store import load
 
 
 Metric = Callable[[dict], float | None]

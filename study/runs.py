@@ -1,7 +1,6 @@
-"""The runs of the study: each trained once, and kept as a small JSON."""
+"""The runs of the study: each trained once, and kept."""
 
 import gc
-import json
 import multiprocessing
 import os
 import platform
@@ -20,9 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .arms import Arm, flags
+from .store import every, load, write
 
 
-FOLDER = Path(__file__).parent / "runs"
 PROBLEMS = Path("out") / "study"
 PACKAGES = ("torch", "transformers", "trl", "trl-entropy")
 # What is kept of the log; what starts with `knobs/` only if it moved
@@ -66,10 +65,6 @@ class Run(NamedTuple):
     seed: int
 
     @property
-    def path(self) -> Path:
-        return FOLDER / f"{self.name}-{self.seed}.json"
-
-    @property
     def flags(self) -> list[str]:
         return flags(self.arm, self.seed, str(PROBLEMS))
 
@@ -77,12 +72,6 @@ class Run(NamedTuple):
     def is_kept(self) -> bool:
         kept = load(self.name, self.seed)
         return kept is not None and (kept["flags"], kept["window"]) == (self.flags, self.arm.window)
-
-
-def load(name: str, seed: int) -> dict | None:
-    """What is kept of a run; `None` if it was not run."""
-    path = FOLDER / f"{name}-{seed}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def train_all(runs: Iterable[Run], jobs: int) -> None:
@@ -129,17 +118,11 @@ def train_all(runs: Iterable[Run], jobs: int) -> None:
 
 def _take_over(missing: Iterable[Run]) -> None:
     """Keep under its name what has been trained with the same flags under another."""
-    kept = {tuple(run["flags"]): run for run in map(json.loads, (path.read_text() for path in FOLDER.glob("*.json")))}
+    kept = {(*run["flags"], run["window"]): run for run in every()}
     for run in missing:
-        same = kept.get(tuple(run.flags))
-        if same is not None and same["window"] == run.arm.window:
-            _write(run, {**same, "arm": run.name})
-
-
-def _write(run: Run, content: dict) -> None:
-    part = run.path.with_suffix(".part")
-    part.write_text(json.dumps(content, separators=(",", ":")) + "\n")
-    part.replace(run.path)
+        same = kept.get((*run.flags, run.arm.window))
+        if same is not None:
+            write({**same, "arm": run.name})
 
 
 def _start_worker() -> None:
@@ -159,8 +142,7 @@ def _end_with_parent() -> None:
 def _keep(run: Run) -> float:
     """Train a run and write it; the seconds it took."""
     start = time.perf_counter()
-    FOLDER.mkdir(exist_ok=True)
-    _write(run, train(run))
+    write(train(run))
     gc.collect()
     return time.perf_counter() - start
 

@@ -10,8 +10,8 @@ from . import results as of
 from .arms import CLIP_RANGES, CLIP_RANGES_16, FIXED, GRIDS, LAMBDAS, LEARNING_RATES, RATES, TUNING_SEEDS, trial
 from .claims import AVG, ENTROPY, MAJ, PASS, REWARD, SECTIONS, Claim
 from .results import Metric, differences, values
-from .runs import FOLDER, load
 from .statistics import NOT_REPRODUCED, REPRODUCED, REVERSED, effect, kept_together, p_value
+from .store import every
 from .tuning import chosen, chosen_rate, quality
 
 
@@ -241,8 +241,7 @@ def together() -> list[str]:
 
 def machine() -> list[str]:
     """How many different runs there are, and of which versions."""
-    runs = [load(*path.stem.rsplit("-", 1)) for path in sorted(FOLDER.glob("*.json"))]
-    runs = list({tuple(run["flags"]): run for run in runs}.values())  # some are kept under two names
+    runs = list({tuple(run["flags"]): run for run in every()}.values())  # some are kept under two names
     versions = sorted({", ".join(f"{name} {value}" for name, value in run["versions"].items()) for run in runs})
     hours = sum(run["seconds"] for run in runs) / 3600
     return [f"{len(runs)} runs, {hours:.1f} hours of one core in all; {'; '.join(versions)}."]

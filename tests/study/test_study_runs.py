@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from study import language, problems, runs
+from study import language, problems, runs, store
 from study.__main__ import main
 from study.arms import BASE, FIXED, SEEDS, TRIALS, Arm, flags
 from study.runs import Run, train_all
@@ -28,10 +28,8 @@ def test_flags_of_an_arm_are_taken(name, tmp_path):
 
 
 def test_kept_flags_are_those_of_the_arm():
-    for path in runs.FOLDER.glob("*.json"):
-        run = json.loads(path.read_text())
-        assert path.stem == f"{run['arm']}-{run['seed']}"
-        assert Run(run["arm"], ARMS[run["arm"]], run["seed"]).is_kept, path.name
+    for run in store.every():
+        assert Run(run["arm"], ARMS[run["arm"]], run["seed"]).is_kept, (run["arm"], run["seed"])
 
 
 def test_arm_changes_what_it_says_and_nothing_else():
@@ -63,7 +61,10 @@ def test_problems(tmp_path):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A folder for runs, and an arm of four steps."""
-    monkeypatch.setattr(runs, "FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(store, "FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(
+        store, "SECTION", store.SECTION | {"small": "collapse", "other": "updates", "wrong": "updates"}
+    )
     monkeypatch.setattr(runs, "PROBLEMS", tmp_path / "problems")
     problems.write(tmp_path / "problems", SEEDS[:1])
     return Arm({"max_steps": 4, "pass_at_k_every": 4}, 2)
@@ -81,37 +82,34 @@ def test_run_is_kept(small):
 
 
 def test_kept_runs_are_not_trained_again(small):
-    runs.FOLDER.mkdir()
     run = Run("small", small, 1)
-    content = {"arm": "small", "flags": run.flags, "window": 2, "kept": True}
-    run.path.write_text(json.dumps(content))
+    content = {"arm": "small", "seed": 1, "flags": run.flags, "window": 2, "kept": True}
+    store.write(content)
     train_all([run], jobs=1)
-    assert runs.load("small", 1) == content
+    assert store.load("small", 1) == content
 
 
 @pytest.mark.parametrize("other", [{"flags": ["--seed", "2"]}, {"window": 3}])
 def test_run_that_was_kept_with_other_settings_is_not_taken(small, other):
-    runs.FOLDER.mkdir()
     run = Run("small", small, 1)
-    content = {"arm": "small", "flags": run.flags, "window": 2}
-    run.path.write_text(json.dumps(content))
+    content = {"arm": "small", "seed": 1, "flags": run.flags, "window": 2}
+    store.write(content)
     assert run.is_kept
-    run.path.write_text(json.dumps({**content, **other}))
+    store.write({**content, **other})
     assert not run.is_kept
 
 
 def test_run_with_the_same_flags_is_taken_over(small):
-    runs.FOLDER.mkdir()
-    content = {"arm": "small", "flags": flags(small, 1, str(runs.PROBLEMS)), "window": 2}
-    Run("small", small, 1).path.write_text(json.dumps(content))
+    content = {"arm": "small", "seed": 1, "flags": flags(small, 1, str(runs.PROBLEMS)), "window": 2}
+    store.write(content)
     train_all([Run("other", small, 1)], jobs=1)
-    assert runs.load("other", 1) == {**content, "arm": "other"}
+    assert store.load("other", 1) == {**content, "arm": "other"}
 
 
 def test_wrong_flag_ends_before_any_run(small):
     with pytest.raises(ValueError, match="epsilon_hgih"):
         train_all([Run("small", small, 1), Run("wrong", Arm({"epsilon_hgih": 1}), 1)], jobs=1)
-    assert not runs.FOLDER.exists()
+    assert not store.FOLDER.exists()
 
 
 @pytest.mark.parametrize(
