@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 
 SEEDS = (1, 2, 3, 4, 5)
+FIRST_SEEDS = (1, 2, 3)  # of arms that are many
 TUNING_SEEDS = (101, 102)
 
 # recipes/grpo.yaml with four updates for each rollout batch of 16 problems x 16 completions, so that the clip range

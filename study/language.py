@@ -1,10 +1,9 @@
 """The core of the study on a language model: SmolLM2-135M-Instruct on sums of two one-digit numbers."""
 
-from .arms import RANGES, Arm
+from .arms import FIRST_SEEDS, RANGES, SEEDS, Arm
 
 
-SEEDS = (1, 2, 3)
-MORE_SEEDS = (4, 5)  # of the arms that the main claims are about
+MORE_SEEDS = SEEDS[len(FIRST_SEEDS) :]  # of the arms that the main claims are about
 MAIN = ("grpo", "positive_only", "negative_only")
 
 # recipes/smollm2_sums_grpo.yaml with four updates of 8 for each rollout batch of 4 problems x 8 completions;

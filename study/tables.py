@@ -15,7 +15,8 @@ from .store import every
 from .tuning import chosen, chosen_rate, quality
 
 
-PAGE = Path(__file__).parent.parent / "docs" / "study.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = [DOCS / "study.md", *sorted((DOCS / "study").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- study: (\w+) -->\n).*?(<!-- end -->\n)", re.S)
 LEVEL = 0.7  # training reward that methods are compared at
 
