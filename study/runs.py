@@ -28,6 +28,7 @@ PACKAGES = ("torch", "transformers", "trl", "trl-entropy")
 SERIES = (
     "reward",
     "entropy",
+    "completions/mean_length",
     "frac_reward_zero_std",
     "clip_ratio/high_mean",
     "clip_ratio/low_mean",
