@@ -71,6 +71,11 @@ RANKED = {
     "ece_vote": "",
     "prompt_entropy": "",
 }
+# Plain GRPO, positive and negative advantages alone
+TESTBEDS = {
+    "embedded": ("grpo", "positive_only", "negative_only"),
+    "SmolLM2": ("smollm2_grpo", "smollm2_positive_only", "smollm2_negative_only"),
+} | {f"reasoner, {percent} % random rewards": tuple(f"noise_{percent}_{sign}" for sign in SIGNS) for percent in NOISE}
 CONTROL = [
     *(
         f"entropic_{law}_{target}_{name}"
@@ -175,6 +180,19 @@ def authority() -> list[str]:
                 ]
                 rows.append([f"{percent} %", sign.replace("_", " "), len(found), *cells])
     return table(*rows) if len(rows) > 1 else ["Not run."]
+
+
+def testbed() -> list[str]:
+    """What GRPO does on each policy that was tried as a testbed, and what each sign alone does against it."""
+    rows = [["policy", "seeds", "GRPO: entropy, share lost", "reward, start", "end", "positive only", "negative only"]]
+    for name, arms in TESTBEDS.items():
+        plain, positive, negative = arms
+        if all(values(arm, ENTROPY) for arm in arms):
+            lost = values(plain, lambda run: 1 - ENTROPY(run) / of.at_start("entropy")(run))
+            rewards = (_cell(values(plain, metric)) for metric in (of.at_start("reward"), REWARD))
+            apart = (f"{effect(differences(sign, plain, ENTROPY))}" for sign in (positive, negative))
+            rows.append([name, len(lost), _cell(lost, ".0%"), *rewards, *apart])
+    return table(*rows)
 
 
 def laws() -> list[str]:
@@ -317,6 +335,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **{f"arms_{section}": lambda section=section: arms(section) for section in ARMS},
     "main": main,
     "authority": authority,
+    "testbed": testbed,
     "laws": laws,
     "correlations": correlations,
     "control": control,
