@@ -20,7 +20,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
     parser.add_argument("--language_model", action="store_true", help="the arms on SmolLM2-135M-Instruct instead")
     parser.add_argument("--gpu", action="store_true", help="those of them that are for a GPU")
+    parser.add_argument("--minutes", type=float, help="of --language_model: end what has not ended by then")
     parser.add_argument("--only_report", action="store_true", help="train nothing")
+    parser.add_argument("--only_train", action="store_true", help="draw and write nothing")
     return parser
 
 
@@ -29,12 +31,16 @@ def main() -> None:
     given = (flags := parser()).parse_args()
     if given.gpu and not given.language_model:
         flags.error("--gpu is for --language_model: the embedded policy is fastest on a CPU core")
+    if given.minutes is not None and not given.language_model:
+        flags.error("--minutes is for --language_model: other arms are chosen by what earlier runs have shown")
     if given.jobs < 1:
         flags.error(f"--jobs must be at least 1, got {given.jobs}")
     try:
         train(given)
     except ValueError as error:  # a flag of an arm, a file that is not there
         flags.error(str(error))
+    if given.only_train:
+        return
     from .figures import draw_all
     from .tables import PAGE, updated
 
@@ -48,7 +54,7 @@ def train(given: argparse.Namespace) -> None:
         return
     if given.language_model:
         arms, seeds = (language.GPU_ARMS, SEEDS) if given.gpu else (language.CPU_ARMS, language.SEEDS)
-        train_all(runs(arms, seeds), given.jobs)
+        train_all(runs(arms, seeds), given.jobs, given.minutes)
         return
     write(PROBLEMS, SEEDS)
     train_all(runs(FIXED, SEEDS) + runs(constant_arms(), TUNING_SEEDS), given.jobs)
