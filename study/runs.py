@@ -129,9 +129,8 @@ def train_all(runs: Iterable[Run], jobs: int, minutes: float | None = None) -> N
                 elif not console.is_terminal:
                     console.print(f"{run.name}, seed {run.seed}: {future.result():.0f} s")
         except TimeoutError:
-            executor.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
-                worker.terminate()
+                worker.terminate()  # the executor gives up all that is left
             console.print(
                 f"{minutes:g} minutes are over: {sum(run.is_kept for run in runs)} of {len(runs)} runs are kept"
             )
