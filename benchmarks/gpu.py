@@ -27,7 +27,7 @@ from pathlib import Path
 
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "math_verify", "psutil", "rich", "yaml")
-ARMS = ("TRL", "measures", "entropy bonus", "TRL, entropy bonus", "advantage bonus", "fast step", "full logits")
+ARMS = ("TRL", "measures", "entropy bonus", "fast step", "TRL, entropy bonus", "advantage bonus", "full logits")
 # The flags of each, at which a part of Qwen2.5-1.5B is as large as its minutes allow
 PARTS = {
     "overhead": {"rows": 4, "length": 1024},
@@ -47,8 +47,8 @@ GRACE = 20  # seconds that a part has to end, after its minutes
 
 def main() -> int:
     arguments = sys.argv[1:]
-    folder = arguments.pop(0) if arguments and not arguments[0].startswith("-") else os.environ.get("OUT", "out/gpu")
-    folder = Path(folder).resolve()
+    given = arguments.pop(0) if arguments and not arguments[0].startswith("-") else os.environ.get("OUT")
+    folder = Path(given or "out/gpu").resolve()
     os.chdir(Path(__file__).parent.parent)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

@@ -117,16 +117,14 @@ def main() -> None:
 
 def compare(parser: argparse.ArgumentParser) -> str | None:
     """All arms, one after another; which of them failed."""
-    parser.add_argument(
-        "--minutes", type=float, default=1e6, help="after which no arm is begun, and the last is ended"
-    )
+    parser.add_argument("--minutes", type=float, help="after which no arm is begun, and the last is ended")
     flags = parser.parse_known_args()[0]
-    end = time.monotonic() + 60 * flags.minutes
+    start = time.monotonic()
     names = flags.arms or (("TRL", "package, small tiles") if flags.quick else USUAL)
     report = {"arms": {}, "failed": {}, "left out": []}
     for name in names:
         command = [sys.executable, __file__, *sys.argv[1:], "--arm", name]
-        left = max(0.0, end - time.monotonic())
+        left = None if flags.minutes is None else max(0.0, start + 60 * flags.minutes - time.monotonic())
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=left)
         except subprocess.TimeoutExpired:
@@ -151,7 +149,9 @@ def compare(parser: argparse.ArgumentParser) -> str | None:
 
 def _keep(report: dict, out: Path | None) -> None:
     if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
+        part = out.with_suffix(".part")
+        part.write_text(json.dumps(report, indent=2) + "\n")
+        part.replace(out)
 
 
 if __name__ == "__main__":

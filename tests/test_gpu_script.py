@@ -198,6 +198,7 @@ def test_overhead(results):
     assert all(
         0.1 < arm["ratio"]["low"] <= arm["ratio"]["median"] <= arm["ratio"]["high"] < 10 for arm in arms.values()
     )
+    assert report["syncs"] == "by operations: only a GPU shows them"
     again = arms["TRL again"]["added"]
     assert {name: (part["operations"], part["syncs"]) for name, part in again.items()} == dict.fromkeys(again, (0, 0))
 
