@@ -42,7 +42,7 @@ FOLDERS = {
     "chain_sum": ("train.jsonl", "trl-entropy make-chain-sum"),
 }
 RUNS = Path("study", "runs")
-GRACE = 20  # seconds that a part has to end, after its minutes
+GRACE = 30  # seconds that a part has to end, after its minutes
 
 
 def main() -> int:

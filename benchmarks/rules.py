@@ -46,6 +46,7 @@ def tokens(rows: int, length: int, device: str) -> Tokens:
         group_rewards=(torch.rand(rows, 8, generator=generator, device=device) < 0.5).float(),
         expected_discriminator=uniform(-0.2, 0.0),
         group_logps=torch.rand(rows, 8, generator=generator, device=device) - 1,
+        rewards=(torch.rand(rows, generator=generator, device=device) < 0.5).float(),
     )
 
 
