@@ -145,8 +145,8 @@ def end_group(process: subprocess.Popen) -> None:
 
 
 def collect(folder: Path, begin: float) -> None:
-    """The runs that the study has kept since the beginning, one a line."""
-    files = [path for path in sorted(RUNS.glob("*.json*")) if path.stat().st_mtime >= begin]
+    """The runs of the study's files that have changed since the beginning."""
+    files = [path for path in sorted(RUNS.glob("*.jsonl")) if path.stat().st_mtime >= begin]
     if files:
         part = folder / "study.part"
         part.write_text("".join(path.read_text() for path in files))

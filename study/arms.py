@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 
 SEEDS = (1, 2, 3, 4, 5)
+FIRST_SEEDS = (1, 2, 3)  # of arms that are many
 TUNING_SEEDS = (101, 102)
 
 # recipes/grpo.yaml with four updates for each rollout batch of 16 problems x 16 completions, so that the clip range
@@ -53,14 +54,10 @@ def controller(law: str, knob: str, **parameters) -> dict:
     return {"controllers": {"hold": {"law": law, "knob": knob, **parameters}}}
 
 
-def entropic(target: float, ki: float = 0.01) -> dict:
-    """EntroPIC's law and constants on the weight, ours, or without its integral part; released is a stronger term."""
-    alpha = "token_weights.confident_sign.alpha"
-    return {
-        "token_weights": {"confident_sign": {"threshold": 0.95}},
-        "entropy_target": target,
-        **controller("pi", alpha, kp=1.0, ki=ki, low=-1.0, high=1.0),
-    }
+def bundled(method: str, target: float, **constants) -> dict:
+    """A bundled method that holds a target, with constants of its controller that differ."""
+    changed = {"controllers": {method: constants}} if constants else {}
+    return {"entropy_control": method, "entropy_target": target, **changed}
 
 
 def pi_on_bonus(target: float, ki: float = 0.02) -> dict:
@@ -118,11 +115,46 @@ SIGNS = {
 }
 LAMBDAS = {f"lambda_{value:g}": Arm({"positive_advantage_coef": value}) for value in (0.25, 0.5, 0.75)}
 ENTROPIC = {
-    f"entropic_{law}_{target:g}_{name}": Arm({**entropic(target, ki), **flags})
+    f"entropic_{law}_{target:g}_{name}": Arm({**bundled("entropic", target, **constants), **flags})
     for name, flags in (("off_policy", {}), ("on_policy", FRESH))
-    for law, ki in (("p", 0.0), ("pi", 0.01))
+    for law, constants in (("p", {"ki": 0.0}), ("pi", {}))
     for target in (0.25, 0.5)
 } | {f"bonus_{law}_0.35": Arm(pi_on_bonus(0.35, ki)) for law, ki in (("p", 0.0), ("pi", 0.02))}
+
+# By knob: its range, and the rule that it belongs to. All laws reach across a range in about as many steps
+KNOBS = {
+    "entropy_coef": (0.0, 0.5, {}),
+    "positive_advantage_coef": (0.0, 1.0, {}),
+    "negative_advantage_coef": (1.0, 2.0, {}),
+    "epsilon_high": (0.2, 1.0, {}),
+    "loss_terms.confident_surrogate.alpha": (
+        -1.0,
+        1.0,
+        {"loss_terms": {"confident_surrogate": {"threshold": 0.95, "mean_over": "confident"}}},
+    ),
+    "advantage_bonuses.repo_r.zeta": (-0.05, 0.05, {"advantage_bonuses": {"repo_r": {}}}),
+}
+LAWS = {
+    "pi": lambda span: {"kp": span, "ki": 0.04 * span, "anti_windup": True},
+    "integral": lambda span: {"rate": 0.2 * span},
+    "bang_bang": lambda span: {"step": 0.05 * span},
+    "ratchet": lambda span: {"factor": 1.2, "least": 0.02 * span},
+}
+HELD_AT = 0.35  # nats
+
+
+def law_arm(law: str, knob: str) -> str:
+    """The name of the arm in which a law turns a knob."""
+    return f"law_{law}_{knob.rsplit('.', 1)[-1]}"
+
+
+LAWS_ON_KNOBS = {
+    law_arm(law, knob): Arm(
+        {**rule, "entropy_target": HELD_AT, **controller(law, knob, low=low, high=high, **constants(high - low))}
+    )
+    for law, constants in LAWS.items()
+    for knob, (low, high, rule) in KNOBS.items()
+}
 
 CHANCE = {**geometry(16, 25), "reward_funcs": ["study.rewards.coin"], "pass_at_k_every": None}
 RANDOM_REWARD = {
@@ -169,29 +201,37 @@ NEIGHBOURS = {
     "dynamic_sampling": Arm({"rollout_rules": {"dynamic_sampling": {}}}),
 }
 
-# By method: the constants that it may choose from, at the rate that all arms share; then its rate, at that constant.
-# clip_cov and kl_cov keep BASE's clip range of 0.2, which the released scripts do not have: 1 on both sides, and none
+TARGETS = (0.2, 0.35, 0.5)  # nats
+# By method: the constants that it may choose from, at the rate that all arms share; then its rate, at that constant
 GRIDS = {
     "grpo": [{}],
     "clip_higher": [{"epsilon_high": value} for value in (0.28, 0.5, 1.0)],
     "fixed_lambda": [{"positive_advantage_coef": value} for value in (0.25, 0.5, 0.75)],
     "stage": [{"entropy_control": "stage"}],
     "epoch": [{"entropy_control": "epoch"}],
-    "entropy_guided": [{"entropy_control": "entropy_guided", "entropy_target": target} for target in (0.2, 0.35, 0.5)],
+    "entropy_guided": [bundled("entropy_guided", target) for target in TARGETS],
     "skywork": [skywork(step, high) for step, high in ((1e-4, 5e-3), (5e-3, 0.1), (2e-2, 0.5))],
     "entropy_coef": [{"entropy_coef": value} for value in (0.02, 0.05, 0.1)],
-    "pi": [pi_on_bonus(target) for target in (0.2, 0.35, 0.5)],
-    "entropic": [entropic(target) for target in (0.2, 0.35, 0.5)],
-    "clip_cov": [{"token_weights": {"clip_cov": {"share": share}}} for share in (2e-4, 2e-3, 2e-2)],
-    "kl_cov": [{"loss_terms": {"kl_cov": {"coef": 1.0, "share": share}}} for share in (2e-3, 2e-2, 2e-1)],
+    "pi": [pi_on_bonus(target) for target in TARGETS],
+    "hold": [bundled("hold", target) for target in TARGETS],
+    "entropic": [bundled("entropic", target) for target in TARGETS],
+    # the released script's clip range, 1 on both sides
+    "clip_cov": [
+        {"epsilon": 1.0, "epsilon_high": 1.0, "token_weights": {"clip_cov": {"share": share}}}
+        for share in (2e-4, 2e-3, 2e-2)
+    ],
+    # no clip range, as released
+    "kl_cov": [
+        {"epsilon": 1.0, "epsilon_high": OFF, "loss_terms": {"kl_cov": {"coef": 1.0, "share": share}}}
+        for share in (2e-3, 2e-2, 2e-1)
+    ],
     "entropy_advantage": [
         {"advantage_bonuses": {"entropy_advantage": {"alpha": alpha, "kappa": 2.0}}} for alpha in (0.1, 0.4, 1.0)
     ],
     "high_entropy": [{"token_weights": {"high_entropy": {"fraction": share}}} for share in (0.2, 0.5, 0.8)],
-    # REPO-R without its bounds, at a zeta that no controller turns
-    "unclamped_repo_r": [
-        {"advantage_bonuses": {"study.unclamped.UnclampedRepoR": {"zeta": zeta}}} for zeta in (0.03, 0.1, 0.3)
-    ],
+    # the paper turns zeta to keep the starting entropy, here 0.75 nats
+    "repo_r": [bundled("repo_r", target) for target in (0.35, 0.5, 0.75)],
+    "w_reinforce": [{"advantage_bonuses": {"w_reinforce": {"positive_coef": value}}} for value in (0.05, 0.1, 0.2)],
 }
 RATES = {"quarter": 6.25e-5, "half": 1.25e-4, "shared": 2.5e-4, "double": 5e-4}
 
@@ -219,20 +259,21 @@ TRIALS = {
 
 LEARNING_RATES = {f"grpo_{rate}": tuned("grpo", 0, rate) for rate in ("half", "quarter")}
 
-FIXED = (
-    COLLAPSE
-    | CLIP_RANGES
-    | CLIP_RANGES_16
-    | UPDATES
-    | DATA
-    | SIGNS
-    | LAMBDAS
-    | LEARNING_RATES
-    | RANDOM_REWARD
-    | DYNAMICS
-    | ENTROPIC
-    | NEIGHBOURS
-)
+# By the file of study/runs that keeps them
+SECTIONS = {
+    "collapse": COLLAPSE,
+    "clip_ranges": CLIP_RANGES | CLIP_RANGES_16,
+    "updates": UPDATES,
+    "data": DATA,
+    "signs": SIGNS,
+    "lambdas": LAMBDAS,
+    "rates": LEARNING_RATES,
+    "random_reward": RANDOM_REWARD,
+    "dynamics": DYNAMICS,
+    "control": ENTROPIC,
+    "neighbours": NEIGHBOURS,
+}
+FIXED = {name: arm for arms in SECTIONS.values() for name, arm in arms.items()}
 
 
 def flags(arm: Arm, seed: int, folder: str) -> list[str]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from . import language
 from . import results as of
-from .arms import Arm
+from .arms import HELD_AT, LAWS, Arm, law_arm
 from .results import Metric, differences, values
 from .statistics import Effect, effect, verdict
 
@@ -37,6 +37,13 @@ FINAL_REWARD = Measure("reward at the end", REWARD)
 ACCURACY = Measure("avg@8", AVG)
 COVERAGE = Measure("pass@8", PASS)
 BOTH = Measure("mean of avg@8 and pass@8", lambda run: (AVG(run) + PASS(run)) / 2)  # what was tuned for
+
+
+def outside_a_tenth(target: float) -> Measure:
+    """How much farther than a tenth of it the entropy is from its target."""
+    return Measure(
+        "distance from the target minus a tenth of it, nats", lambda run: of.miss(target)(run) - target / 10
+    )
 
 
 class Claim(NamedTuple):
@@ -99,26 +106,32 @@ COLLAPSE = [
         "Plain GRPO loses its entropy",
         PAR,
         -1,
-        Measure("entropy, end less start, nats", of.change("entropy")),
+        Measure("entropy, end minus start, nats", of.change("entropy")),
         "grpo",
-        theirs="0.118 less 0.366",
+        theirs="0.118 minus 0.366",
     ),
-    Claim("while it learns", PAR, 1, Measure("training reward, end less start", of.change("reward")), "grpo"),
+    Claim(
+        "The training reward rises meanwhile",
+        PAR,
+        1,
+        Measure("training reward, end minus start", of.change("reward")),
+        "grpo",
+    ),
     Claim(
         "Held-out accuracy rises",
         PAR,
         1,
-        Measure("avg@8, end less start", of.gain("avg@8")),
+        Measure("avg@8, end minus start", of.gain("avg@8")),
         "grpo",
-        theirs="44.1 less 20.4, avg@64",
+        theirs="44.1 minus 20.4, avg@64",
     ),
     Claim(
         "pass@k falls below that before training",
         "widely held",
         -1,
-        Measure("pass@8, end less start", of.gain("pass@8")),
+        Measure("pass@8, end minus start", of.gain("pass@8")),
         "grpo",
-        theirs="74.4 less 68.4, pass@64, in PAR",
+        theirs="74.4 minus 68.4, pass@64, in PAR",
     ),
     Claim(
         "Answers become alike: fewer different ones",
@@ -134,16 +147,16 @@ COLLAPSE = [
         "Confidence is calibrated worse, by log-probability",
         PAR,
         1,
-        Measure("ECE, end less start", of.gain("ece_logprob")),
+        Measure("ECE, end minus start", of.gain("ece_logprob")),
         "grpo",
     ),
-    Claim("and by votes", PAR, 1, Measure("ECE, end less start", of.gain("ece_vote")), "grpo"),
+    Claim("and by votes", PAR, 1, Measure("ECE, end minus start", of.gain("ece_vote")), "grpo"),
     Claim("Entropy of the prompts falls too", PAR, -1, Measure("nats per token", of.gain("prompt_entropy")), "grpo"),
     Claim(
         "More than half of the groups have no advantage in the end",
         DISSECTING,
         1,
-        Measure("share less 0.5", lambda run: ZERO(run) - 0.5),
+        Measure("share minus 0.5", lambda run: ZERO(run) - 0.5),
         "grpo",
         theirs="above 0.5",
     ),
@@ -156,7 +169,7 @@ CLIP_RANGES = [
         FINAL_ENTROPY,
         "clip_higher",
         "grpo",
-        theirs="0.539 less 0.118",
+        theirs="0.539 minus 0.118",
     ),
     Claim("Clip-Lower (0.28) keeps less", PAR, -1, FINAL_ENTROPY, "clip_lower", "grpo", theirs="the lowest"),
     Claim("Clip-Tighter (0.12) keeps more", PAR, 1, FINAL_ENTROPY, "clip_tighter", "grpo", theirs="higher"),
@@ -173,7 +186,7 @@ UPDATES = [
         FINAL_ENTROPY,
         "grpo",
         "updates_1",
-        theirs="with 2: 0.023 less 0.118",
+        theirs="with 2: 0.023 minus 0.118",
     ),
     Claim("They raise the training reward", PAR, 1, FINAL_REWARD, "grpo", "updates_1", theirs="higher"),
     Claim("and lower pass@k", PAR, -1, COVERAGE, "grpo", "updates_1", theirs="lower"),
@@ -224,7 +237,7 @@ SIGNS = [
         FINAL_ENTROPY,
         "positive_only",
         "grpo",
-        theirs="0.015 less 0.118",
+        theirs="0.015 minus 0.118",
     ),
     Claim(
         "Negative advantages alone: more entropy",
@@ -233,18 +246,26 @@ SIGNS = [
         FINAL_ENTROPY,
         "negative_only",
         "grpo",
-        theirs="0.884 less 0.118",
+        theirs="0.884 minus 0.118",
     ),
     Claim(
-        "Both: lower accuracy than plain GRPO, positive ones alone",
+        "Positive advantages alone: lower accuracy than plain GRPO",
         PAR,
         -1,
         ACCURACY,
         "positive_only",
         "grpo",
-        theirs="42.3 less 44.1",
+        theirs="42.3 minus 44.1",
     ),
-    Claim("and negative ones alone", PAR, -1, ACCURACY, "negative_only", "grpo", theirs="42.7 less 44.1"),
+    Claim(
+        "Negative advantages alone: lower accuracy than plain GRPO",
+        PAR,
+        -1,
+        ACCURACY,
+        "negative_only",
+        "grpo",
+        theirs="42.7 minus 44.1",
+    ),
     Claim(
         "A random tenth of the positive tokens left out: more accurate",
         PAR,
@@ -252,7 +273,7 @@ SIGNS = [
         ACCURACY,
         "random_positive_clip",
         "grpo",
-        theirs="44.9 less 44.1",
+        theirs="44.9 minus 44.1",
     ),
     Claim(
         "To first order, positive tokens lower entropy",
@@ -278,23 +299,23 @@ LAMBDAS = [
 RATES = [
     Claim("A quarter of the learning rate keeps more entropy", "ours", 1, FINAL_ENTROPY, "grpo_quarter", "grpo"),
     Claim("and more pass@8", "ours", 1, COVERAGE, "grpo_quarter", "grpo"),
-    Claim("at less accuracy for as many steps", "ours", -1, ACCURACY, "grpo_quarter", "grpo"),
-    Claim("Half of it keeps more entropy", "ours", 1, FINAL_ENTROPY, "grpo_half", "grpo"),
+    Claim("at lower accuracy for as many steps", "ours", -1, ACCURACY, "grpo_quarter", "grpo"),
+    Claim("Half of the learning rate keeps more entropy", "ours", 1, FINAL_ENTROPY, "grpo_half", "grpo"),
     Claim("and more pass@8", "ours", 1, COVERAGE, "grpo_half", "grpo"),
-    Claim("at less accuracy", "ours", -1, ACCURACY, "grpo_half", "grpo"),
+    Claim("at lower accuracy", "ours", -1, ACCURACY, "grpo_half", "grpo"),
 ]
 
 
 def _scores(kind: str, measure: Measure) -> list[Claim]:
     """What the paper says of the scores of its method and the others."""
     claims = [
-        ("Entropy-guided reweighting scores more than GRPO", "entropy_guided", "grpo", "45.66 less 44.12"),
-        ("So does the stage schedule", "stage", "grpo", "44.85 less 44.12"),
-        ("and the epoch schedule", "epoch", "grpo", "45.05 less 44.12"),
-        ("Entropy-guided beats both schedules: stage", "entropy_guided", "stage", "45.66 less 44.85"),
-        ("epoch", "entropy_guided", "epoch", "45.66 less 45.05"),
-        ("and Clip-Higher", "entropy_guided", "clip_higher", "45.66 less 43.96"),
-        ("and Skywork's controller", "entropy_guided", "skywork", "45.66 less 45.35"),
+        ("Entropy-guided reweighting scores more than GRPO", "entropy_guided", "grpo", "45.66 minus 44.12"),
+        ("So does the stage schedule", "stage", "grpo", "44.85 minus 44.12"),
+        ("and the epoch schedule", "epoch", "grpo", "45.05 minus 44.12"),
+        ("Entropy-guided beats both schedules: stage", "entropy_guided", "stage", "45.66 minus 44.85"),
+        ("epoch", "entropy_guided", "epoch", "45.66 minus 45.05"),
+        ("and Clip-Higher", "entropy_guided", "clip_higher", "45.66 minus 43.96"),
+        ("and Skywork's controller", "entropy_guided", "skywork", "45.66 minus 45.35"),
     ]
     return [
         Claim(text, PAR, 1, measure, f"{kind}_{arm}", f"{kind}_{against}", theirs=theirs)
@@ -311,7 +332,7 @@ METHODS_SHARED = [
         FINAL_ENTROPY,
         "shared_entropy_guided",
         "shared_grpo",
-        theirs="0.187 less 0.118",
+        theirs="0.187 minus 0.118",
     ),
     Claim(
         "A controlled bonus keeps pass@k",
@@ -320,7 +341,7 @@ METHODS_SHARED = [
         COVERAGE,
         "shared_skywork",
         "shared_grpo",
-        theirs="73.75 less 74.39, in PAR",
+        theirs="73.75 minus 74.39, in PAR",
     ),
 ]
 METHODS = [
@@ -337,10 +358,10 @@ METHODS = [
 CONTROL = [
     *(
         Claim(
-            f"The PI law, here on the weight, holds {target:g} nats {where}",
+            f"EntroPIC holds {target:g} nats {where}",
             ENTROPIC,
             -1,
-            Measure("distance from the target less 0.05, nats", lambda run, t=target: of.miss(t)(run) - NEAR),
+            outside_a_tenth(target),
             f"entropic_pi_{target:g}_{name}",
         )
         for name, where in (("on_policy", "on-policy"), ("off_policy", "off-policy"))
@@ -348,7 +369,7 @@ CONTROL = [
     ),
     *(
         Claim(
-            f"Off-policy, on the weight, P alone ends farther from {target:g} nats than PI",
+            f"Off-policy, P alone ends farther from {target:g} nats than PI",
             ENTROPIC,
             1,
             Measure("distance from the target, nats", of.miss(target)),
@@ -371,7 +392,7 @@ CHANCE = [
         "A reward by chance lowers entropy at equal clip ranges",
         CLIP,
         -1,
-        Measure("entropy, end less start, nats", of.change("entropy")),
+        Measure("entropy, end minus start, nats", of.change("entropy")),
         "chance_symmetric",
     ),
     Claim("Clip-low alone ends higher than no clip", CLIP, 1, FINAL_ENTROPY, "chance_low_only", "chance_free"),
@@ -393,7 +414,7 @@ LINK = [
 ]
 NEIGHBOURS = [
     Claim("SENT keeps more entropy than GRPO", SENT, 1, FINAL_ENTROPY, "sent", "grpo"),
-    Claim("and is more accurate", SENT, 1, ACCURACY, "sent", "grpo", theirs="44.0 less 34.9"),
+    Claim("and is more accurate", SENT, 1, ACCURACY, "sent", "grpo", theirs="44.0 minus 34.9"),
     Claim(
         "PREPO has fewer groups without advantage than random problems",
         PREPO,
@@ -429,7 +450,7 @@ NEIGHBOURS = [
         ACCURACY,
         "position",
         "grpo",
-        theirs="about 26 less 24",
+        theirs="about 26 minus 24",
     ),
     Claim(
         "Low perplexity weighted up: more accurate, with the released constants",
@@ -438,10 +459,40 @@ NEIGHBOURS = [
         ACCURACY,
         "perplexity",
         "grpo",
-        theirs="about 26 less 24",
+        theirs="about 26 minus 24",
     ),
     Claim("and with twenty times the constant", EXCHANGE, 1, ACCURACY, "perplexity_strong", "grpo"),
     Claim("Negatives first, then both: more accurate", DISSECTING, 1, ACCURACY, "neg_to_pos", "grpo"),
+]
+
+
+def _holds(text: str, source: str, arm: str, target: float) -> Claim:
+    return Claim(text, source, -1, outside_a_tenth(target), arm)
+
+
+GUIDED = law_arm("bang_bang", "positive_advantage_coef")
+LAWS_ON_KNOBS = [
+    _holds(f"A PI law on the entropy bonus holds {HELD_AT} nats", "ours", law_arm("pi", "entropy_coef"), HELD_AT),
+    _holds(
+        f"Entropy-guided reweighting holds {HELD_AT} nats",
+        PAR,
+        law_arm("bang_bang", "positive_advantage_coef"),
+        HELD_AT,
+    ),
+    *(
+        _holds(f"Clip-high turned by {law} holds {HELD_AT} nats", "ours", law_arm(law, "epsilon_high"), HELD_AT)
+        for law in LAWS
+    ),
+]
+CHANGED = Measure("entropy, end minus start, nats", of.change("entropy"))
+AUTHORITY = [
+    Claim(
+        "With a random reward positive advantages alone lower entropy", "ours", -1, CHANGED, "noise_100_positive_only"
+    ),
+    Claim("and negative ones alone raise it", "ours", 1, CHANGED, "noise_100_negative_only"),
+    Claim("while both leave it where it was", "ours", 0, CHANGED, "noise_100_both", margin=2 * NEAR),
+    Claim("With the true reward positive advantages alone lower it", "ours", -1, CHANGED, "noise_0_positive_only"),
+    Claim("and so do negative ones alone", "ours", -1, CHANGED, "noise_0_negative_only"),
 ]
 
 
@@ -449,11 +500,17 @@ def _on(arms: dict[str, Arm]) -> list[Claim]:
     """Those of the claims above whose arms the language model has too; it is evaluated twice, which ranks nothing."""
     names = {name.partition("smollm2_")[2]: name for name in arms} | {None: None}
     found = []
-    for claim in (*COLLAPSE, *CLIP_RANGES, *UPDATES, *SIGNS, *METHODS_SHARED):
+    for claim in (*COLLAPSE, *CLIP_RANGES, *UPDATES, *SIGNS, *RATES, *METHODS_SHARED):
         arm, against = (name and name.removeprefix("shared_") for name in (claim.arm, claim.against))
         if arm in names and against in names and claim is not RANKS_ALIKE:
             found.append(claim._replace(arm=names[arm], against=names[against], theirs=""))
-    return found
+    target = f"holds {language.TARGET:g} nat"
+    return [
+        *found,
+        _holds(f"A PI law on the entropy bonus {target}", "ours", names["hold"], language.TARGET),
+        _holds(f"Entropy-guided reweighting {target}", PAR, names["entropy_guided"], language.TARGET),
+        _holds(f"EntroPIC {target}", ENTROPIC, names["entropic"], language.TARGET),
+    ]
 
 
 LANGUAGE_MODEL = _on(language.CPU_ARMS)
@@ -481,9 +538,25 @@ SECTIONS: dict[str, list[Claim]] = {
     "methods_shared": METHODS_SHARED,
     "methods": METHODS,
     "control": CONTROL,
+    "laws": LAWS_ON_KNOBS,
+    "authority": AUTHORITY,
     "chance": CHANCE,
     "dynamics": LINK,
     "neighbours": NEIGHBOURS,
     "language_model": LANGUAGE_MODEL,
     "language_model_gpu": LANGUAGE_MODEL_GPU,
 }
+
+# Of the embedded policy and of the language model; the arms of the last three differ in more than the policy
+MAIN = [
+    (claim, next(other for other in LANGUAGE_MODEL if other.text == claim.text))
+    for claim in (
+        *COLLAPSE[:4],
+        UPDATES[1],
+        CLIP_RANGES[0],
+        *SIGNS[:4],
+        RATES[3],
+        METHODS_SHARED[7],
+        METHODS_SHARED[0],
+    )
+] + [(LAWS_ON_KNOBS[0], LANGUAGE_MODEL[-3]), (LAWS_ON_KNOBS[1], LANGUAGE_MODEL[-2]), (CONTROL[2], LANGUAGE_MODEL[-1])]

@@ -11,17 +11,21 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from . import language
 from .arms import GRIDS, LAMBDAS, LEARNING_RATES, RATES, SEEDS, TUNING_SEEDS, trial
-from .claims import AVG, ENTROPY, MAJ, PASS, REWARD
-from .results import differences, over_seeds, predictions, values
-from .runs import load
+from .claims import AVG, CHANGED, ENTROPY, PASS, REWARD
+from .results import differences, over_seeds, predictions, runs_of, values
 from .statistics import effect
+from .store import load
 from .tables import ARMS, NEIGHBOURS
+from .testbed import NOISE, SIGNS
 from .tuning import chosen
 
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images" / "study"
 COLORS = plt.get_cmap("tab10").colors
+SIGN_ARMS = ("grpo", "positive_only", "negative_only")  # of the language model
+HOLDING_ARMS = ("grpo", "hold", "entropy_guided", "entropic")
 SCORES = {"entropy (nats per token)": ENTROPY, "held-out avg@8": AVG, "held-out pass@8": PASS}
 
 
@@ -33,6 +37,21 @@ def band(
     x = [step / steps[-1] for step in steps] if share else steps
     (line,) = axis.plot(x, [e.mean for e in effects], label=label or arm, **style)
     axis.fill_between(x, [e.low for e in effects], [e.high for e in effects], color=line.get_color(), alpha=0.15, lw=0)
+
+
+def threads(axis, arm: str, name: str, label: str | None = None, **style) -> None:
+    """The mean over the seeds, and each seed as a thin line, over the share of the run."""
+    band(axis, arm, name, share=True, label=label, **style)
+    color = axis.lines[-1].get_color()
+    for run in runs_of(arm):
+        steps = [step / run["series"]["step"][-1] for step in run["series"]["step"]]
+        axis.plot(
+            steps,
+            [value if value is not None else float("nan") for value in run["series"][name]],
+            color=color,
+            lw=0.5,
+            alpha=0.6,
+        )
 
 
 def _finish(figure: Figure, **legend) -> Figure:
@@ -144,33 +163,60 @@ def neighbours() -> Figure:
             axis.errorbar(found.mean, place, xerr=found.high - found.mean, fmt="o", color=COLORS[0], capsize=2)
         axis.axvline(0, color="black", lw=0.8)
         axis.set(xlabel=f"{name}, difference")
-    axes[0].set_yticks(range(len(pairs)), [f"{arm} less {base}" for arm, base in pairs])
+    axes[0].set_yticks(range(len(pairs)), [f"{arm} minus {base}" for arm, base in pairs])
     axes[0].invert_yaxis()
     return _finish(figure)
 
 
 def language_model() -> Figure:
-    """Entropy, reward and held-out scores of the language model."""
-    figure, axes = _axes(3)
-    arms = ARMS["language_model"]
-    for arm in arms:
-        for axis, name in zip(axes, ("entropy", "reward"), strict=False):
-            band(axis, arm, name, share=True, label=arm.removeprefix("smollm2_"))
-    for shift, (name, metric) in zip(
-        (-0.15, 0, 0.15), (("avg@8", AVG), ("maj@8", MAJ), ("pass@8", PASS)), strict=True
-    ):
+    """Entropy of the language model by the sign of the advantages and under control, and held-out scores."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    for axis, kind in zip(axes, (SIGN_ARMS, HOLDING_ARMS), strict=False):
+        for arm in kind:
+            threads(axis, f"smollm2_{arm}", "entropy", label=arm)
+        axis.set(xlabel="share of the run", ylabel="entropy (nats per token)", ylim=(0, None))
+    axes[0].set(title="Negative advantages alone keep the entropy")
+    axes[1].set(title=f"Methods with a target of {language.TARGET:g} nat")
+    axes[1].axhline(language.TARGET, color="black", lw=1, ls=":")
+    _held_out(axes[2], ARMS["language_model"])
+    return _finish(figure)
+
+
+def _held_out(axis, arms: list[str]) -> None:
+    for shift, (name, metric) in zip((-0.15, 0.15), (("avg@8", AVG), ("pass@8", PASS)), strict=True):
         found = [effect(values(arm, metric)) for arm in arms]
         places = [place + shift for place in range(len(arms))]
-        axes[2].errorbar(places, [e.mean for e in found], [e.high - e.mean for e in found], fmt="o", label=name, ms=4)
-    axes[2].set_xticks(range(len(arms)), [arm.removeprefix("smollm2_") for arm in arms], rotation=25, fontsize=8)
-    axes[0].set(xlabel="share of the run", ylabel="entropy (nats per token)", ylim=(0, None))
-    axes[1].set(xlabel="share of the run", ylabel="training reward", ylim=(0, 1))
-    axes[2].set(ylabel="held-out score", ylim=(0, 1))
+        axis.errorbar(places, [e.mean for e in found], [e.high - e.mean for e in found], fmt="o", label=name, ms=4)
+    axis.set_xticks(
+        range(len(arms)), [arm.removeprefix("smollm2_") for arm in arms], rotation=40, fontsize=8, ha="right"
+    )
+    axis.set(title="Held-out scores at the end", ylim=(0, 1))
+
+
+def authority() -> Figure:
+    """Change of entropy by sign and by the share of random rewards; along the runs without them and with them only."""
+    figure, axes = _axes(3, 3.6)
+    for place, sign in enumerate(SIGNS):
+        arms = [f"noise_{percent}_{sign}" for percent in NOISE]
+        found = [effect(values(arm, CHANGED.of)) for arm in arms]
+        half = [e.high - e.mean for e in found]
+        style = {"label": sign.replace("_", " "), "color": COLORS[place]}
+        axes[0].errorbar(NOISE, [e.mean for e in found], half, capsize=2, marker="o", ms=3, **style)
+        for axis, percent in zip(axes[1:], (NOISE[0], NOISE[-1]), strict=True):
+            threads(axis, f"noise_{percent}_{sign}", "entropy", **style)
+    axes[0].axhline(0, color="black", lw=0.8)
+    axes[0].set(
+        xlabel="% of the rewards that are random", ylabel="change of entropy (nats)", title="Noise parts the signs"
+    )
+    axes[1].set(title="The true reward: all lose entropy")
+    axes[2].set(title="A random reward: the signs part")
+    for axis in axes[1:]:
+        axis.set(xlabel="share of the run", ylabel="entropy (nats per token)", ylim=(0, None))
     return _finish(figure)
 
 
 def control() -> Figure:
-    """Entropy under EntroPIC's law on a weight and under the PI law on the bonus."""
+    """Entropy under EntroPIC and under a PI law on the bonus."""
     figure, axes = _axes(3)
     for axis, name in zip(axes, ("on_policy", "off_policy"), strict=False):
         for place, target in enumerate((0.25, 0.5)):
@@ -178,7 +224,7 @@ def control() -> Figure:
             for law, dashes in (("p", "--"), ("pi", "-")):
                 label = f"{law.upper()}, target {target}"
                 band(axis, f"entropic_{law}_{target}_{name}", "entropy", label=label, color=COLORS[place], ls=dashes)
-        axis.set(title=f"confident_sign, {name.replace('_', '-')}")
+        axis.set(title=f"EntroPIC, {name.replace('_', '-')}")
     for law, dashes in (("p", "--"), ("pi", "-")):
         band(axes[2], f"bonus_{law}_0.35", "entropy", label=f"{law.upper()}, target 0.35", color=COLORS[2], ls=dashes)
     axes[2].axhline(0.35, color=COLORS[2], lw=1, ls=":")
@@ -209,7 +255,20 @@ def dynamics() -> Figure:
     return _finish(figure)
 
 
-_DRAWN = (collapse, factors, signs, lambdas, methods, frontier, control, chance, dynamics, neighbours, language_model)
+_DRAWN = (
+    collapse,
+    factors,
+    signs,
+    lambdas,
+    methods,
+    frontier,
+    control,
+    chance,
+    dynamics,
+    neighbours,
+    language_model,
+    authority,
+)
 FIGURES = {draw.__name__: draw for draw in _DRAWN}
 
 

@@ -13,6 +13,8 @@ from trl_entropy.data.splits import known_numbers, problem_of, prompt_of
 
 
 NARROW = 16
+CHAIN_SUM = Path("out") / "chain_sum"  # of `trl-entropy make-chain-sum`
+SYSTEM = {"role": "system", "content": "Solve."}  # in place of the model's own, which is twice as long
 
 
 def write(folder: Path, seeds: list[int]) -> None:
@@ -28,6 +30,18 @@ def write(folder: Path, seeds: list[int]) -> None:
             _save(folder / f"kmeans_{seed}.jsonl", [numbers[i] for i in choose_kmeans(embeddings, NARROW, seed)])
         start = random.Random(seed).randrange(len(numbers) - NARROW + 1)
         _save(folder / f"narrow_{seed}.jsonl", numbers[start : start + NARROW])
+
+
+def write_language(folder: Path) -> None:
+    """The language model's problems, as conversations. Raises `ValueError` if they have not been made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        source = CHAIN_SUM / f"{split}.jsonl"
+        if not source.is_file():
+            raise ValueError(f"there is no file '{source}': make study-language-model makes it")
+        rows = map(json.loads, source.read_text().splitlines())
+        talks = ({**row, "prompt": [SYSTEM, {"role": "user", "content": row["prompt"]}]} for row in rows)
+        (folder / f"smollm2_{split}.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in talks))
 
 
 def _save(path: Path, numbers: list[int]) -> None:

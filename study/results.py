@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from statistics import correlation, fmean
 
 from .arms import SEEDS
-from .runs import load
 from .statistics import Effect, effect, rank_correlation
+from .store import load
 
 
 Metric = Callable[[dict], float | None]
@@ -101,14 +101,18 @@ def ranks_over(arms: Sequence[str], x: Metric, y: Metric, seeds: tuple[int, ...]
     return [rank_correlation([x(run) for run in runs], [y(run) for run in runs]) for runs in complete]
 
 
+def runs_of(arm: str) -> list[dict]:
+    """The runs of an arm that are kept."""
+    return [run for seed in SEEDS if (run := load(arm, seed)) is not None]
+
+
 def over_seeds(arm: str, name: str, of: str = "series") -> tuple[list[int], list[Effect]]:
     """A series or a score of an arm along the run: steps, and means with intervals."""
-    runs = [run for seed in SEEDS if (run := load(arm, seed)) is not None]
     rows = [
         dict(zip(run["series"]["step"], run["series"][name], strict=True))
         if of == "series"
         else {row["step"]: row.get(name) for row in run["scores"]}
-        for run in runs
+        for run in runs_of(arm)
     ]
     steps = [step for step in rows[0] if all(row.get(step) is not None for row in rows)]
     return steps, [effect([row[step] for row in rows]) for step in steps]

@@ -1,7 +1,6 @@
-"""The runs of the study: each trained once, and kept as a small JSON."""
+"""The runs of the study: each trained once, and kept."""
 
 import gc
-import json
 import multiprocessing
 import os
 import platform
@@ -22,15 +21,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trl_entropy import __version__
 
 from .arms import Arm, flags
+from .store import every, load, write
 
 
-FOLDER = Path(__file__).parent / "runs"
 PROBLEMS = Path("out") / "study"
 PACKAGES = ("torch", "transformers", "trl")
 # What is kept of the log; what starts with `knobs/` only if it moved
 SERIES = (
     "reward",
     "entropy",
+    "completions/mean_length",
     "frac_reward_zero_std",
     "clip_ratio/high_mean",
     "clip_ratio/low_mean",
@@ -68,10 +68,6 @@ class Run(NamedTuple):
     seed: int
 
     @property
-    def path(self) -> Path:
-        return FOLDER / f"{self.name}-{self.seed}.json"
-
-    @property
     def flags(self) -> list[str]:
         return flags(self.arm, self.seed, str(PROBLEMS))
 
@@ -79,12 +75,6 @@ class Run(NamedTuple):
     def is_kept(self) -> bool:
         kept = load(self.name, self.seed)
         return kept is not None and (kept["flags"], kept["window"]) == (self.flags, self.arm.window)
-
-
-def load(name: str, seed: int) -> dict | None:
-    """What is kept of a run; `None` if it was not run."""
-    path = FOLDER / f"{name}-{seed}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def train_all(runs: Iterable[Run], jobs: int, minutes: float | None = None) -> None:
@@ -101,7 +91,7 @@ def train_all(runs: Iterable[Run], jobs: int, minutes: float | None = None) -> N
     _take_over(run for run in runs if not run.is_kept)
     missing = [run for run in runs if not run.is_kept]
     for run in {run.name: run for run in missing}.values():
-        prepare([*run.flags, "--output_dir", "out"])
+        prepare([*run.flags, "--output_dir", str(PROBLEMS / "unused")])
     failures = {}
     columns = (
         TextColumn("{task.description}"),
@@ -141,17 +131,11 @@ def train_all(runs: Iterable[Run], jobs: int, minutes: float | None = None) -> N
 
 def _take_over(missing: Iterable[Run]) -> None:
     """Keep under its name what has been trained with the same flags under another."""
-    kept = {tuple(run["flags"]): run for run in map(json.loads, (path.read_text() for path in FOLDER.glob("*.json")))}
+    kept = {(*run["flags"], run["window"]): run for run in every()}
     for run in missing:
-        same = kept.get(tuple(run.flags))
-        if same is not None and same["window"] == run.arm.window:
-            _write(run, {**same, "arm": run.name})
-
-
-def _write(run: Run, content: dict) -> None:
-    part = run.path.with_suffix(".part")
-    part.write_text(json.dumps(content, separators=(",", ":")) + "\n")
-    part.replace(run.path)
+        same = kept.get((*run.flags, run.arm.window))
+        if same is not None:
+            write({**same, "arm": run.name})
 
 
 def _start_worker() -> None:
@@ -171,8 +155,7 @@ def _end_with_parent() -> None:
 def _keep(run: Run) -> float:
     """Train a run and write it; the seconds it took."""
     start = time.perf_counter()
-    FOLDER.mkdir(exist_ok=True)
-    _write(run, train(run))
+    write(train(run))
     gc.collect()
     return time.perf_counter() - start
 

@@ -7,15 +7,32 @@ from statistics import fmean
 
 from . import language
 from . import results as of
-from .arms import CLIP_RANGES, CLIP_RANGES_16, FIXED, GRIDS, LAMBDAS, LEARNING_RATES, RATES, TUNING_SEEDS, trial
-from .claims import AVG, ENTROPY, MAJ, PASS, REWARD, SECTIONS, Claim
+from .arms import (
+    CLIP_RANGES,
+    CLIP_RANGES_16,
+    FIRST_SEEDS,
+    FIXED,
+    GRIDS,
+    HELD_AT,
+    KNOBS,
+    LAMBDAS,
+    LAWS,
+    LEARNING_RATES,
+    RATES,
+    TUNING_SEEDS,
+    law_arm,
+    trial,
+)
+from .claims import AVG, ENTROPY, MAIN, MAJ, PASS, REWARD, SECTIONS, Claim
 from .results import Metric, differences, values
-from .runs import FOLDER, load
 from .statistics import NOT_REPRODUCED, REPRODUCED, REVERSED, effect, kept_together, p_value
+from .store import every
+from .testbed import NOISE, SIGNS
 from .tuning import chosen, chosen_rate, quality
 
 
-PAGE = Path(__file__).parent.parent / "docs" / "study.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = [DOCS / "study.md", *sorted((DOCS / "study").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- study: (\w+) -->\n).*?(<!-- end -->\n)", re.S)
 LEVEL = 0.7  # training reward that methods are compared at
 
@@ -91,7 +108,7 @@ def claims(section: str) -> list[str]:
 
 
 def _measured(claim: Claim) -> str:
-    arms = f"`{claim.arm}`" if claim.against is None else f"`{claim.arm}` less `{claim.against}`"
+    arms = f"`{claim.arm}`" if claim.against is None else f"`{claim.arm}` minus `{claim.against}`"
     return f"{claim.measure.name}: {arms}"
 
 
@@ -123,6 +140,53 @@ def control() -> list[str]:
         found = values(arm, of.miss(target))
         cells = (values(arm, ENTROPY), found, values(arm, REWARD), values(arm, PASS))
         rows.append([f"`{arm}`", len(found), *map(_cell, cells)])
+    return table(*rows)
+
+
+def main() -> list[str]:
+    """The main claims on both policies."""
+    rows = [["claim", "of", "embedded policy", "SmolLM2-135M", "theirs"]]
+    for pair in MAIN:
+        cells = (
+            f"{claim.effect}, n={len(claim.values)}: {bold(claim.verdict)}" if claim.values else "not run"
+            for claim in pair
+        )
+        rows.append([pair[0].text, pair[0].source, *cells, pair[0].theirs])
+    return table(*rows)
+
+
+def authority() -> list[str]:
+    """What the signs do to entropy by the share of the rewards that is a coin."""
+    columns = {
+        "entropy at the start": (of.at_start("entropy"), ".2f"),
+        "at the end": (ENTROPY, ".2f"),
+        "clipped low": (CLIPPED["clipped low"], ".1%"),
+        "clipped high": (CLIPPED["clipped high"], ".1%"),
+        "tokens a completion": (of.at_end("completions/mean_length"), ".0f"),
+    }
+    rows = [["random rewards", "signs", "seeds", *columns]]
+    for percent in NOISE:
+        for sign in SIGNS:
+            arm = f"noise_{percent}_{sign}"
+            if found := values(arm, ENTROPY):
+                forms = (".2f", ".2f", ".2%", ".0f")
+                cells = [
+                    _cell(values(arm, metric), form) for metric, form in zip(columns.values(), forms, strict=True)
+                ]
+                rows.append([f"{percent} %", sign.replace("_", " "), len(found), *cells])
+    return table(*rows) if len(rows) > 1 else ["Not run."]
+
+
+def laws() -> list[str]:
+    """Where each law on each knob ends; bold where every seed is within a tenth of the target."""
+    rows = [["knob, range", *LAWS]]
+    for knob, (low, high, _) in KNOBS.items():
+        cells = []
+        for law in LAWS:
+            found = values(law_arm(law, knob), ENTROPY, FIRST_SEEDS)
+            held = found and max(abs(value - HELD_AT) for value in found) <= HELD_AT / 10
+            cells.append(f"**{_cell(found)}**" if held else _cell(found))
+        rows.append([f"`{knob}`, {low:g} to {high:g}", *cells])
     return table(*rows)
 
 
@@ -194,7 +258,7 @@ def choice() -> list[str]:
     """All methods at one rate, and plain GRPO at smaller ones: at the end, and at one training reward."""
     rows = [
         [
-            *("method", "seeds", "entropy", "avg@8", "pass@8", "less GRPO: avg@8", "less GRPO: pass@8"),
+            *("method", "seeds", "entropy", "avg@8", "pass@8", "minus GRPO: avg@8", "minus GRPO: pass@8"),
             *(f"reward {LEVEL} reached", "there avg@8", "there pass@8", "time, GRPO = 1"),
         ]
     ]
@@ -241,8 +305,7 @@ def together() -> list[str]:
 
 def machine() -> list[str]:
     """How many different runs there are, and of which versions."""
-    runs = [load(*path.stem.rsplit("-", 1)) for path in sorted(FOLDER.glob("*.json"))]
-    runs = list({tuple(run["flags"]): run for run in runs}.values())  # some are kept under two names
+    runs = list({tuple(run["flags"]): run for run in every()}.values())  # some are kept under two names
     versions = sorted({", ".join(f"{name} {value}" for name, value in run["versions"].items()) for run in runs})
     hours = sum(run["seconds"] for run in runs) / 3600
     return [f"{len(runs)} runs, {hours:.1f} hours of one core in all; {'; '.join(versions)}."]
@@ -251,6 +314,9 @@ def machine() -> list[str]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{f"claims_{section}": lambda section=section: claims(section) for section in SECTIONS},
     **{f"arms_{section}": lambda section=section: arms(section) for section in ARMS},
+    "main": main,
+    "authority": authority,
+    "laws": laws,
     "correlations": correlations,
     "control": control,
     "chance": chance,

@@ -119,17 +119,17 @@ def test_script_that_is_ended_keeps_what_is_there(tree):
     assert list(read(tree / "out" / "summary.json")["parts"]) == ["overhead"]
 
 
-def test_runs_kept_since_the_beginning_are_collected(tmp_path, monkeypatch):
+def test_runs_of_files_that_have_changed_are_collected(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "RUNS", tmp_path / "runs")
     gpu.RUNS.mkdir()
-    (gpu.RUNS / "old-1.json").write_text('{"arm":"old"}\n')
-    os.utime(gpu.RUNS / "old-1.json", (0, 0))
+    (gpu.RUNS / "collapse.jsonl").write_text('{"arm":"old"}\n')
+    os.utime(gpu.RUNS / "collapse.jsonl", (0, 0))
     gpu.collect(tmp_path, time.time() - 10)
     assert not (tmp_path / "study.jsonl").exists()
-    for name in ("b", "a"):
-        (gpu.RUNS / f"{name}-1.json").write_text(f'{{"arm":"{name}"}}\n')
+    for name in ("language_model_gpu", "language_model"):
+        (gpu.RUNS / f"{name}.jsonl").write_text(f'{{"arm":"{name}"}}\n')
     gpu.collect(tmp_path, time.time() - 10)
-    assert (tmp_path / "study.jsonl").read_text() == '{"arm":"a"}\n{"arm":"b"}\n'
+    assert (tmp_path / "study.jsonl").read_text() == '{"arm":"language_model"}\n{"arm":"language_model_gpu"}\n'
 
 
 # All of it

@@ -1,5 +1,4 @@
 import random
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +7,7 @@ from transformers import AutoTokenizer
 
 from trl_entropy import pretrain
 from trl_entropy.data import EMBEDDED_POLICY
+from trl_entropy.data.splits import prompt_of, random_completion
 
 
 PAD, EOS, BOXED, CLOSE, PLUS, EQUALS = range(6)
@@ -23,6 +23,11 @@ def tokenizer():
 def trained(tokenizer, seed: int, steps: int = 3) -> dict[str, torch.Tensor]:
     with torch.random.fork_rng(devices=[]):
         return pretrain.pretrain(tokenizer, seed, steps).state_dict()
+
+
+def solved(*numbers: int) -> list[tuple[str, str]]:
+    rng = random.Random(0)
+    return [(prompt_of(number), random_completion(number, rng)) for number in numbers]
 
 
 def digits(text: str) -> list[int]:
@@ -44,9 +49,7 @@ def test_shipped_tokenizer_is_the_one_that_is_made(tokenizer):
 
 
 def test_labels_cover_the_completion_alone(tokenizer):
-    drawn = iter([7, 100])
-    rng = SimpleNamespace(randint=lambda low, high: next(drawn))
-    batch = pretrain._batch(tokenizer, [24, 136], rng)
+    batch = pretrain._batch(tokenizer, [("24=", r"\boxed{7+17}"), ("136=", r"\boxed{100+36}")])
     short = [BOXED, *digits("7"), PLUS, *digits("17"), CLOSE, EOS]  # 24=\boxed{7+17}
     long = [BOXED, *digits("100"), PLUS, *digits("36"), CLOSE, EOS]  # 136=\boxed{100+36}
     assert batch["input_ids"].tolist() == [
@@ -63,7 +66,7 @@ def test_labels_cover_the_completion_alone(tokenizer):
 def test_loss_is_the_mean_over_the_labelled_tokens(tokenizer):
     with torch.random.fork_rng(devices=[]):
         model = pretrain.make_model(tokenizer, seed=0).eval()
-    batch = pretrain._batch(tokenizer, [24, 136], random.Random(0))
+    batch = pretrain._batch(tokenizer, solved(24, 136))
     with torch.no_grad():
         outputs = model(**batch)
     logps = outputs.logits.log_softmax(-1)
@@ -95,7 +98,7 @@ def test_training_learns(tokenizer):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             model = pretrain.make_model(tokenizer, seed=0)
             model.load_state_dict(state)
-            return model(**pretrain._batch(tokenizer, list(range(20, 180, 5)), random.Random(0))).loss.item()
+            return model(**pretrain._batch(tokenizer, solved(*range(20, 180, 5)))).loss.item()
 
     assert loss(trained(tokenizer, seed=0, steps=12)) < loss(trained(tokenizer, seed=0, steps=0)) - 0.1
 

@@ -6,6 +6,7 @@ The training stops early on purpose: the policy then solves about a third of the
 
 import argparse
 import random
+from collections.abc import Callable, Sequence
 
 import torch
 from tokenizers import AddedToken
@@ -17,9 +18,10 @@ from .written import check_new_folder, written
 
 BOXED = "\\boxed{"
 VOCABULARY = ["<pad>", "<eos>", BOXED, "}", "+", "=", *"0123456789"]
-CONTEXT = 64
+CONTEXT = 64  # tokens
 STEPS, BATCH_SIZE, LEARNING_RATE, WARMUP_STEPS = 1080, 64, 1e-3, 50
 IGNORED = -100  # the label that the cross-entropy leaves out
+Solved = tuple[str, str]  # a prompt and a completion
 
 
 def main() -> None:
@@ -40,18 +42,21 @@ def main() -> None:
         tokenizer.save_pretrained(part)
 
 
-def make_tokenizer() -> Qwen2Tokenizer:
-    r"""One token per character but for `\boxed{`; of Qwen2's own class, which AutoTokenizer insists on."""
+def make_tokenizer(
+    words: Sequence[str] = (BOXED,), vocabulary: Sequence[str] = VOCABULARY, context: int = CONTEXT
+) -> Qwen2Tokenizer:
+    r"""One token per character but for `words`; of Qwen2's own class, which AutoTokenizer insists on."""
     tokenizer = Qwen2Tokenizer(
-        vocab={token: index for index, token in enumerate(VOCABULARY)},
+        vocab={token: index for index, token in enumerate(vocabulary)},
         merges=[],
         pad_token="<pad>",
         eos_token="<eos>",
         unk_token=None,
         padding_side="left",
-        model_max_length=CONTEXT,
+        model_max_length=context,
     )
-    tokenizer.add_tokens(AddedToken(BOXED, normalized=False, special=False))  # not special: decoding keeps it
+    # not special: decoding keeps them
+    tokenizer.add_tokens([AddedToken(word, normalized=False, special=False) for word in words])
     return tokenizer
 
 
@@ -60,13 +65,13 @@ def make_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2ForCausalLM:
     torch.manual_seed(seed)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = Qwen2Config(
-        vocab_size=len(VOCABULARY),
+        vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=tokenizer.model_max_length,
         tie_word_embeddings=True,
         bos_token_id=None,
         **ids,
@@ -80,28 +85,56 @@ def pretrain(tokenizer: Qwen2Tokenizer, seed: int, steps: int = STEPS) -> Qwen2F
     """Supervised training on freshly drawn solutions."""
     rng = random.Random(seed)
     numbers = known_numbers()
-    model = make_model(tokenizer, seed).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS))
+
+    def draw() -> list[Solved]:
+        return [(prompt_of(number), random_completion(number, rng)) for number in rng.choices(numbers, k=BATCH_SIZE)]
+
+    model = make_model(tokenizer, seed)
+    return supervise(model, tokenizer, draw, steps, LEARNING_RATE, lambda step: min(1.0, (step + 1) / WARMUP_STEPS))
+
+
+def supervise(
+    model: Qwen2ForCausalLM,
+    tokenizer: Qwen2Tokenizer,
+    draw: Callable[[], list[Solved]],
+    steps: int,
+    learning_rate: float,
+    scale: Callable[[int], float],
+) -> Qwen2ForCausalLM:
+    """
+    Train a policy on what `draw` returns, by the cross-entropy of the completions.
+
+    Args:
+        model (`Qwen2ForCausalLM`):
+            The policy, which is changed.
+        tokenizer (`Qwen2Tokenizer`):
+            Its tokenizer, which takes a prompt character by character.
+        draw (`Callable`):
+            Returns the prompts and completions of one batch.
+        steps (`int`):
+            Optimizer steps.
+        learning_rate (`float`):
+            AdamW's.
+        scale (`Callable`):
+            What the learning rate is multiplied by, by step.
+    """
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
     for _ in range(steps):
-        drawn = rng.choices(numbers, k=BATCH_SIZE)
-        model(**_batch(tokenizer, drawn, rng)).loss.backward()
+        model(**_batch(tokenizer, draw())).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        warmup.step()
+        scheduler.step()
         optimizer.zero_grad()
     return model
 
 
-def _batch(tokenizer: Qwen2Tokenizer, numbers: list[int], rng: random.Random) -> dict[str, torch.Tensor]:
-    prompts = [prompt_of(number) for number in numbers]
-    texts = [
-        prompt + random_completion(number, rng) + tokenizer.eos_token
-        for prompt, number in zip(prompts, numbers, strict=True)
-    ]
+def _batch(tokenizer: Qwen2Tokenizer, solved: list[Solved]) -> dict[str, torch.Tensor]:
+    texts = [prompt + completion + tokenizer.eos_token for prompt, completion in solved]
     batch = dict(tokenizer(texts, return_tensors="pt", padding=True, padding_side="right"))
     positions = torch.arange(batch["input_ids"].shape[1])
-    lengths = torch.tensor([len(prompt) for prompt in prompts])  # a prompt has one token per character
+    lengths = torch.tensor([len(prompt) for prompt, _ in solved])  # a prompt has one token per character
     outside = (batch["attention_mask"] == 0) | (positions < lengths[:, None])
     batch["labels"] = batch["input_ids"].masked_fill(outside, IGNORED)
     return batch

@@ -2,19 +2,21 @@
 
 import json
 import re
+from copy import deepcopy
 from statistics import fmean
 
 import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
-from study import figures, language, runs, tables
-from study.arms import FIXED, SEEDS
+from study import figures, language, store, tables
+from study.arms import SEEDS, TRIALS
 from study.claims import SECTIONS
-from study.tuning import chosen_arms, constant_arms, rate_arms
+from study.tuning import constant_arms, rate_arms
 
 
-TEXT = tables.PAGE.read_text()
+TEXTS = {page.name: page.read_text() for page in tables.PAGES}
+TEXT = "".join(TEXTS.values())
 every_figure = pytest.mark.parametrize("name", figures.FIGURES)
 
 
@@ -25,8 +27,9 @@ def figure(name):
     plt.close(drawn)
 
 
-def test_tables_are_those_of_the_runs():
-    assert tables.updated(TEXT) == TEXT
+@pytest.mark.parametrize("page", TEXTS)
+def test_tables_are_those_of_the_runs(page):
+    assert tables.updated(TEXTS[page]) == TEXTS[page]
 
 
 def test_every_table_has_its_place():
@@ -34,14 +37,13 @@ def test_every_table_has_its_place():
 
 
 def test_another_run_would_be_seen(monkeypatch):
-    def other(name, seed, load=runs.load):
-        run = load(name, seed)
+    def other(name, seed):
+        run = deepcopy(store.load(name, seed))
         if run is not None and name == "grpo":
             run["scores"][-1]["avg@8"] += 0.1
         return run
 
-    for module in ("study.results", "study.tables"):
-        monkeypatch.setattr(f"{module}.load", other)
+    monkeypatch.setattr("study.results.load", other)
     assert tables.updated(TEXT) != TEXT
 
 
@@ -62,17 +64,18 @@ def test_another_number_has_another_fingerprint(name, figure):
 
 @pytest.mark.parametrize("name", ["collapse"])
 def test_a_line_is_the_mean_over_the_seeds(name, figure):
-    files = [json.loads((runs.FOLDER / f"grpo-{seed}.json").read_text()) for seed in SEEDS]
+    lines = map(json.loads, (store.FOLDER / "collapse.jsonl").read_text().splitlines())
+    found = [run for run in lines if run["arm"] == "grpo" and run["seed"] in SEEDS]
     lines = {line.get_label(): line for axis in figure.axes for line in axis.lines}
     entropy = lines["entropy (nats per token)"]
-    assert list(entropy.get_xdata()) == files[0]["series"]["step"]
+    assert list(entropy.get_xdata()) == found[0]["series"]["step"]
     for place, value in enumerate(entropy.get_ydata()):
-        assert value == pytest.approx(fmean(run["series"]["entropy"][place] for run in files), abs=1e-9)
+        assert value == pytest.approx(fmean(run["series"]["entropy"][place] for run in found), abs=1e-9)
     pass_at_8 = lines["held-out pass@8"].get_ydata()
-    assert pass_at_8[-1] == pytest.approx(fmean(run["scores"][-1]["pass@8"] for run in files), abs=1e-9)
+    assert pass_at_8[-1] == pytest.approx(fmean(run["scores"][-1]["pass@8"] for run in found), abs=1e-9)
 
 
-def test_every_figure_stands_on_the_page():
+def test_every_figure_stands_on_a_page():
     assert set(re.findall(r"images/study/(\w+)\.png", TEXT)) == set(figures.FIGURES)
 
 
@@ -88,6 +91,5 @@ def test_every_claim_has_its_seeds(section):
 
 
 def test_runs_are_those_of_the_arms():
-    known = FIXED | constant_arms() | rate_arms() | chosen_arms() | language.CPU_ARMS | language.GPU_ARMS
-    kept = {path.stem.rsplit("-", 1)[0] for path in runs.FOLDER.glob("*.json")}
-    assert kept <= known.keys()
+    known = (store.SECTION.keys() - TRIALS) | constant_arms().keys() | rate_arms().keys()
+    assert {run["arm"] for run in store.every()} <= known

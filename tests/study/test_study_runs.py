@@ -6,15 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from study import language, problems, runs
+from study import language, problems, runs, store
 from study.__main__ import main
 from study.arms import BASE, FIXED, SEEDS, TRIALS, Arm, flags
 from study.runs import Run, train_all
 from study.tuning import chosen_arms
-from study.unclamped import UnclampedRepoR
-from trl_entropy import Tokens
 from trl_entropy.data.splits import held_out_problems, known_numbers
 from trl_entropy.grpo import parse
 
@@ -33,17 +30,8 @@ def test_flags_of_an_arm_are_taken(name, tmp_path):
 
 
 def test_kept_flags_are_those_of_the_arm():
-    for path in runs.FOLDER.glob("*.json"):
-        run = json.loads(path.read_text())
-        assert path.stem == f"{run['arm']}-{run['seed']}"
-        assert Run(run["arm"], ARMS[run["arm"]], run["seed"]).is_kept, path.name
-
-
-def test_unclamped_bonus_by_hand():
-    # 3/4 * 2 * 2 and 3/4 * 2 * 2 up: the wrong token, of advantage -2, is rewarded
-    logps, advantages = torch.full((1, 2), -2.0), torch.tensor([[2.0, -2.0]])
-    tokens = Tokens(logps, None, -logps, advantages, torch.ones(1, 2, dtype=torch.bool))
-    assert UnclampedRepoR(zeta=0.75)(tokens).tolist() == [[3.0, 3.0]]
+    for run in store.every():
+        assert Run(run["arm"], ARMS[run["arm"]], run["seed"]).is_kept, (run["arm"], run["seed"])
 
 
 def test_arm_changes_what_it_says_and_nothing_else():
@@ -75,7 +63,10 @@ def test_problems(tmp_path):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A folder for runs, and an arm of four steps."""
-    monkeypatch.setattr(runs, "FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(store, "FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(
+        store, "SECTION", store.SECTION | {"small": "collapse", "other": "updates", "wrong": "updates"}
+    )
     monkeypatch.setattr(runs, "PROBLEMS", tmp_path / "problems")
     problems.write(tmp_path / "problems", SEEDS[:1])
     return Arm({"max_steps": 4, "pass_at_k_every": 4}, 2)
@@ -93,47 +84,44 @@ def test_run_is_kept(small):
 
 
 def test_kept_runs_are_not_trained_again(small):
-    runs.FOLDER.mkdir()
     run = Run("small", small, 1)
-    content = {"arm": "small", "flags": run.flags, "window": 2, "kept": True}
-    run.path.write_text(json.dumps(content))
+    content = {"arm": "small", "seed": 1, "flags": run.flags, "window": 2, "kept": True}
+    store.write(content)
     train_all([run], jobs=1)
-    assert runs.load("small", 1) == content
+    assert store.load("small", 1) == content
 
 
 @pytest.mark.parametrize("other", [{"flags": ["--seed", "2"]}, {"window": 3}])
 def test_run_that_was_kept_with_other_settings_is_not_taken(small, other):
-    runs.FOLDER.mkdir()
     run = Run("small", small, 1)
-    content = {"arm": "small", "flags": run.flags, "window": 2}
-    run.path.write_text(json.dumps(content))
+    content = {"arm": "small", "seed": 1, "flags": run.flags, "window": 2}
+    store.write(content)
     assert run.is_kept
-    run.path.write_text(json.dumps({**content, **other}))
+    store.write({**content, **other})
     assert not run.is_kept
 
 
 def test_run_with_the_same_flags_is_taken_over(small):
-    runs.FOLDER.mkdir()
-    content = {"arm": "small", "flags": flags(small, 1, str(runs.PROBLEMS)), "window": 2}
-    Run("small", small, 1).path.write_text(json.dumps(content))
+    content = {"arm": "small", "seed": 1, "flags": flags(small, 1, str(runs.PROBLEMS)), "window": 2}
+    store.write(content)
     train_all([Run("other", small, 1)], jobs=1)
-    assert runs.load("other", 1) == {**content, "arm": "other"}
+    assert store.load("other", 1) == {**content, "arm": "other"}
 
 
 def test_wrong_flag_ends_before_any_run(small):
     with pytest.raises(ValueError, match="epsilon_hgih"):
         train_all([Run("small", small, 1), Run("wrong", Arm({"epsilon_hgih": 1}), 1)], jobs=1)
-    assert not runs.FOLDER.exists()
+    assert not store.FOLDER.exists()
 
 
 def test_runs_that_have_not_ended_in_time_are_given_up(small, capfd):
-    long = Run("long", small._replace(flags={**small.flags, "max_steps": 100000}), 1)
+    long = Run("other", small._replace(flags={**small.flags, "max_steps": 100000}), 1)
     start = time.monotonic()
     train_all([long._replace(seed=seed) for seed in range(1, 7)], jobs=2, minutes=0.05)
     assert time.monotonic() - start < 30
     assert "0.05 minutes are over: 0 of 6 runs are kept" in capfd.readouterr().err
     assert multiprocessing.active_children() == []
-    assert runs.load("long", 1) is None
+    assert store.load("other", 1) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""The small reasoner's arms: the signs by the noise in the reward, and settings that were tried as a testbed."""
+
+from .arms import Arm
+
+
+# Eight updates of 16 for each rollout batch of 16 problems x 8 completions; 64 problems that it was supervised on
+BASE = {
+    "config": "recipes/grpo.yaml",
+    "model_name_or_path": "{folder}/reasoner",
+    "dataset_name": "{folder}/reasoner_known.jsonl",
+    "eval_dataset_name": "{folder}/reasoner_held_out.jsonl",
+    "max_completion_length": 64,
+    "num_generations": 8,
+    "per_device_train_batch_size": 16,
+    "off_policy_updates": 8,
+    "max_steps": 200,
+    "learning_rate": 2e-4,
+    "subset_size": 64,
+    "subset_by": "random",
+    "fast_step": "true",
+}
+SIGNS = {
+    "both": {},
+    "positive_only": {"negative_advantage_coef": 0.0},
+    "negative_only": {"positive_advantage_coef": 0.0},
+}
+NOISE = (0, 25, 50, 75, 100)  # percent of the rewards that are a coin
+
+
+def noise(percent: int) -> dict:
+    """The reward with so much noise."""
+    return {"reward_funcs": [f"study.rewards.noise_{percent}"]}
+
+
+AUTHORITY = {
+    f"noise_{percent}_{sign}": Arm({**noise(percent), **flags}, 10, BASE)
+    for percent in NOISE
+    for sign, flags in SIGNS.items()
+}
