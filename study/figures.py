@@ -12,14 +12,14 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from . import language
-from .arms import GRIDS, LAMBDAS, LEARNING_RATES, RATES, SEEDS, TUNING_SEEDS, trial
+from .arms import LAMBDAS, LEARNING_RATES, RATES, SEEDS, TUNING_SEEDS, trial
 from .claims import AVG, CHANGED, ENTROPY, PASS, REWARD
 from .results import differences, over_seeds, predictions, runs_of, values
 from .statistics import effect
 from .store import load
 from .tables import ARMS, NEIGHBOURS
 from .testbed import NOISE, SIGNS
-from .tuning import chosen
+from .tuning import chosen, tried
 
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images" / "study"
@@ -32,7 +32,9 @@ SCORES = {"entropy (nats per token)": ENTROPY, "held-out avg@8": AVG, "held-out 
 def band(
     axis, arm: str, name: str, of: str = "series", label: str | None = None, share: bool = False, **style
 ) -> None:
-    """Mean over the seeds with its 95 % interval, over steps or over the share of the run."""
+    """Mean over the seeds with its 95 % interval, over steps or over the share of the run; nothing without runs."""
+    if not runs_of(arm):
+        return
     steps, effects = over_seeds(arm, name, of)
     x = [step / steps[-1] for step in steps] if share else steps
     (line,) = axis.plot(x, [e.mean for e in effects], label=label or arm, **style)
@@ -42,8 +44,8 @@ def band(
 def threads(axis, arm: str, name: str, label: str | None = None, **style) -> None:
     """The mean over the seeds, and each seed as a thin line, over the share of the run."""
     band(axis, arm, name, share=True, label=label, **style)
-    color = axis.lines[-1].get_color()
     for run in runs_of(arm):
+        color = axis.lines[-1].get_color()
         steps = [step / run["series"]["step"][-1] for step in run["series"]["step"]]
         axis.plot(
             steps,
@@ -125,7 +127,7 @@ def lambdas() -> Figure:
 def methods() -> Figure:
     """What each method ends with at one rate, and plain GRPO at smaller ones, by entropy."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 5), layout="constrained", sharey=True)
-    arms = [f"shared_{method}" for method in GRIDS] + [*LEARNING_RATES]
+    arms = [f"shared_{method}" for method in tried()] + [*LEARNING_RATES]
     arms.sort(key=lambda arm: fmean(values(arm, ENTROPY)))
     for axis, (name, metric) in zip(axes, SCORES.items(), strict=True):
         plain = effect(values("shared_grpo", metric))
@@ -143,10 +145,10 @@ def frontier() -> Figure:
     """Accuracy against pass@8 of every method by its learning rate, over the tuning seeds; the largest breaks most."""
     figure, axis = plt.subplots(figsize=(7, 4.4), layout="constrained")
     for rate in list(RATES)[:-1]:
-        names = [trial(method, chosen(method), rate) for method in GRIDS]
+        names = [trial(method, chosen(method), rate) for method in tried()]
         x, y = ([fmean(values(name, metric, TUNING_SEEDS)) for name in names] for metric in (AVG, PASS))
         (line,) = axis.plot(x, y, ".", ms=7, alpha=0.6, label=f"learning rate {RATES[rate]:g}")
-        place = list(GRIDS).index("grpo")
+        place = tried().index("grpo")
         axis.plot(x[place], y[place], "*", ms=14, color=line.get_color(), markeredgecolor="black")
     axis.plot([], [], "*", ms=10, color="white", markeredgecolor="black", label="plain GRPO")
     axis.set(xlabel="held-out avg@8", ylabel="held-out pass@8")
@@ -183,6 +185,7 @@ def language_model() -> Figure:
 
 
 def _held_out(axis, arms: list[str]) -> None:
+    arms = list(filter(runs_of, arms))
     for shift, (name, metric) in zip((-0.15, 0.15), (("avg@8", AVG), ("pass@8", PASS)), strict=True):
         found = [effect(values(arm, metric)) for arm in arms]
         places = [place + shift for place in range(len(arms))]
@@ -197,11 +200,11 @@ def authority() -> Figure:
     """Change of entropy by sign and by the share of random rewards; along the runs without them and with them only."""
     figure, axes = _axes(3, 3.6)
     for place, sign in enumerate(SIGNS):
-        arms = [f"noise_{percent}_{sign}" for percent in NOISE]
-        found = [effect(values(arm, CHANGED.of)) for arm in arms]
+        shares = [percent for percent in NOISE if runs_of(f"noise_{percent}_{sign}")]
+        found = [effect(values(f"noise_{percent}_{sign}", CHANGED.of)) for percent in shares]
         half = [e.high - e.mean for e in found]
         style = {"label": sign.replace("_", " "), "color": COLORS[place]}
-        axes[0].errorbar(NOISE, [e.mean for e in found], half, capsize=2, marker="o", ms=3, **style)
+        axes[0].errorbar(shares, [e.mean for e in found], half, capsize=2, marker="o", ms=3, **style)
         for axis, percent in zip(axes[1:], (NOISE[0], NOISE[-1]), strict=True):
             threads(axis, f"noise_{percent}_{sign}", "entropy", **style)
     axes[0].axhline(0, color="black", lw=0.8)

@@ -28,7 +28,7 @@ from .results import Metric, differences, values
 from .statistics import NOT_REPRODUCED, REPRODUCED, REVERSED, effect, kept_together, p_value
 from .store import every
 from .testbed import NOISE, SIGNS
-from .tuning import chosen, chosen_rate, quality
+from .tuning import chosen, chosen_rate, quality, tried
 
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -218,7 +218,8 @@ def correlations() -> list[str]:
 def grids() -> list[str]:
     """The constants that each method chose from, then the rates; what it chose is bold."""
     rows = [["method", f"constant: score at {RATES['shared']:g}", *(f"at {rate:g}" for rate in RATES.values())]]
-    for method, grid in GRIDS.items():
+    for method in tried():
+        grid = GRIDS[method]
         at, best = chosen(method), chosen_rate(method)
         settings = [_setting(flags, grid) for flags in grid]
         scores = [f"{setting}: {quality(method, place):.3f}" for place, setting in enumerate(settings) if setting]
@@ -262,7 +263,7 @@ def choice() -> list[str]:
             *(f"reward {LEVEL} reached", "there avg@8", "there pass@8", "time, GRPO = 1"),
         ]
     ]
-    methods = [f"shared_{method}" for method in GRIDS] + [*LEARNING_RATES, *NEIGHBOURS["grpo"]]
+    methods = [f"shared_{method}" for method in tried()] + [*LEARNING_RATES, *NEIGHBOURS["grpo"]]
     for arm in sorted(methods, key=lambda arm: -fmean(values(arm, PASS))):
         n = len(values(arm, AVG))
         at = [values(arm, of.at_reward(LEVEL, name)) for name in ("avg@8", "pass@8")]

@@ -9,14 +9,16 @@ import pytest
 
 from study import language, problems, runs, store
 from study.__main__ import main
-from study.arms import BASE, FIXED, SEEDS, TRIALS, Arm, flags
+from study.arms import BASE, FIXED, LAWS_ON_KNOBS, SEEDS, TRIALS, Arm, flags
 from study.runs import Run, train_all
-from study.tuning import chosen_arms
+from study.testbed import AUTHORITY
+from study.tuning import chosen_arms, tried
 from trl_entropy.data.splits import held_out_problems, known_numbers
 from trl_entropy.grpo import parse
 
 
-ARMS = FIXED | TRIALS | chosen_arms() | language.CPU_ARMS | language.GPU_ARMS
+LANGUAGE = language.CPU_ARMS | language.GPU_ARMS
+ARMS = FIXED | TRIALS | LAWS_ON_KNOBS | AUTHORITY | LANGUAGE | chosen_arms(tried())
 
 
 @pytest.mark.parametrize("name", ARMS)
