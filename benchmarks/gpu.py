@@ -22,11 +22,15 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 
-PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "math_verify", "psutil", "rich", "yaml")
+ENVIRONMENT = {
+    **{"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
+}
+NEEDED = "import psutil, trl_entropy.grpo"
 ARMS = ("TRL", "measures", "entropy bonus", "fast step", "TRL, entropy bonus", "advantage bonus", "full logits")
 # The flags of each, at which a part of Qwen2.5-1.5B is as large as its minutes allow
 PARTS = {
@@ -42,7 +46,7 @@ FOLDERS = {
     "chain_sum": ("train.jsonl", "trl-entropy make-chain-sum"),
 }
 RUNS = Path("study", "runs")
-GRACE = 30  # seconds that a part has to end, after its minutes
+GRACE = 20  # seconds that a part has to end, after its minutes, besides those in which it starts
 
 
 def main() -> int:
@@ -61,20 +65,24 @@ def main() -> int:
     for name in FOLDERS:
         parser.add_argument(f"--{name}", type=Path, help=f"a folder that out/{name} becomes a link to")
     flags, sizes = parser.parse_known_args(arguments)
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        print(f"{sys.executable} lacks packages: {', '.join(missing)}", file=sys.stderr)
+    begin = time.time()
+    loaded = subprocess.run([sys.executable, "-c", NEEDED], env=ENVIRONMENT, capture_output=True, text=True)
+    if loaded.returncode != 0:
+        said = loaded.stderr.strip().splitlines() or [f"exit code {loaded.returncode}"]
+        print(f"{sys.executable}: {said[-1]}", file=sys.stderr)
         return 2
+    grace = GRACE + 2 * (time.time() - begin)  # other parts may start more slowly
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended too
-    begin, ended = time.time(), {}
+    ended = {}
     for part in flags.parts:
         start, left = time.time(), begin + 60 * flags.minutes - time.time()
-        limit = min(left, 60 * getattr(flags, f"{part}_minutes", flags.minutes) + GRACE)
+        limit = min(left, 60 * getattr(flags, f"{part}_minutes", flags.minutes) + grace)
         reason = absent(flags) if part == "study" else None
-        if reason is None and limit <= GRACE:
+        if reason is None and limit <= grace:
             reason = "no time was left"
         if reason is None:
-            reason = run(part, command(part, limit - GRACE, folder, flags, sizes), limit, folder, begin)
+            reason = run(part, command(part, limit - grace, folder, flags, sizes), limit, folder, begin)
         ended[part] = {"failed": reason, "seconds": round(time.time() - start)}
         summary = {"minutes": flags.minutes, "seconds": round(time.time() - begin), "parts": ended}
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -108,17 +116,12 @@ def command(part: str, seconds: float, folder: Path, flags: argparse.Namespace, 
 
 def run(part: str, arguments: list[str], limit: float, folder: Path, begin: float) -> str | None:
     """Run a part for so many seconds at most; why it failed."""
-    environment = {
-        **{"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]),
-    }
     end = time.monotonic() + limit
     with (folder / "log.txt").open("a") as log:
         print(f"== {part}", file=log, flush=True)
         at = log.tell()
         process = subprocess.Popen(
-            [sys.executable, *arguments], env=environment, stdout=log, stderr=log, start_new_session=True
+            [sys.executable, *arguments], env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
         )
         try:
             while process.poll() is None and time.monotonic() < end:
