@@ -121,24 +121,37 @@ ENTROPIC = {
     for target in (0.25, 0.5)
 } | {f"bonus_{law}_0.35": Arm(pi_on_bonus(0.35, ki)) for law, ki in (("p", 0.0), ("pi", 0.02))}
 
-# By knob: its range, and the rule that it belongs to. All laws reach across a range in about as many steps
+
+class Knob(NamedTuple):
+    """A knob's range, where plain GRPO is in it, its direction if none is declared, and the flags of its rule."""
+
+    low: float
+    start: float
+    high: float
+    raises_signal: bool | None = None
+    flags: dict = {}
+
+
+SURROGATE = {"confident_surrogate": {"threshold": 0.95, "mean_over": "confident"}}  # as in EntroPIC
 KNOBS = {
-    "entropy_coef": (0.0, 0.5, {}),
-    "positive_advantage_coef": (0.0, 1.0, {}),
-    "negative_advantage_coef": (1.0, 2.0, {}),
-    "epsilon_high": (0.2, 1.0, {}),
-    "loss_terms.confident_surrogate.alpha": (
-        -1.0,
-        1.0,
-        {"loss_terms": {"confident_surrogate": {"threshold": 0.95, "mean_over": "confident"}}},
-    ),
-    "advantage_bonuses.repo_r.zeta": (-0.05, 0.05, {"advantage_bonuses": {"repo_r": {}}}),
+    "entropy_coef": Knob(0.0, 0.0, 0.5),
+    "positive_advantage_coef": Knob(0.0, 1.0, 1.0),
+    "negative_advantage_coef": Knob(0.0, 1.0, 4.0),
+    "epsilon_high": Knob(0.2, 0.2, 3.0),
+    "epsilon_low": Knob(0.0, 0.2, 0.9),
+    "loss_terms.confident_surrogate.alpha": Knob(-1.0, 0.0, 1.0, flags={"loss_terms": SURROGATE}),
+    "advantage_bonuses.repo_r.zeta": Knob(-0.05, 0.0, 0.05, flags={"advantage_bonuses": {"repo_r": {}}}),
+    # where a run loses entropy, a smaller rate keeps it
+    "learning_rate_scale": Knob(0.0, 1.0, 2.0, raises_signal=False),
+    "temperature": Knob(0.5, 1.0, 2.0),
 }
+# The constants follow from the width of the range alone, so that they are tuned to no knob. pi: those of the bundled
+# method hold on its range; bang_bang: the paper's on [0, 1]; integral: 0.1 nats cross the range in 50 steps
 LAWS = {
-    "pi": lambda span: {"kp": span, "ki": 0.04 * span, "anti_windup": True},
-    "integral": lambda span: {"rate": 0.2 * span},
-    "bang_bang": lambda span: {"step": 0.05 * span},
-    "ratchet": lambda span: {"factor": 1.2, "least": 0.02 * span},
+    "pi": lambda width: {"kp": width, "ki": 0.04 * width, "anti_windup": True},
+    "integral": lambda width: {"rate": 0.2 * width},
+    "bang_bang": lambda width: {"step": 0.05 * width},
+    "ratchet": lambda width: {"factor": 2.0, "least": 1e-3 * width},
 }
 HELD_AT = 0.35  # nats
 
@@ -148,13 +161,20 @@ def law_arm(law: str, knob: str) -> str:
     return f"law_{law}_{knob.rsplit('.', 1)[-1]}"
 
 
-LAWS_ON_KNOBS = {
-    law_arm(law, knob): Arm(
-        {**rule, "entropy_target": HELD_AT, **controller(law, knob, low=low, high=high, **constants(high - low))}
-    )
-    for law, constants in LAWS.items()
-    for knob, (low, high, rule) in KNOBS.items()
-}
+def _turned(law: str, name: str) -> Arm:
+    knob = KNOBS[name]
+    constants = LAWS[law](knob.high - knob.low)
+    if law == "ratchet" and knob.low >= 0:
+        constants.pop("least")  # for knobs that change their sign
+        # no factor leads to 0
+        constants["low"] = max(knob.low, 1e-3 * knob.high)
+    start = max(knob.start, constants.get("low", knob.low))
+    direction = {} if knob.raises_signal is None else {"raises_signal": knob.raises_signal}
+    turned = controller(law, name, **{"low": knob.low, "high": knob.high, "initial": start, **constants, **direction})
+    return Arm({**knob.flags, "entropy_target": HELD_AT, **turned})
+
+
+LAWS_ON_KNOBS = {law_arm(law, knob): _turned(law, knob) for law in LAWS for knob in KNOBS}
 
 CHANCE = {**geometry(16, 25), "reward_funcs": ["study.rewards.coin"], "pass_at_k_every": None}
 RANDOM_REWARD = {

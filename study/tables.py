@@ -180,13 +180,13 @@ def authority() -> list[str]:
 def laws() -> list[str]:
     """Where each law on each knob ends; bold where every seed is within a tenth of the target."""
     rows = [["knob, range", *LAWS]]
-    for knob, (low, high, _) in KNOBS.items():
+    for name, knob in KNOBS.items():
         cells = []
         for law in LAWS:
-            found = values(law_arm(law, knob), ENTROPY, FIRST_SEEDS)
+            found = values(law_arm(law, name), ENTROPY, FIRST_SEEDS)
             held = found and max(abs(value - HELD_AT) for value in found) <= HELD_AT / 10
             cells.append(f"**{_cell(found)}**" if held else _cell(found))
-        rows.append([f"`{knob}`, {low:g} to {high:g}", *cells])
+        rows.append([f"`{name}`, {knob.low:g} to {knob.high:g}", *cells])
     return table(*rows)
 
 

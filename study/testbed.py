@@ -3,7 +3,8 @@
 from .arms import Arm
 
 
-# Eight updates of 16 for each rollout batch of 16 problems x 8 completions; 64 problems that it was supervised on
+# Four updates for each rollout batch of 16 problems x 8 completions; the same 16 problems, at a rate where each sign
+# alone still learns from the true reward
 BASE = {
     "config": "recipes/grpo.yaml",
     "model_name_or_path": "{folder}/reasoner",
@@ -11,11 +12,11 @@ BASE = {
     "eval_dataset_name": "{folder}/reasoner_held_out.jsonl",
     "max_completion_length": 64,
     "num_generations": 8,
-    "per_device_train_batch_size": 16,
-    "off_policy_updates": 8,
-    "max_steps": 200,
-    "learning_rate": 2e-4,
-    "subset_size": 64,
+    "per_device_train_batch_size": 32,
+    "off_policy_updates": 4,
+    "max_steps": 240,
+    "learning_rate": 1.5e-4,
+    "subset_size": 16,
     "subset_by": "random",
     "fast_step": "true",
 }
@@ -33,7 +34,7 @@ def noise(percent: int) -> dict:
 
 
 AUTHORITY = {
-    f"noise_{percent}_{sign}": Arm({**noise(percent), **flags}, 10, BASE)
+    f"noise_{percent}_{sign}": Arm({**noise(percent), **flags}, 12, BASE)
     for percent in NOISE
     for sign, flags in SIGNS.items()
 }
