@@ -10,7 +10,7 @@ TESTS ?=
 # `make bench BENCH=quick` for a small one
 BENCH ?=
 
-.PHONY: train study study-language-model test test-browser test-slow test-trl bench check
+.PHONY: train study study-language-model test test-browser test-slow test-trl bench bench-gpu check
 
 train: .venv/installed
 	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/hold.yaml --output_dir out/train --overwrite
@@ -38,6 +38,10 @@ test-trl: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/all.py $(if $(filter quick,$(BENCH)),--quick)
+
+# Its study needs what study-language-model fetches
+bench-gpu: .venv/installed
+	benchmarks/gpu.sh
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -14,63 +14,72 @@ import gc
 import sys
 
 import torch
-from shared import GPU, LARGE, Size, Step, estimate, finish, given, is_valid, machine, policy, ratios
+from shared import (
+    LARGE,
+    Budget,
+    Size,
+    Step,
+    drawn_lengths,
+    estimate,
+    finish,
+    flags_of,
+    given,
+    is_valid,
+    keep,
+    machine,
+    policy,
+    ratios,
+)
 from trl.trainer import utils
 
 from trl_entropy import _seam
 from trl_entropy.compact import compacted
 
 
-SIZE = (LARGE if GPU else Size(hidden=128, layers=2, length=256))._replace(rows=4, micro_batches=8)
-MEDIAN, SIGMA = 0.156, 0.8  # of the lognormal; the median as a share of the longest
+ON_CPU, ON_GPU = (size._replace(rows=4, micro_batches=8) for size in (Size(hidden=128, layers=2, length=256), LARGE))
+FAST = {"fast_step": True}
+OFF_POLICY = "fast_step, off_policy_updates=2"
+# Settings and updates of an arm
 WAYS = {
-    "trim": {"trim_padding": True},
-    "trim, sort": {"trim_padding": True, "sort_by_length": True},
-    "fast_step": {"fast_step": True},
+    "trim": ({"trim_padding": True}, 1),
+    "trim, sort": ({"trim_padding": True, "sort_by_length": True}, 1),
+    "fast_step": (FAST, 1),
+    OFF_POLICY: (FAST, 2),
 }
 SHARES = (0.0, 0.5, 0.75)
 GOALS = {0.0: 0.60, 0.5: 0.35, 0.75: 0.20}  # with the flag that does most
 HEAD = Size(vocabulary=32000, hidden=128, layers=1)
 
 
-def drawn_lengths(size: Size) -> list[int]:
-    """Lengths of the completions of an optimizer step, the same for the same size."""
-    generator = torch.Generator().manual_seed(0)
-    normal = torch.randn(size.rows * size.micro_batches, generator=generator)
-    return (MEDIAN * size.length * (SIGMA * normal).exp()).long().clamp(2, size.length).tolist()
-
-
-def compare(share: float, updates: int, ways: dict[str, dict], rounds: int, budget: float) -> dict:
-    """The arms of one rollout: their ratios, and how far their gradient is from TRL's."""
-    lengths = drawn_lengths(SIZE) * updates
+def compare(size: Size, share: float, way: str, rounds: int, budget: float) -> dict:
+    """An arm on one rollout: its ratio, and how far its gradient is from TRL's."""
+    settings, updates = WAYS[way]
+    lengths = drawn_lengths(size) * updates
     # TRL's name for off_policy_updates
-    plain = Step(SIZE, lengths, share, plain=True, steps_per_generation=updates * SIZE.micro_batches)
+    plain = Step(size, lengths, share, plain=True, steps_per_generation=updates * size.micro_batches)
     theirs, rows = plain.gradient(), plain.batches
-    found = {}
-    for name, settings in ways.items():
-        arm = Step(SIZE, lengths, share, off_policy_updates=updates, **settings)
-        how = arm.trainer.compaction
+    arm = Step(size, lengths, share, off_policy_updates=updates, **settings)
+    how = arm.trainer.compaction
 
-        def steps(arm=arm, how=how) -> None:
-            for update in range(updates):
-                compacted(rows, how)
-                arm.trainer._updates = update
-                arm()
+    def steps() -> None:
+        for update in range(updates):
+            compacted(rows, how)
+            arm.trainer._updates = update
+            arm()
 
-        def steps_of_trl() -> None:
-            for _ in range(updates):
-                plain()
+    def steps_of_trl() -> None:
+        for _ in range(updates):
+            plain()
 
-        ours = arm.gradient()
-        found[name] = {
-            "ratio": estimate(ratios(steps_of_trl, {name: steps}, rounds, budget)[name]),
-            "gradient": ((ours - theirs).norm() / theirs.norm()).item(),
-            "positions": sum(b["prompt_ids"].numel() + b["completion_ids"].numel() for b in arm.batches)
-            / sum(b["prompt_ids"].numel() + b["completion_ids"].numel() for b in rows),
-        }
-        del arm, steps
-        gc.collect()
-    return found
+    ours = arm.gradient()
+    difference = ((ours - theirs).norm() / theirs.norm()).item()
+    del ours, theirs
+    return {
+        "ratio": estimate(ratios(steps_of_trl, {way: steps}, rounds, budget, size.device)[way]),
+        "gradient": difference,
+        "positions": sum(b["prompt_ids"].numel() + b["completion_ids"].numel() for b in arm.batches)
+        / sum(b["prompt_ids"].numel() + b["completion_ids"].numel() for b in rows),
+    }
 
 
 def small_tiles(rounds: int, budget: float) -> dict:
@@ -91,26 +100,34 @@ def small_tiles(rounds: int, budget: float) -> dict:
         _seam.use_small_tiles()
         run()
 
-    return estimate(ratios(on_own_tiles, {"small tiles": on_small_tiles}, rounds, budget)["small tiles"])
+    return estimate(ratios(on_own_tiles, {"small": on_small_tiles}, rounds, budget, HEAD.device)["small"])
 
 
 def main() -> None:
-    flags = given(__doc__)
+    flags = given(flags_of(__doc__), ON_CPU, ON_GPU)
+    size, lengths = flags.size, drawn_lengths(flags.size)
     torch.set_num_threads(1)
-    rounds, budget = (3, 1) if flags.quick else (20, 7)
-    shares, ways = (SHARES[-1:], {"fast_step": WAYS["fast_step"]}) if flags.quick else (SHARES, WAYS)
-    lengths = drawn_lengths(SIZE)
-    plain, again = Step(SIZE, lengths), Step(SIZE, lengths)
-    same = estimate(ratios(plain, {"again": again}, 2 * rounds, 2 * budget)["again"])
-    report = {"machine": machine(), "size": SIZE._asdict(), "longest": max(lengths)}
-    report |= {"mean": sum(lengths) / len(lengths), "TRL again": same, "valid": is_valid(same), "arms": {}}
-    for share in shares:
-        found = compare(share, 1, ways, rounds, budget)
-        off_policy = compare(share, 2, {"fast_step": WAYS["fast_step"]}, rounds, budget)
-        found["fast_step, off_policy_updates=2"] = off_policy["fast_step"]
-        report["arms"][str(share)] = {"goal": GOALS[share], "ways": found}
-    if not GPU and not flags.quick:
-        report["small tiles"] = small_tiles(rounds, budget)
+    rounds, longest = (3, 1) if flags.quick else (20, 7)
+    shares, ways = (SHARES[-1:], ("fast_step", OFF_POLICY)) if flags.quick else (SHARES, tuple(WAYS))
+    arms = [(way, share) for way in sorted(ways, key=lambda way: WAYS[way][0] is not FAST) for share in shares]
+    budget = Budget(flags.minutes, [2, *(WAYS[way][1] for way, _ in arms)])
+    plain, again = Step(size, lengths), Step(size, lengths)
+    taken = ratios(plain, {"again": again}, 2 * rounds, min(2 * longest, budget.next()), size.device)
+    same = estimate(taken["again"])
+    del plain, again
+    report = {"machine": machine(size.device), "size": size._asdict(), "longest": max(lengths)}
+    report |= {"mean": sum(lengths) / len(lengths), "TRL again": same, "valid": is_valid(same), "left out": []}
+    report["arms"] = {str(share): {"goal": GOALS[share], "ways": {}} for share in shares}
+    for way, share in arms:
+        gc.collect()
+        if (allowed := budget.next()) == 0:
+            report["left out"].append(f"{way}, {share}")
+            continue
+        found = {**report["arms"][str(share)]["ways"], way: compare(size, share, way, rounds, min(longest, allowed))}
+        report["arms"][str(share)]["ways"] = {name: found[name] for name in WAYS if name in found}
+        keep(report, flags.out)
+    if size.device == "cpu" and not flags.quick and flags.minutes is None:
+        report["small tiles"] = small_tiles(rounds, longest)
     finish(report, flags.out)
 
 

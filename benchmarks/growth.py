@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from shared import GPU, Clocked, Size, Step, finish, given, machine
+from shared import DEVICE, DTYPES, Clocked, Size, Step, finish, flags_of, machine
 
 
 SETTINGS = {
@@ -27,9 +27,9 @@ SETTINGS = {
     "token_weights": {"high_entropy": {}},
     "pooling": "lagged",
 }
-TINY = Size(vocabulary=100, hidden=16, layers=1, rows=2, micro_batches=1, group=2)
+TINY = Size(100, 16, layers=1, rows=2, micro_batches=1, group=2, device=DEVICE, dtype=DTYPES[DEVICE])
 AXES = {
-    "length": (128, 256, 512, 1024, 2048, 4096, *([8192, 16384] if GPU else [])),
+    "length": (128, 256, 512, 1024, 2048, 4096, *([8192, 16384] if DEVICE == "cuda" else [])),
     "vocabulary": (1000, 32000, 151936),
     "group": (4, 8, 16, 32, 64),
     "ranks": (1, 2, 4),
@@ -87,11 +87,11 @@ def main() -> None:
     if "RANK_REPORTS" in os.environ:
         torch.set_num_threads(1)
         return rank_of_many()
-    flags = given(__doc__)
+    flags = flags_of(__doc__).parse_args()
     torch.set_num_threads(1)
     repeats, report = 5 if flags.quick else 7, {"machine": machine(), "tolerance": TOLERANCE, "axes": {}}
     for axis, values in AXES.items():
-        if axis == "ranks" and GPU:
+        if axis == "ranks" and DEVICE == "cuda":
             values = [value for value in values if value <= torch.cuda.device_count()]
         values = values[:5:2] if flags.quick else values
         if len(values) < 2 or axis in ("vocabulary", "ranks") and flags.quick:

@@ -10,7 +10,7 @@ import statistics
 from dataclasses import replace
 
 import torch
-from shared import GPU, seconds
+from shared import DEVICE, seconds
 
 from trl_entropy import Tokens
 from trl_entropy.config import SECTIONS
@@ -46,6 +46,7 @@ def tokens(rows: int, length: int, device: str) -> Tokens:
         group_rewards=(torch.rand(rows, 8, generator=generator, device=device) < 0.5).float(),
         expected_discriminator=uniform(-0.2, 0.0),
         group_logps=torch.rand(rows, 8, generator=generator, device=device) - 1,
+        rewards=(torch.rand(rows, generator=generator, device=device) < 0.5).float(),
     )
 
 
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("rows", 8), ("length", 512), ("hidden", 896), ("vocabulary", 32000), ("repeats", 9)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    given, device = parser.parse_args(), "cuda" if GPU else "cpu"
+    given, device = parser.parse_args(), DEVICE
     batch = tokens(given.rows, given.length, device)
     batch = replace(batch, pool=Pool([batch.detach()]))
     states = torch.randn(given.rows * given.length, given.hidden, device=device)

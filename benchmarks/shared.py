@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +20,16 @@ from typing import NamedTuple
 import torch
 from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen2Config
 from trl import GRPOConfig, GRPOTrainer
 
+import trl_entropy
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, data
 
 
-GPU = torch.cuda.is_available()
+# Where a part runs if no flag says so
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 # Where the ratio of two runs of the same thing has to lie for a part to count
 VALID = (0.97, 1.03)
 
@@ -35,14 +41,14 @@ QUIET = {
     "save_strategy": "no",
     "logging_strategy": "no",
     "disable_tqdm": True,
-    "use_cpu": not torch.cuda.is_available(),
+    "use_cpu": DEVICE == "cpu",
     "bf16": False,
     "gradient_checkpointing": False,
 }
 
 
 class Size(NamedTuple):
-    """A random policy and the batch of one optimizer step."""
+    """A random policy and the batch of one optimizer step, and where and in what they are computed."""
 
     vocabulary: int = 1000
     hidden: int = 256
@@ -51,12 +57,22 @@ class Size(NamedTuple):
     micro_batches: int = 2
     group: int = 4
     length: int = 128
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 # Qwen2.5-1.5B
-LARGE = Size(vocabulary=151936, hidden=1536, layers=28, rows=8, group=8, length=2048)
+LARGE = Size(151936, hidden=1536, layers=28, rows=8, group=8, length=2048, device="cuda", dtype="bfloat16")
 # What is counted does not depend on sizes
 SMALL = Size(vocabulary=100, hidden=16, layers=1, length=8)
+MEDIAN, SIGMA = 0.156, 0.8  # of the lognormal; the median as a share of the longest
+
+
+def drawn_lengths(size: Size) -> list[int]:
+    """Lognormal lengths of the completions of an optimizer step, the same for the same size."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(size.rows * size.micro_batches, generator=generator)
+    return (MEDIAN * size.length * (SIGMA * normal).exp()).long().clamp(2, size.length).tolist()
 
 
 # Seconds
@@ -64,27 +80,61 @@ SMALL = Size(vocabulary=100, hidden=16, layers=1, length=8)
 
 def now() -> float:
     """Seconds: of this process on a CPU, whatever else runs there; on a GPU after all that was asked of it."""
-    if not GPU:
+    if DEVICE == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def seconds(call: Callable) -> float:
-    """Seconds of a call: of this process on a CPU, between two events on a GPU."""
-    if not GPU:
-        start = now()
-        call()
-        return now() - start
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    torch.cuda.synchronize()
+def mark(device: str) -> float | torch.cuda.Event:
+    """A point for [`between`]: the seconds of this process on a CPU, whatever else runs there; on a GPU an event."""
+    if device == "cpu":
+        return time.process_time()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def between(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
+    """Seconds from one mark to another; only here the host waits for a GPU."""
+    if isinstance(start, float):
+        return end - start
+    end.synchronize()
     return start.elapsed_time(end) / 1e3
 
 
-def ratios(base: Callable, arms: dict[str, Callable], rounds: int, budget: float) -> dict[str, list[float]]:
+def seconds(call: Callable, device: str = DEVICE) -> float:
+    """Seconds of a call."""
+    start = mark(device)
+    call()
+    return between(start, mark(device))
+
+
+class Budget:
+    """
+    The minutes of a part, for work of these weights, which is done in their order.
+
+    Args:
+        minutes (`float`, *optional*):
+            How many; by default there is no limit.
+        weights (`Iterable[float]`):
+            Of all the work there is.
+    """
+
+    def __init__(self, minutes: float | None, weights: Iterable[float]):
+        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._weights = list(weights)
+
+    def next(self) -> float:
+        """Seconds for the next piece of work: its share of what is left, 0 if nothing is."""
+        share = self._weights[0] / sum(self._weights)
+        del self._weights[0]
+        return max(0.0, self._end - time.monotonic()) * share
+
+
+def ratios(
+    base: Callable, arms: dict[str, Callable], rounds: int, budget: float, device: str
+) -> dict[str, list[float]]:
     """
     Seconds of each arm over those of `base`, round by round: base arm arm base, and then the other way round.
 
@@ -97,6 +147,8 @@ def ratios(base: Callable, arms: dict[str, Callable], rounds: int, budget: float
             At most so many rounds.
         budget (`float`):
             Seconds after which no further round begins; three are made in any case.
+        device (`str`):
+            Where they run.
     """
     for call in (base, *arms.values()):
         call()
@@ -106,9 +158,9 @@ def ratios(base: Callable, arms: dict[str, Callable], rounds: int, budget: float
             break
         for name, arm in arms.items():
             first, second = (base, arm) if at % 2 == 0 else (arm, base)
-            outer = seconds(first)
-            inner = seconds(second) + seconds(second)
-            outer += seconds(first)
+            outer = seconds(first, device)
+            inner = seconds(second, device) + seconds(second, device)
+            outer += seconds(first, device)
             found[name].append(inner / outer if at % 2 == 0 else outer / inner)
     return found
 
@@ -125,13 +177,12 @@ def is_valid(same: dict[str, float]) -> bool:
     return VALID[0] <= same["median"] <= VALID[1]
 
 
-def gemm_rate() -> float:
+def gemm_rate(device: str, dtype: str) -> float:
     """FLOP per second of a matrix product here, the best of five."""
-    size = 8192 if GPU else 1024
-    kind = {"device": "cuda", "dtype": torch.bfloat16} if GPU else {}
-    a, b = torch.randn(size, size, **kind), torch.randn(size, size, **kind)
+    size = 8192 if device == "cuda" else 1024
+    a, b = torch.randn(2, size, size, device=device, dtype=getattr(torch, dtype))
     a @ b
-    return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(5))
+    return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(5))
 
 
 def floor(model, positions: int, scored: int) -> float:
@@ -142,6 +193,36 @@ def floor(model, positions: int, scored: int) -> float:
 
 
 # Operations
+
+
+PACKAGE = str(Path(trl_entropy.__file__).parent) + os.sep
+THEIRS = tuple(f"{os.sep}{name}{os.sep}" for name in ("trl", "transformers"))
+
+
+def own_line() -> str | None:
+    """The line of the package that is running; `None` if TRL or transformers runs, whoever called it."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.startswith(PACKAGE):
+            return f"{path[len(PACKAGE) :]}:{frame.f_lineno}"
+        if any(name in path for name in THEIRS):
+            return None
+        frame = frame.f_back
+    return None
+
+
+class Syncs:
+    """How often the host waits for a GPU or copies to it, and at which lines of the package."""
+
+    def __init__(self):
+        self.number, self.lines = 0, Counter()
+
+    def add(self) -> None:
+        """One that happens now."""
+        self.number += 1
+        line = own_line()
+        self.lines.update([] if line is None else [line])
 
 
 class Counted(TorchDispatchMode):
@@ -161,7 +242,7 @@ class Counted(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.operations = self.syncs = 0
+        self.operations, self.syncs, self._reads = 0, Syncs(), False
 
     def __enter__(self):
         self._methods = {name: getattr(torch.Tensor, name) for name in self.READ}
@@ -176,9 +257,11 @@ class Counted(TorchDispatchMode):
 
     def _counting(self, method: Callable) -> Callable:
         def read(*args, **kwargs):
-            before = self.syncs
+            inside, self._reads = self._reads, True  # what waits in it is part of this one
             values = method(*args, **kwargs)
-            self.syncs = before + 1
+            self._reads = inside
+            if not inside:
+                self.syncs.add()
             return values
 
         return read
@@ -189,29 +272,43 @@ class Counted(TorchDispatchMode):
             index is not None and index.dtype == torch.bool for index in args[1]
         )
         self.operations += 1
-        self.syncs += by_mask or any(name.startswith(wait) for wait in self.WAIT)
+        if not self._reads and (by_mask or any(name.startswith(wait) for wait in self.WAIT)):
+            self.syncs.add()
         return operation(*args, **(kwargs or {}))
 
 
-def counted(call: Callable) -> dict[str, int]:
-    """Operations and host syncs of a call; on a GPU the syncs are those that CUDA has seen, in a second call."""
+def counted(call: Callable, device: str) -> dict[str, int | Counter]:
+    """
+    Operations and host syncs of a call, and at which lines of the package those are.
+
+    On a GPU the syncs are those that CUDA has seen, in a second call.
+    """
     with Counted() as counts:
         call()
-    return {"operations": counts.operations, "syncs": _cuda_syncs(call) if GPU else counts.syncs}
+    syncs = counts.syncs if device == "cpu" else cuda_syncs(call)
+    return {"operations": counts.operations, "syncs": syncs.number, "lines": syncs.lines}
 
 
-def _cuda_syncs(call: Callable) -> int:
+def cuda_syncs(call: Callable) -> Syncs:
+    """The host syncs of a call that CUDA has seen: torch warns of each."""
+    syncs = Syncs()
+
+    def show(message, *args, **kwargs) -> None:
+        if "synchronizing CUDA operation" in str(message):
+            syncs.add()
+
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings():
             warnings.simplefilter("always")
+            warnings.showwarning = show
             call()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
+    return syncs
 
 
-def added(arm: dict[str, int], base: dict[str, int]) -> dict[str, int]:
+def added(arm: dict[str, int | Counter], base: dict[str, int | Counter]) -> dict[str, int | Counter]:
     """What an arm counts more than `base`."""
     return {name: arm[name] - base[name] for name in base}
 
@@ -238,20 +335,25 @@ class EntropyGiven(EntropyGRPOTrainer, Given):
 class Clocked(EntropyGiven):
     """Keeps the seconds that the package's own code takes in each step, and the bytes that it sends to other ranks."""
 
-    _inside, _spent, sent = False, 0.0, 0
+    _inside, sent = False, 0
 
     def __init__(self, *args, **kwargs):
+        self._parts, self._steps = [], []
         super().__init__(*args, **kwargs)
-        self.own = []
+
+    @property
+    def own(self) -> list[float]:
+        """The seconds of each step."""
+        return [sum(between(*part) for part in parts) for parts in self._steps]
 
     @contextmanager
     def _clocked(self):
         if self._inside:
             yield
             return
-        self._inside, start = True, now()
+        self._inside, start = True, mark(self.args.device.type)
         yield
-        self._spent += now() - start
+        self._parts.append((start, mark(self.args.device.type)))
         self._inside = False
 
     def _tokens(self, *args):
@@ -277,18 +379,18 @@ class Clocked(EntropyGiven):
     def _end_optimizer_step(self):
         with self._clocked():
             super()._end_optimizer_step()
-        self.own.append(self._spent)
-        self._spent = 0.0
+        self._steps.append(self._parts)
+        self._parts = []
 
     def _sum_over_ranks(self, values):
         self.sent += values.numel() * values.element_size()
         return super()._sum_over_ranks(values)
 
 
-def policy(size: Size) -> Qwen2ForCausalLM:
-    """A random Qwen2 with one embedding for both ends; in bf16 on a GPU."""
+def policy(size: Size) -> PreTrainedModel:
+    """A random Qwen2 with one embedding for both ends."""
     torch.manual_seed(0)
-    heads = max(1, size.hidden // 128 if GPU else size.hidden // 64)
+    heads = max(1, size.hidden // (128 if size.hidden >= 1024 else 64))
     config = Qwen2Config(
         vocab_size=size.vocabulary,
         hidden_size=size.hidden,
@@ -298,8 +400,8 @@ def policy(size: Size) -> Qwen2ForCausalLM:
         num_key_value_heads=2 if heads % 2 == 0 else 1,
         tie_word_embeddings=True,
     )
-    model = Qwen2ForCausalLM(config)
-    return model.to(device="cuda", dtype=torch.bfloat16) if GPU else model
+    with torch.device(size.device):  # a core takes long to draw the weights of a large one
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, size.dtype))
 
 
 class Step:
@@ -342,8 +444,8 @@ class Step:
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
-            use_cpu=not GPU,
-            bf16=GPU,
+            use_cpu=size.device == "cpu",
+            bf16=size.dtype == "bfloat16",
             gradient_checkpointing=False,
             **settings,
         )
@@ -360,7 +462,8 @@ class Step:
         self.trainer.current_gradient_accumulation_steps = size.micro_batches
         self.trainer.state.max_steps = args.max_steps
         self.trainer.model.train()
-        self.sampled = counted(self._sample)
+        self.device = size.device
+        self.sampled = counted(self._sample, self.device)
         self.trainer.num_iterations = 10**9  # the batch stays
 
     def _sample(self) -> None:
@@ -396,8 +499,8 @@ class Step:
     def counts(self) -> dict[str, dict[str, int]]:
         """Operations and host syncs: of all micro-batches, and of the end of the optimizer step."""
         self()
-        whole = counted(self)
-        parts = counted(lambda: self.losses(ends=False))
+        whole = counted(self, self.device)
+        parts = counted(lambda: self.losses(ends=False), self.device)
         self()
         return {"micro-batches": parts, "end of the step": added(whole, parts)}
 
@@ -405,29 +508,54 @@ class Step:
 # Reports
 
 
-def machine() -> dict:
+def machine(device: str = DEVICE) -> dict:
     """What the numbers depend on."""
     return {
-        "device": torch.cuda.get_device_name() if GPU else "CPU",
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
-        **{name: version(name) for name in ("torch", "transformers", "trl", "trl-entropy")},
+        **{name: version(name) for name in ("torch", "transformers", "trl")},
+        "trl-entropy": trl_entropy.__version__,
     }
 
 
-def given(doc: str) -> argparse.Namespace:
+def flags_of(doc: str) -> argparse.ArgumentParser:
     """The flags that every part has."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller, and fewer rounds")
     parser.add_argument("--out", type=Path, help="a JSON file for the report, which is printed else")
-    return parser.parse_args()
+    return parser
+
+
+def given(parser: argparse.ArgumentParser, on_cpu: Size, on_gpu: Size) -> argparse.Namespace:
+    """Read these flags, and those of a size into `size`; its defaults are one of two, by the device."""
+    parser.add_argument("--minutes", type=float, help="after which nothing more is begun; what is there is kept")
+    parser.add_argument("--device", choices=DTYPES, default=DEVICE)
+    parser.add_argument("--dtype", choices=DTYPES.values(), help="by default bfloat16 on a GPU, else float32")
+    numbers = [name for name, kind in Size.__annotations__.items() if kind is int]
+    for name in numbers:
+        parser.add_argument(f"--{name}", type=int)
+    flags = parser.parse_args()
+    if flags.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here; give cpu")
+    asked = {name: getattr(flags, name) for name in numbers if getattr(flags, name) is not None}
+    flags.size = (on_cpu if flags.device == "cpu" else on_gpu)._replace(
+        **asked, device=flags.device, dtype=flags.dtype or DTYPES[flags.device]
+    )
+    return flags
+
+
+def keep(report: dict, out: Path | None) -> None:
+    """Write what there is of a report, so that it is there whatever happens next."""
+    if out is not None:
+        part = out.with_suffix(".part")
+        part.write_text(json.dumps(report, indent=2) + "\n")
+        part.replace(out)
 
 
 def finish(report: dict, out: Path | None) -> None:
     """Write the report, or print it."""
-    text = json.dumps(report, indent=2)
+    keep(report, out)
     if out is None:
-        print(text)
-    else:
-        out.write_text(text + "\n")
+        print(json.dumps(report, indent=2))

@@ -106,8 +106,9 @@ def memory(report: dict) -> list[str]:
     size, rows = report["size"], [["arm", "MB", "TRL = 1", "goal", "seconds"]]
     for name, arm in report["arms"].items():
         goal = report["goals"].get(name)
-        reached = "" if goal is None else against(goal, arm["ratio"])
-        rows.append([name, f"{arm['bytes'] / 1e6:.0f}", f"{arm['ratio']:.2f}", reached, f"{arm['seconds']:.1f}"])
+        reached = "" if goal is None or "ratio" not in arm else against(goal, arm["ratio"])
+        ratio = f"{arm['ratio']:.2f}" if "ratio" in arm else ""
+        rows.append([name, f"{arm['bytes'] / 1e6:.0f}", ratio, reached, f"{arm['seconds']:.1f}"])
     return [
         machine(report["machine"]),
         f"{size['rows']} completions of {size['length']} tokens, {size['vocabulary']} entries of the vocabulary.",
@@ -207,10 +208,12 @@ def write(report: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="the JSON file")
+    parser.add_argument("--data", type=Path, default=DATA, help="the JSON file, or a folder with one for each part")
     parser.add_argument("--write", action="store_true", help="into the pages")
     flags = parser.parse_args()
-    report = json.loads(flags.data.read_text())
+    files = {name: flags.data / f"{name}.json" for name in TABLES} if flags.data.is_dir() else {}
+    report = {name: json.loads(path.read_text()) for name, path in files.items() if path.is_file()}
+    report = report or json.loads(flags.data.read_text())
     if flags.write:
         write(report)
         return

@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--language_model", action="store_true", help="the arms on SmolLM2-135M-Instruct instead")
     parser.add_argument("--gpu", action="store_true", help="those of them that are for a GPU")
     parser.add_argument("--part", choices=PARTS, help="one part of the others, where all go one after another")
+    parser.add_argument("--minutes", type=float, help="of --language_model: end what has not ended by then")
     parser.add_argument("--only_report", action="store_true", help="train nothing")
+    parser.add_argument("--only_train", action="store_true", help="draw and write nothing")
     return parser
 
 
@@ -44,12 +46,16 @@ def main() -> None:
         flags.error("--gpu is for --language_model: the embedded policy is fastest on a CPU core")
     if given.part is not None and given.language_model:
         flags.error("--part is for the embedded policy: --language_model has one part")
+    if given.minutes is not None and not given.language_model:
+        flags.error("--minutes is for --language_model: other arms are chosen by what earlier runs have shown")
     if given.jobs < 1:
         flags.error(f"--jobs must be at least 1, got {given.jobs}")
     try:
         train(given)
     except ValueError as error:  # a flag of an arm, a file that is not there
         flags.error(str(error))
+    if given.only_train:
+        return
     from .figures import draw_all
     from .tables import PAGES, updated
 
@@ -65,7 +71,7 @@ def train(given: argparse.Namespace) -> None:
     if given.language_model:
         write_language(PROBLEMS)
         on_cpu = runs(language.CPU_ARMS, FIRST_SEEDS) + runs(language.MAIN_ARMS, language.MORE_SEEDS)
-        train_all(runs(language.GPU_ARMS, SEEDS) if given.gpu else on_cpu, given.jobs)
+        train_all(runs(language.GPU_ARMS, SEEDS) if given.gpu else on_cpu, given.jobs, given.minutes)
         return
     write(PROBLEMS, SEEDS)
     reasoner.write(PROBLEMS)

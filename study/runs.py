@@ -18,12 +18,14 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trl_entropy import __version__
+
 from .arms import Arm, flags
 from .store import every, load, write
 
 
 PROBLEMS = Path("out") / "study"
-PACKAGES = ("torch", "transformers", "trl", "trl-entropy")
+PACKAGES = ("torch", "transformers", "trl")
 # What is kept of the log; what starts with `knobs/` only if it moved
 SERIES = (
     "reward",
@@ -75,12 +77,14 @@ class Run(NamedTuple):
         return kept is not None and (kept["flags"], kept["window"]) == (self.flags, self.arm.window)
 
 
-def train_all(runs: Iterable[Run], jobs: int) -> None:
+def train_all(runs: Iterable[Run], jobs: int, minutes: float | None = None) -> None:
     """
-    Train the runs that are not kept yet, or with other flags, `jobs` at a time.
+    Train the runs that are not kept yet, or with other flags, `jobs` at a time; those that have not ended after
+    `minutes` are given up.
 
     Raises `ValueError` for wrong flags before any run starts, and `RuntimeError` if runs fail, after the others.
     """
+    start = time.monotonic()
     from trl_entropy.grpo import prepare
 
     runs = list(runs)
@@ -104,14 +108,22 @@ def train_all(runs: Iterable[Run], jobs: int) -> None:
     ):
         bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(missing))
         futures = {executor.submit(_keep, run): run for run in missing}
-        for future in as_completed(futures):
-            run = futures[future]
-            progress.advance(bar)
-            if (error := future.exception()) is not None:
-                failures[run] = error
-                console.print(f"{run.name}, seed {run.seed}: {error}")
-            elif not console.is_terminal:
-                console.print(f"{run.name}, seed {run.seed}: {future.result():.0f} s")
+        left = None if minutes is None else start + 60 * minutes - time.monotonic()
+        try:
+            for future in as_completed(futures, left):
+                run = futures[future]
+                progress.advance(bar)
+                if (error := future.exception()) is not None:
+                    failures[run] = error
+                    console.print(f"{run.name}, seed {run.seed}: {error}")
+                elif not console.is_terminal:
+                    console.print(f"{run.name}, seed {run.seed}: {future.result():.0f} s")
+        except TimeoutError:
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # the executor gives up all that is left
+            console.print(
+                f"{minutes:g} minutes are over: {sum(run.is_kept for run in runs)} of {len(runs)} runs are kept"
+            )
     if failures:
         lines = (f"{run.name}-{run.seed}: {''.join(traceback.format_exception(e))}" for run, e in failures.items())
         raise RuntimeError("\n".join(lines))
@@ -170,7 +182,11 @@ def train(run: Run) -> dict:
         "arm": run.name,
         "seed": run.seed,
         "flags": given,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+            "trl-entropy": __version__,  # which need not be installed
+        },
         "seconds": round(seconds, 1),
         "window": run.arm.window,
         "series": _series(steps, run.arm.window),

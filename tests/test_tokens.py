@@ -428,6 +428,25 @@ def test_rule_does_not_make_the_host_wait(name):
     assert syncs.found == []
 
 
+def on_meta(tokens: Tokens, dtype: torch.dtype) -> Tokens:
+    """Tokens on a device without values, which refuses tensors of a CPU as a GPU does; some facts in `dtype`."""
+    facts = {field.name: getattr(tokens, field.name) for field in fields(tokens) if field.name != "pool"}
+    facts = {name: fact.to("meta") if isinstance(fact, torch.Tensor) else fact for name, fact in facts.items()}
+    return Tokens(**{**facts, **{name: facts[name].to(dtype) for name in ("logps", "old_logps", "entropies")}})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_rule
+def test_rule_stays_on_the_device_of_the_tokens(name, dtype):
+    assert acting(name)(on_meta(random_tokens(), dtype)).device.type == "meta"
+
+
+def test_tensor_of_a_cpu_is_refused_there():
+    tokens = on_meta(random_tokens(), torch.float32)
+    with pytest.raises(RuntimeError, match="not on the expected device"):
+        tokens.logps + torch.arange(tokens.logps.shape[1])
+
+
 @pytest.mark.parametrize(
     "wait",
     [

@@ -1,6 +1,8 @@
 """Arms are flags that the package takes; a run is trained once and kept."""
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -114,10 +116,21 @@ def test_wrong_flag_ends_before_any_run(small):
     assert not store.FOLDER.exists()
 
 
+def test_runs_that_have_not_ended_in_time_are_given_up(small, capfd):
+    long = Run("other", small._replace(flags={**small.flags, "max_steps": 100000}), 1)
+    start = time.monotonic()
+    train_all([long._replace(seed=seed) for seed in range(1, 7)], jobs=2, minutes=0.05)
+    assert time.monotonic() - start < 30
+    assert "0.05 minutes are over: 0 of 6 runs are kept" in capfd.readouterr().err
+    assert multiprocessing.active_children() == []
+    assert store.load("other", 1) is None
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (["--gpu"], "--gpu is for --language_model"),
+        (["--minutes", "1"], "--minutes is for --language_model"),
         (["--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--language_model"], "there is no file 'out/chain_sum/train.jsonl'"),
     ],
