@@ -63,7 +63,7 @@ KNOBS = {
     "temperature": Setting(0.5, 1.0, 2.0),
     "advantage_bonuses.repo_r.zeta": Setting(-0.05, 0.0, 0.05, least=1e-4),
 }
-# Rows of a rule that the package does not have, study/unclamped.py, with zeta in [0.001, 1]
+# Rows of a rule that the package does not have, with zeta in [0.001, 1]
 UNCLAMPED = "unclamped_repo_r.zeta"
 
 # The law's parameters for a range. They follow from its width alone, so they are tuned to no knob.
