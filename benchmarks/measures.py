@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, data
 from trl_entropy.measures import StepMeasures
+from trl_entropy.measures.contexts import samples_per_context
 from trl_entropy.measures.entropy import entropy_of_prompt
 from trl_entropy.measures.groups import outcomes, votes
 from trl_entropy.measures.step import OF_SLOPES, OF_TOKENS
@@ -74,9 +75,16 @@ class ClockedMeasures(StepMeasures):
         with self.clock.of("prompt_entropies"):
             self.sums.add_values(entropy_of_prompt(tokens))
 
-    def of_rollout(self, rewards, answers):
+    def add_gradient(self, gradient):
+        with self.clock.of("noise of the gradient"):
+            super().add_gradient(gradient)
+
+    def of_rollout(self, rewards, answers, contexts):
+        self._gradients.begin_rollout()
         with self.clock.of("outcomes"):
             means = outcomes(rewards)
+        with self.clock.of("samples per context"):
+            means |= samples_per_context(contexts)
         with self.clock.of("votes"):
             return means | votes(answers(), rewards.shape[1])
 

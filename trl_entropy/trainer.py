@@ -136,9 +136,9 @@ class EntropyControl(LossSeam):
         """Measure a training micro-batch."""
         self.measures.add_tokens(tokens, effective)
 
-    def observe_rollout(self, rewards: Tensor, completions: list) -> None:
-        """Log what the groups of a training rollout hold."""
-        self.log_means(self.measures.of_rollout(rewards, lambda: answers_of(completions, self.reward_funcs)))
+    def observe_rollout(self, rewards: Tensor, completions: list, contexts: Tensor) -> None:
+        """Log what a training rollout holds."""
+        self.log_means(self.measures.of_rollout(rewards, lambda: answers_of(completions, self.reward_funcs), contexts))
 
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)
@@ -147,6 +147,7 @@ class EntropyControl(LossSeam):
         return loss
 
     def _end_optimizer_step(self) -> None:
+        self.measures.add_gradient(self.gradient_sample())
         means = self.measures.end_step(self._sum_over_ranks)
         if means.pop("faults", 0.0):
             raise ValueError(
