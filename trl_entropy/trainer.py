@@ -14,7 +14,7 @@ from .knobs import TRAINER_KNOBS, Knobs, acting
 from .live import stop_views, with_own
 from .measures import StepMeasures
 from .rewards import answers_of
-from .signals import ENTROPY, is_entropy, of_clipping
+from .signals import ENTROPY, of_clipping
 from .signals import needs as needs_of_signals
 from .supported import family_of
 from .tokens import Rule, Tokens
@@ -168,7 +168,7 @@ class EntropyControl(LossSeam):
     def signal(self, name: str) -> float | None:
         """A signal of the last optimizer step, on all ranks; `None` if it had none."""
         # TRL logs a clip ratio of 0 where no token is trained
-        measured = is_entropy(name) or (of_clipping(name) and ENTROPY not in self.measures.last)
+        measured = name.startswith(ENTROPY) or (of_clipping(name) and ENTROPY not in self.measures.last)
         return self.measures.last.get(name) if measured else logged_signal(self, name)
 
     def control_state(self) -> dict:
