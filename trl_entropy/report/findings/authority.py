@@ -7,7 +7,7 @@ from ..control import held
 from ..facts import facts
 from ..runs import Run
 from ..statistics import finite
-from .finding import BAD, Finding, enough
+from .finding import BAD, NOTE, Finding, enough
 
 
 MEASURES = {
@@ -24,8 +24,9 @@ def authority(run: Run) -> list[Finding]:
     parts = [enough(run, name) for name in PREDICTED]
     if not used or settled or "entropy_coef" in known.holding or not all(parts) or not without_authority(*parts):
         return []
-    evidence = "means of the predictions: {:+.2g} (positive) and {:+.2g} (negative) nats per unit step"
+    predicted = "means of the predictions: {:+.2g} (positive) and {:+.2g} (negative) nats per unit step"
     measured = {text: finite(run.series.get(name)).values for name, text in MEASURES.items()}
-    more = [text.format(fmean(values)) for text, values in measured.items() if values]
-    advice = f"{HOLD[0].upper()}{HOLD[1:]}."
-    return [Finding(f"{used[0]} {NO_AUTHORITY}", "; ".join([evidence.format(*map(fmean, parts)), *more]), BAD, advice)]
+    evidence = [text.format(fmean(values)) for text, values in measured.items() if values]
+    evidence = "; ".join([predicted.format(*map(fmean, parts)), *evidence])
+    severity = BAD if {*used} & {*known.holding} else NOTE
+    return [Finding(f"{used[0]} {NO_AUTHORITY}", evidence, severity, f"{HOLD[0].upper()}{HOLD[1:]}.")]
