@@ -30,6 +30,7 @@ from trl_entropy.measures.surrogate import surrogate_slopes
 from trl_entropy.rewards import math_verify_reward
 
 
+OF_ROLLOUT = ("outcomes", "votes", "samples per context")  # these are part of the generation
 # What `full` has beside the others; the entropy at temperature 1 and that of the prompt are means of these facts
 FULL = ("expected_discriminator", "entropies_at_one", "prompt_entropies", "votes")
 
@@ -98,7 +99,7 @@ class Clocked(EntropyGRPOTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.measures = ClockedMeasures(Clock())
+        self._new_measures = lambda: ClockedMeasures(Clock())  # made anew when training starts
 
     def _of_vocabulary(self, needs, *args):
         facts = {}
@@ -106,6 +107,14 @@ class Clocked(EntropyGRPOTrainer):
             with self.measures.clock.of(need):
                 facts |= super()._of_vocabulary({need} & needs, *args)
         return facts
+
+    def gradient_sample(self):
+        with self.measures.clock.of("noise of the gradient"):
+            return super().gradient_sample()
+
+    def _contexts(self, batch):
+        with self.measures.clock.of("samples per context"):
+            return super()._contexts(batch)
 
     def _generate_and_score_completions(self, inputs):
         with self.measures.clock.of("generation"):
@@ -164,7 +173,7 @@ def main() -> None:
         trainer.train()
     clocked = trainer.measures.clock.steps[3:]  # the first are warm-up
     names = [name for name in clocked[0] if name not in ("step", "generation")]
-    inside = [name for name in names if name not in ("outcomes", "votes")]  # these are part of the generation
+    inside = [name for name in names if name not in OF_ROLLOUT]
     steps = [step["step"] - step["generation"] - sum(step[name] for name in inside) for step in clocked]
     shares = {
         name: statistics.median(s[name] / base for s, base in zip(clocked, steps, strict=True)) for name in names
