@@ -97,7 +97,7 @@ class EntropyController(TrainerCallback):
         if self._told or not used or "entropy_coef" in turned:
             return
         changes = tuple(map(self.read, PREDICTED))
-        if None in changes:
+        if None in changes or not all(map(math.isfinite, changes)):
             return
         self._predicted.append(changes)
         if without_authority(*zip(*self._predicted, strict=True)):

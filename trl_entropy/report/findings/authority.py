@@ -22,7 +22,7 @@ def authority(run: Run) -> list[Finding]:
     used = [name for name in SIGN_COEFFICIENTS if name in known.turned or known.values.get(name, 1.0) != 1]
     settled = any(aim.knob in used and aim.settled is not None for aim in held(run))
     parts = [enough(run, name) for name in PREDICTED]
-    if not used or settled or "entropy_coef" in known.holding or not all(parts) or not without_authority(*parts):
+    if not used or settled or "entropy_coef" in known.turned or not all(parts) or not without_authority(*parts):
         return []
     predicted = "means of the predictions: {:+.2g} (positive) and {:+.2g} (negative) nats per unit step"
     measured = {text: finite(run.series.get(name)).values for name, text in MEASURES.items()}
