@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, data
 from trl_entropy.measures import StepMeasures
+from trl_entropy.measures.contexts import samples_per_context
 from trl_entropy.measures.entropy import entropy_of_prompt
 from trl_entropy.measures.groups import outcomes, votes
 from trl_entropy.measures.step import OF_SLOPES, OF_TOKENS
@@ -29,6 +30,7 @@ from trl_entropy.measures.surrogate import surrogate_slopes
 from trl_entropy.rewards import math_verify_reward
 
 
+OF_ROLLOUT = ("outcomes", "votes", "samples per context")  # these are part of the generation
 # What `full` has beside the others; the entropy at temperature 1 and that of the prompt are means of these facts
 FULL = ("expected_discriminator", "entropies_at_one", "prompt_entropies", "votes")
 
@@ -74,9 +76,16 @@ class ClockedMeasures(StepMeasures):
         with self.clock.of("prompt_entropies"):
             self.sums.add_values(entropy_of_prompt(tokens))
 
-    def of_rollout(self, rewards, answers):
+    def add_gradient(self, gradient):
+        with self.clock.of("noise of the gradient"):
+            super().add_gradient(gradient)
+
+    def of_rollout(self, rewards, answers, contexts):
+        self._gradients.begin_rollout()
         with self.clock.of("outcomes"):
             means = outcomes(rewards)
+        with self.clock.of("samples per context"):
+            means |= samples_per_context(contexts)
         with self.clock.of("votes"):
             return means | votes(answers(), rewards.shape[1])
 
@@ -90,7 +99,7 @@ class Clocked(EntropyGRPOTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.measures = ClockedMeasures(Clock())
+        self._new_measures = lambda: ClockedMeasures(Clock())  # made anew when training starts
 
     def _of_vocabulary(self, needs, *args):
         facts = {}
@@ -98,6 +107,14 @@ class Clocked(EntropyGRPOTrainer):
             with self.measures.clock.of(need):
                 facts |= super()._of_vocabulary({need} & needs, *args)
         return facts
+
+    def gradient_sample(self):
+        with self.measures.clock.of("noise of the gradient"):
+            return super().gradient_sample()
+
+    def _contexts(self, batch):
+        with self.measures.clock.of("samples per context"):
+            return super()._contexts(batch)
 
     def _generate_and_score_completions(self, inputs):
         with self.measures.clock.of("generation"):
@@ -156,7 +173,7 @@ def main() -> None:
         trainer.train()
     clocked = trainer.measures.clock.steps[3:]  # the first are warm-up
     names = [name for name in clocked[0] if name not in ("step", "generation")]
-    inside = [name for name in names if name not in ("outcomes", "votes")]  # these are part of the generation
+    inside = [name for name in names if name not in OF_ROLLOUT]
     steps = [step["step"] - step["generation"] - sum(step[name] for name in inside) for step in clocked]
     shares = {
         name: statistics.median(s[name] / base for s, base in zip(clocked, steps, strict=True)) for name in names

@@ -144,6 +144,7 @@ def train(model: str, folder: Path, name: str, rows: int, resume=None, **argumen
     trainer.train(resume_from_checkpoint=resume)
     groups = {name: logged(trainer, f"groups/{name}") for name in GROUPS}
     groups |= {name: logged(trainer, f"rollout/{name}") for name in ROLLOUT}
+    groups["samples_per_context"] = logged(trainer, "authority/samples_per_context")
     ranks = trainer.accelerator.num_processes
     return {"ranks": ranks, "steps": steps.rows, "weights": whole_weights(trainer).tolist(), "groups": groups}
 

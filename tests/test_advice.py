@@ -140,3 +140,30 @@ def test_no_weight_is_advised_beside_a_bonus_that_replaces_the_advantage(up):
 def test_report_knows_a_bonus_that_replaces_the_advantage():
     assert facts(Run("a", Path("a"), {}, {"advantage_bonuses": {"w_reinforce": {}}})).replaced
     assert not facts(Run("a", Path("a"), {}, {"advantage_bonuses": {"position": {}}})).replaced
+
+
+def predictions(positive: float, negative: float, number: int = 40) -> tuple[list[float], list[float]]:
+    """Predicted changes with these means, 0.2 up and down: the standard error of 40 is sqrt(0.2^2 / 39) = 0.032."""
+    return tuple([mean + 0.2 * (-1) ** step for step in range(number)] for mean in (positive, negative))
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "number", "without"),
+    [
+        (-0.2, -0.2, 40, True),
+        (0.0, -0.1, 40, True),  # without the tokens of positive advantage it falls as well
+        (-0.2, -0.2, 29, False),  # too early
+        (-0.2, -0.09, 40, False),  # within 3 standard errors
+        (-0.2, -0.1, 40, True),
+        (-0.3, -0.12, 40, False),  # less than 0.3 of the fall
+        (0.1, -0.4, 40, False),  # more of the positive ones raises it
+        (-0.2, 0.2, 40, False),  # less of them raises it
+        (0.2, 0.2, 40, False),
+    ],
+)
+def test_a_weight_on_one_sign_has_no_authority_where_both_pull_down(positive, negative, number, without):
+    assert advice.without_authority(*predictions(positive, negative, number)) is without
+
+
+def test_nothing_is_said_about_authority_before_the_first_steps():
+    assert advice.without_authority([], []) is False

@@ -1,18 +1,23 @@
 """A controller on TRL's own trainer."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import transformers
 from test_docs import blocks
 from toy import PlainGiven, build_trainer, logged, parameters, same
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from trl import GRPOTrainer
 
 from trl_entropy import EntropyCallback, EntropyController, EntropyWatchdog, SeamError
 from trl_entropy._seam import logged_signal
+from trl_entropy.advice import NO_AUTHORITY, PREDICTED
+from trl_entropy.controller import build_controllers
+from trl_entropy.knobs import TRL_KNOBS, rule_knobs
 from trl_entropy.measures.rules import PATIENCE
+from trl_entropy.weights import Sign
 
 
 PI = {"law": "pi", "knob": "entropy_coef", "target": 2.0, "kp": 0.5, "ki": 0.1}
@@ -420,3 +425,38 @@ def test_schedule_of_the_clip_range_goes_with_a_callback_that_logs(build, plain)
         EntropyCallback(**spec).attach(trainer)
     trainer.train()
     assert trainer.epsilon_low == 0.3
+
+
+def told_of_authority(caplog, changes, turned=(), main=True, **knobs) -> int:
+    """How often a controller tells of authority in 40 steps whose predicted changes are the same two."""
+    read = dict(zip(PREDICTED, changes, strict=True)).get
+    knobs = {"positive_advantage_coef": 1.0, "negative_advantage_coef": 1.0, "entropy_coef": 0.0, **knobs}
+    built = build_controllers(
+        {name: {"law": "constant", "knob": name, "value": 0.5} for name in turned},
+        {knob.name: knob for knob in (*TRL_KNOBS, *(found for found, *_ in rule_knobs("", {"": Sign()}).values()))},
+        knobs,
+    )
+    controller = EntropyController(built, knobs, read, lambda means: None, lambda: True, set)
+    state = TrainerState(max_steps=40, num_train_epochs=1, is_world_process_zero=main)
+    controller.on_train_begin(None, state, None)
+    for state.global_step in range(1, 41):
+        controller.on_step_end(None, state, None)
+    return caplog.text.count(NO_AUTHORITY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "times"),
+    [
+        ((-0.2, -0.3), {"positive_advantage_coef": 0.5}, 1),
+        ((-0.2, -0.3), {"turned": ["positive_advantage_coef"]}, 1),
+        ((-0.2, -0.3), {"negative_advantage_coef": 1.5}, 1),
+        ((-0.2, -0.3), {}, 0),
+        ((-0.2, 0.3), {"positive_advantage_coef": 0.5}, 0),
+        ((-0.2, -0.3), {"turned": ["positive_advantage_coef", "entropy_coef"]}, 0),
+        ((-0.2, -0.3), {"positive_advantage_coef": 0.5, "main": False}, 0),
+        ((-0.2, math.nan), {"positive_advantage_coef": 0.5}, 0),
+        ((-0.2, None), {"positive_advantage_coef": 0.5}, 0),
+    ],
+)
+def test_a_weight_on_one_sign_without_authority_is_told_once(caplog, changes, given, times):
+    assert told_of_authority(caplog, changes, **given) == times

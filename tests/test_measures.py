@@ -23,8 +23,8 @@ class Seen(EntropyGiven):
         super().observe(tokens, effective)
         self.__dict__.setdefault("seen", []).append((self.state.global_step, tokens, effective))
 
-    def observe_rollout(self, rewards, completions):
-        super().observe_rollout(rewards, completions)
+    def observe_rollout(self, rewards, completions, contexts):
+        super().observe_rollout(rewards, completions, contexts)
         self.__dict__.setdefault("rollouts", []).append((rewards, completions))
 
     def _compute_loss(self, model, inputs):

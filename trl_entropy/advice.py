@@ -1,7 +1,8 @@
 """Floor 0: what to do about an entropy that goes the wrong way, by the facts of a run."""
 
 from collections.abc import Collection, Mapping, Sequence
-from math import inf
+from math import inf, sqrt
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 
@@ -28,6 +29,11 @@ LEARNING_RATE_SCALE = "learning_rate_scale"
 # The bounds of the clip range, and what TRL logs the share of tokens beyond each as. A loss that has no such bound
 # (cispo, sapo, vespo) logs none
 CLIP_RATIOS = {"epsilon_low": "clip_ratio/low_mean", "epsilon_high": "clip_ratio/high_mean"}
+# What the tokens of either sign predict, for steps in a row, and when that says something; ours
+PREDICTED = ("entropy_change/predicted_positive", "entropy_change/predicted_negative")
+LEAST_STEPS, ERRORS, LEAST_SHARE = 30, 3.0, 0.3
+NO_AUTHORITY = "has little authority in this run: tokens of negative advantage pull the entropy down, too"
+HOLD = "hold the entropy with entropy_coef (--entropy_control hold)"
 FLAGS = {"epsilon_low": "epsilon (set epsilon_high too, which follows it otherwise)"}
 
 
@@ -58,6 +64,25 @@ class Facts(NamedTuple):
 def acts(knob: str, facts: Facts) -> bool:
     """Whether turning a knob does anything: a bound of the clip range does not where no token is clipped at it."""
     return knob not in CLIP_RATIOS or knob in facts.clipped
+
+
+def without_authority(positive: Sequence[float], negative: Sequence[float]) -> bool:
+    """
+    Whether no weight on one sign can hold the entropy: both signs pull it down.
+
+    Tokens of negative advantage lower it by more than [`ERRORS`] standard errors and have [`LEAST_SHARE`] of the fall
+    or more, so that even without the others it falls. Those of positive advantage do not raise it.
+
+    Args:
+        positive, negative (`Sequence[float]`):
+            The predicted changes of entropy, one for each of the same steps; with fewer than [`LEAST_STEPS`] the
+            answer is no.
+    """
+    if len(negative) < LEAST_STEPS:
+        return False
+    mean, others = fmean(negative), fmean(positive)
+    clear = mean < -ERRORS * stdev(negative) / sqrt(len(negative))
+    return clear and others <= 0 and mean <= LEAST_SHARE * (mean + others)
 
 
 def turns(up: bool, facts: Facts) -> dict[str, bool]:

@@ -2,13 +2,14 @@
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, MutableMapping
 from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ._seam import LossSeam, clipped_bounds, log_means, logged_signal, rollout_ends, set_entropy_coef
-from .advice import CLIP_RATIOS
+from .advice import CLIP_RATIOS, HOLD, NO_AUTHORITY, PREDICTED, SIGN_COEFFICIENTS, without_authority
 from .controller import Controller, build_controllers
 from .knobs import ACTS_ON, TRL_KNOBS, Knob, Knobs
 from .laws import LAWS
@@ -27,6 +28,7 @@ from .supported import (
 
 logger = logging.getLogger(__name__)
 
+STEPS_OF_AUTHORITY = 100  # ours: the last optimizer steps whose predicted changes are looked at
 SOURCE = "trainer_state.json of the checkpoint"
 
 
@@ -34,7 +36,8 @@ class EntropyController(TrainerCallback):
     """
     After every optimizer step, let controllers decide their knobs' values for the next.
 
-    A knob that touched no token in the first steps of a run is warned about once.
+    A knob that touched no token in the first steps of a run is warned about once, and so is a coefficient of one sign
+    in a run where both signs pull the entropy down.
 
     Args:
         controllers (`list[Controller]`):
@@ -68,10 +71,15 @@ class EntropyController(TrainerCallback):
         self.log = log
         self.rollout_ends = rollout_ends
         self.clipped = clipped
+        self._begin()
+
+    def _begin(self) -> None:
         self._idle = Idle(WHY_KNOBS)
+        self._predicted: deque[tuple[float, float]] = deque(maxlen=STEPS_OF_AUTHORITY)
+        self._told = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self._idle = Idle(WHY_KNOBS)
+        self._begin()
         for controller in self.controllers:
             if state.global_step == 0:  # a resumed one continues
                 controller.start(_num_epochs(state))
@@ -80,8 +88,22 @@ class EntropyController(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         turned = [controller.knob.name for controller in self.controllers]
         self._idle.look({name: self._acts(name) for name in turned if name in ACTS_ON and self._idle.watches(name)})
+        self._look_at_authority(turned, state)
         for controller in self.controllers:
             self._decide(controller, state)
+
+    def _look_at_authority(self, turned: Collection[str], state: TrainerState) -> None:
+        used = [name for name in SIGN_COEFFICIENTS if name in turned or self.knobs.get(name, 1.0) != 1]
+        if self._told or not used or "entropy_coef" in turned:
+            return
+        changes = tuple(map(self.read, PREDICTED))
+        if None in changes or not all(map(math.isfinite, changes)):
+            return
+        self._predicted.append(changes)
+        if without_authority(*zip(*self._predicted, strict=True)):
+            self._told = True
+            if state.is_world_process_zero:
+                logger.warning("%s %s: %s. See docs/authority.md", used[0], NO_AUTHORITY, HOLD)
 
     def _acts(self, knob: str) -> bool:
         # A callback that calls trainer.log has taken the step's clip ratios away, but they stand in the history

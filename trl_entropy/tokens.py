@@ -205,6 +205,12 @@ def mixed(values: Tensor) -> Tensor:
     return values ^ ((values >> 31) & (2**33 - 1))
 
 
+def token_hashes(ids: Tensor, mask: Tensor, start: int) -> Tensor:
+    """`(B, T)` int64: of each token a hash of it and its place, counted from `start`; 0 where the mask is."""
+    places = torch.arange(start, start + ids.shape[1], device=ids.device)
+    return torch.where(mask.bool(), mixed(mixed(ids.long()) + places), 0)
+
+
 def hashed(*keys: Tensor | int) -> Tensor:
     """Uniform numbers in [0, 1), float32, from whole numbers; the first is an int64 tensor."""
     state = torch.zeros_like(keys[0])

@@ -14,7 +14,7 @@ from .knobs import TRAINER_KNOBS, Knobs, acting
 from .live import stop_views, with_own
 from .measures import StepMeasures
 from .rewards import answers_of
-from .signals import ENTROPY, is_entropy, of_clipping
+from .signals import ENTROPY, of_clipping
 from .signals import needs as needs_of_signals
 from .supported import family_of
 from .tokens import Rule, Tokens
@@ -136,9 +136,9 @@ class EntropyControl(LossSeam):
         """Measure a training micro-batch."""
         self.measures.add_tokens(tokens, effective)
 
-    def observe_rollout(self, rewards: Tensor, completions: list) -> None:
-        """Log what the groups of a training rollout hold."""
-        self.log_means(self.measures.of_rollout(rewards, lambda: answers_of(completions, self.reward_funcs)))
+    def observe_rollout(self, rewards: Tensor, completions: list, contexts: Tensor) -> None:
+        """Log what a training rollout holds."""
+        self.log_means(self.measures.of_rollout(rewards, lambda: answers_of(completions, self.reward_funcs), contexts))
 
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)
@@ -147,6 +147,7 @@ class EntropyControl(LossSeam):
         return loss
 
     def _end_optimizer_step(self) -> None:
+        self.measures.add_gradient(self.gradient_sample())
         means = self.measures.end_step(self._sum_over_ranks)
         if means.pop("faults", 0.0):
             raise ValueError(
@@ -167,7 +168,7 @@ class EntropyControl(LossSeam):
     def signal(self, name: str) -> float | None:
         """A signal of the last optimizer step, on all ranks; `None` if it had none."""
         # TRL logs a clip ratio of 0 where no token is trained
-        measured = is_entropy(name) or (of_clipping(name) and ENTROPY not in self.measures.last)
+        measured = name.startswith(ENTROPY) or (of_clipping(name) and ENTROPY not in self.measures.last)
         return self.measures.last.get(name) if measured else logged_signal(self, name)
 
     def control_state(self) -> dict:

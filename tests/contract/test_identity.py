@@ -21,7 +21,17 @@ NEUTRAL = {
     },
 }
 # What the package logs beside TRL's metrics
-OWN = ("covariance/", "entropy/", "entropy_change/", "gradient_mass/", "groups/", "knobs/", "share/", "staleness/")
+OWN = (
+    "authority/",
+    "covariance/",
+    "entropy/",
+    "entropy_change/",
+    "gradient_mass/",
+    "groups/",
+    "knobs/",
+    "share/",
+    "staleness/",
+)
 # Settings of TRL under which the loss takes another path
 VARIANTS = {
     "default": {},

@@ -14,6 +14,7 @@ from trl_entropy.measures.step import OF_SLOPES, OF_TOKENS
 from trl_entropy.measures.surrogate import surrogate_slopes
 
 
+NONE = torch.zeros(0, 0, dtype=torch.int64)  # no contexts
 every_seed = pytest.mark.parametrize("seed", range(3))
 MEASURES = {measure.__name__: measure for measure in (*OF_TOKENS, entropy_of_prompt)}
 MEASURES |= {
@@ -194,8 +195,8 @@ def test_without_slopes_what_is_made_of_them_is_left_out():
 def test_answers_are_read_by_full_alone():
     rewards = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     outcomes = {"groups/all_correct": 0.5, "groups/all_wrong": 0.0}
-    assert StepMeasures("basic").of_rollout(rewards, pytest.fail) == outcomes
-    assert StepMeasures("full").of_rollout(rewards, lambda: ["1", "2", "3", "3"]) == {
+    assert StepMeasures("basic").of_rollout(rewards, pytest.fail, NONE) == outcomes
+    assert StepMeasures("full").of_rollout(rewards, lambda: ["1", "2", "3", "3"], NONE) == {
         **outcomes,
         "groups/distinct_answers": 1.5,
         "groups/vote_entropy": pytest.approx(math.log(2) / 2),

@@ -8,6 +8,9 @@ from test_distributed import assert_same_without_the_rows_left_out
 from toy import distance
 
 
+NOISE = "authority/noise_share"
+
+
 @pytest.fixture(
     scope="module",
     params=["fsdp2", pytest.param("zero2", marks=pytest.mark.slow), pytest.param("zero3", marks=pytest.mark.slow)],
@@ -25,10 +28,14 @@ def two(backend, model_dir, tmp_path_factory) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def one(model_dir, tmp_path_factory) -> dict:
+def one(backend, model_dir, tmp_path_factory) -> dict:
     """What one process with 16 rows has seen."""
     folder = tmp_path_factory.mktemp("one")
-    return {name: train(model_dir, folder, name, rows=16) for name in SHARDED}
+    results = {name: train(model_dir, folder, name, rows=16) for name in SHARDED}
+    if backend != "fsdp2":  # DeepSpeed keeps the gradient to itself
+        for step in (step for run in results.values() for step in run["steps"]):
+            step["measures"].pop(NOISE, None)
+    return results
 
 
 def assert_same_decisions(actual: dict, expected: dict) -> None:
@@ -71,7 +78,9 @@ def test_comparison_of_decisions_can_fail(two, one):
 def test_resumed_run_is_the_uninterrupted_one(two):
     for results in two:
         whole, resumed = results["whole"], results["resumed"]
-        assert resumed["steps"] == whole["steps"][1:]  # exact
+        expected = whole["steps"][1:]
+        expected[0]["measures"].pop(NOISE, None)  # no gradient is kept over a resume
+        assert resumed["steps"] == expected  # exact
         assert resumed["weights"] == whole["weights"]
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from trl_entropy import advice
 from trl_entropy.compare import WINDOW
 from trl_entropy.report.control import BAND
 from trl_entropy.report.findings import controllers, entropy, learning
@@ -23,6 +24,10 @@ SENTENCES = [
     ("below {:.0%} of its start, or above {:.0%};", (entropy.COLLAPSE, entropy.EXPLOSION)),
     ("lowest or highest value of the run for more than {:.0%} of the last half", (controllers.AT_LIMIT,)),
     ("have {:.0%} of it or more, and it is larger than {:g} standard errors", (entropy.ONE_SIDED, entropy.ERRORS)),
+    (
+        "lower entropy by more than {:g} standard errors and have {:.0%} of the fall",
+        (advice.ERRORS, advice.LEAST_SHARE),
+    ),
     ("correlation of {:g} or more, or below {:g}", (entropy.EXPLAINS, entropy.FAILS)),
     ("{:g} standard errors and {:g} |", (learning.ERRORS, learning.SMALL_REWARD)),
     (

@@ -10,8 +10,8 @@ from toy import distance, flat, fresh_logps, logged, loss_and_gradients, moved, 
 
 # What the package logs beside TRL's metrics
 OWN = (
-    *("advantage_bonuses/", "controllers/", "covariance/", "entropy/", "entropy_change/", "gradient_mass/", "groups/"),
-    *("knobs/", "loss_terms/", "rollout/", "share/", "staleness/", "token_weights/"),
+    *("advantage_bonuses/", "authority/", "controllers/", "covariance/", "entropy/", "entropy_change/"),
+    *("gradient_mass/", "groups/", "knobs/", "loss_terms/", "rollout/", "share/", "staleness/", "token_weights/"),
 )
 # All measures, and rules at the values that change nothing
 MEASURED = {
@@ -46,7 +46,7 @@ MEASURES = (
     *("entropy/unlikely_positive", "share/unlikely_negative", "entropy/prompt", "covariance/logp_advantage"),
     *("gradient_mass/positive", "gradient_mass/negative", "entropy_change/predicted", "staleness/log_ratio"),
     *("token_weights/high_entropy/share", "loss_terms/kl_cov/mean", "advantage_bonuses/entropy_advantage/mean"),
-    *("knobs/entropy_coef", "controllers/hold/error", "groups/all_correct"),
+    *("knobs/entropy_coef", "controllers/hold/error", "groups/all_correct", "authority/noise_share"),
 )
 
 

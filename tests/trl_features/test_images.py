@@ -14,7 +14,7 @@ from alone import (
 from datasets import Dataset, Features, IterableDataset, Value
 from datasets import Image as ImageFeature
 from PIL import Image
-from toy import build_trainer, parameters
+from toy import build_trainer, logged, parameters
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessor,
@@ -129,6 +129,7 @@ def test_measures_are_of_the_policy_that_sees_the_images(run_llava):
     settings = {"entropy_measures": "full", "temperature": 0.8, "learning_rate": 0.0, "max_steps": 1}
     trainer = run_llava(**WEIGHTS, **settings)
     assert_measured_of_policy(trainer)
+    assert logged(trainer, "authority/samples_per_context") == []  # one text may stand beside other images
     inputs = trainer._buffered_inputs[0]
     inputs["pixel_values"] = -inputs["pixel_values"]
     with pytest.raises(AssertionError):

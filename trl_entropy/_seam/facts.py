@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ..compact import picked, trained_tokens
+from ..measures import contexts
 from ..pool import Pool
 from ..rollouts import RolloutPlan
 from ..supported import GRPO, Family
-from ..tokens import Tokens, mixed
+from ..tokens import Tokens, mixed, token_hashes
 from ..vocabulary import HiddenStates, entropy_at, expected_discriminator, prompt_entropies
 from .compaction import CompactionSeam
 from .error import UNREAD, UNSUPPORTED, SeamError
@@ -86,6 +87,13 @@ class FactsSeam(CompactionSeam, RolloutSeam):
             means = self.accelerator.gather(self._mean_logps(batch)).view(groups.shape)
             batch["group_logps"] = means.repeat_interleave(groups.shape[1], dim=0)[mine]
         return rollout
+
+    def _contexts(self, batch: dict) -> Tensor:
+        """`(B, T)` int64, of all ranks: of every trained token a hash of its context, 0 elsewhere."""
+        columns = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+        known = trained_tokens(batch).bool() & ("pixel_values" not in batch)  # with images a text is no context
+        hashes = contexts(*(batch[name] for name in columns)).masked_fill(~known, 0)
+        return self.accelerator.gather(self.accelerator.pad_across_processes(hashes, dim=1))
 
     def _mean_logps(self, batch: dict) -> Tensor:
         """`(B,)`: the mean log-prob of each completion under the policy that has sampled it; NaN without a token."""
@@ -260,11 +268,6 @@ def per_token(advantages: Tensor, like: Tensor) -> Tensor:
 
 def _completions(inputs: dict) -> Tensor:
     """`(B,)`: a hash of prompt and completion, whatever the padding."""
-    parts = []
-    for ids, mask, start in (
-        (inputs["prompt_ids"], inputs["prompt_mask"], -inputs["prompt_ids"].shape[1]),  # padded on the left
-        (inputs["completion_ids"], inputs["completion_mask"], 0),
-    ):
-        places = torch.arange(start, start + ids.shape[1], device=ids.device)
-        parts.append(torch.where(mask.bool(), mixed(mixed(ids.long()) + places), 0).sum(-1))
-    return mixed(parts[0] + parts[1])
+    prompts = token_hashes(inputs["prompt_ids"], inputs["prompt_mask"], -inputs["prompt_ids"].shape[1])
+    completions = token_hashes(inputs["completion_ids"], inputs["completion_mask"], 0)
+    return mixed(prompts.sum(-1) + completions.sum(-1))

@@ -11,7 +11,7 @@ from .compaction import LEFT_OUT
 from .error import UNREAD, SeamError
 from .facts import VOCABULARY, FactsSeam, LateAdvantages, per_token
 from .means import OVER_ROWS, OVER_TOKENS, micro_batch_mean
-from .state import check_finite, set_temperature
+from .state import check_finite, gradient_sample, set_temperature
 
 
 class LossSeam(CheckpointSeam, FactsSeam):
@@ -41,8 +41,11 @@ class LossSeam(CheckpointSeam, FactsSeam):
         """See the raw tokens of a training micro-batch, and their advantages in the loss, `(B, T)`."""
         raise NotImplementedError
 
-    def observe_rollout(self, rewards: Tensor, completions: list) -> None:
-        """See the rewards `(groups, G)` and the completions, group by group, of a training rollout on all ranks."""
+    def observe_rollout(self, rewards: Tensor, completions: list, contexts: Tensor) -> None:
+        """
+        See the rewards `(groups, G)` and the completions, group by group, of a training rollout on all ranks, and of
+        every trained token a hash of its context, `(B, T)`, 0 elsewhere.
+        """
         raise NotImplementedError
 
     def training_step(self, *args, **kwargs):
@@ -68,8 +71,12 @@ class LossSeam(CheckpointSeam, FactsSeam):
         check_finite(self.model, self.state.global_step, self.accelerator)
         rollout = self._sample_planned(inputs)
         self._updates = 0
-        self.observe_rollout(rollout.rewards, rollout.completions)
+        self.observe_rollout(rollout.rewards, rollout.completions, self._contexts(rollout.batch))
         return rollout.batch
+
+    def gradient_sample(self) -> Tensor:
+        """`(D,)`: some coordinates of the gradient of the optimizer step, those that this rank holds."""
+        return gradient_sample(self)
 
     def plan_temperature(self, value: float) -> None:
         """Sample the next rollout at this temperature, and score it at that."""

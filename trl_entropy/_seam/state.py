@@ -131,6 +131,24 @@ def check_finite(model, step: int, accelerator) -> None:
         )
 
 
+def gradient_sample(trainer, most: int = 65536) -> Tensor:
+    """
+    `(D,)` float32, detached: what this rank holds of the gradient, at most so many coordinates, evenly spaced.
+
+    0 where a parameter has none; empty with DeepSpeed, which keeps the gradient to itself.
+    """
+    device = trainer.accelerator.device
+    trained = [] if trainer.is_deepspeed_enabled else [one for one in trainer.model.parameters() if one.requires_grad]
+    stride = max(1, -(-sum(_shard(parameter).numel() for parameter in trained) // most))
+    parts, passed = [torch.zeros(0, device=device)], 0
+    for parameter in trained:
+        shard = _shard(parameter if parameter.grad is None else parameter.grad).flatten()
+        part = shard[-passed % stride :: stride].to(device, torch.float32)
+        parts.append(part if parameter.grad is not None else torch.zeros_like(part))
+        passed += len(shard)
+    return torch.cat(parts)
+
+
 def _shard(parameter: Tensor) -> Tensor:
     """What this rank holds of a parameter."""
     parameter = getattr(parameter, "ds_tensor", parameter)  # DeepSpeed ZeRO-3

@@ -1,5 +1,6 @@
 """What is measured while training: sums over tokens, taken over all micro-batches and ranks of an optimizer step."""
 
+from .contexts import contexts
 from .means import Means
 from .pass_at_k import pass_at_k
 from .rules import WHY_KNOBS, Idle
@@ -16,6 +17,7 @@ __all__ = [
     "Settling",
     "Slopes",
     "StepMeasures",
+    "contexts",
     "pass_at_k",
     "settling",
     "surrogate_slopes",

@@ -6,11 +6,13 @@ from torch import Tensor
 
 from ..saved import check_saved
 from ..tokens import Tokens
+from .contexts import samples_per_context
 from .covariance import covariance, covariance_parts
 from .entropy import entropy_by_correctness, entropy_by_position, entropy_by_sign, entropy_of_prompt
 from .entropy_change import change_parts, predicted_change
 from .groups import outcomes, votes
 from .means import Means
+from .noise import GradientNoise, noise_share
 from .quadrants import quadrants
 from .rules import WHY_RULES, Idle, rule_means, selected_entropy, touched
 from .staleness import log_ratio
@@ -49,6 +51,7 @@ class StepMeasures:
         self.last: dict[str, float] = {}
         self.sums = Means()
         self._idle = Idle(WHY_RULES)
+        self._gradients = GradientNoise()
         self._predicted: dict[str, float] = {}
 
     @property
@@ -75,9 +78,20 @@ class StepMeasures:
         self.sums.add_values({name: value for part in values for name, value in part.items()})
         self.sums.add_values(entropy_of_prompt(tokens))
 
-    def of_rollout(self, rewards: Tensor, answers: Callable[[], Sequence[str | None]]) -> dict[str, float]:
-        """What the groups of a rollout hold, from their rewards `(groups, G)` and, if it is wanted, their answers."""
-        return outcomes(rewards) | (votes(answers(), rewards.shape[1]) if self.full else {})
+    def add_gradient(self, gradient: Tensor) -> None:
+        """Add what this rank holds of the gradient of the optimizer step, `(D,)`, before it ends; no host sync."""
+        self.add(self._gradients.add(gradient))
+
+    def of_rollout(
+        self, rewards: Tensor, answers: Callable[[], Sequence[str | None]], contexts: Tensor
+    ) -> dict[str, float]:
+        """
+        What a new rollout holds, from the rewards of its groups `(groups, G)`, if they are wanted their answers, and
+        the contexts of its tokens, `(B, T)`.
+        """
+        self._gradients.begin_rollout()
+        of_groups = outcomes(rewards) | (votes(answers(), rewards.shape[1]) if self.full else {})
+        return of_groups | samples_per_context(contexts)
 
     def end_step(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """
@@ -94,7 +108,7 @@ class StepMeasures:
             change = {**self._predicted, "entropy_change/observed": entropy - before}
         self._predicted = predicted_change(means)
         kept = {name: mean for name, mean in means.items() if not name.startswith("_")}
-        self.last = kept | covariance(means) | change
+        self.last = kept | covariance(means) | noise_share(means) | change
         return self.last
 
     def state_dict(self) -> dict[str, dict[str, float]]:

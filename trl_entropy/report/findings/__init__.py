@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ..runs import Run
 from ..statistics import Arm
 from .arms import compared
+from .authority import authority
 from .controllers import control, limits
 from .entropy import collapse, explosion, prediction, sources
 from .finding import Finding
@@ -19,6 +20,7 @@ CHECKS = (
     explosion,
     control,
     limits,
+    authority,
     held_out,
     reward,
     sources,

@@ -1,0 +1,37 @@
+"""How many samples the contexts of a rollout batch have."""
+
+import torch
+from torch import Tensor
+
+from ..tokens import mixed, token_hashes
+
+
+def contexts(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor) -> Tensor:
+    """
+    `(B, T)` int64: of every place in a completion a hash of the prompt and the tokens before it.
+
+    Args:
+        prompt_ids, prompt_mask (`torch.Tensor`):
+            `(B, P)`: padded on the left; 0 in the mask is padding.
+        completion_ids, completion_mask (`torch.Tensor`):
+            `(B, T)`: padded on the right.
+    """
+    prompts = token_hashes(prompt_ids, prompt_mask, -prompt_ids.shape[1]).sum(-1, keepdim=True)
+    own = token_hashes(completion_ids, completion_mask, 1)  # from 0 on, a first token 0 would be as none
+    return mixed(prompts + own.cumsum(-1) - own)
+
+
+def samples_per_context(contexts: Tensor) -> dict[str, float]:
+    r"""
+    \\( \sum_c n_c^2 / \sum_c n_c \\): of the tokens, the mean number of rows that have the same context.
+
+    \\( n_c \\) is how often context \\( c \\) stands in the batch. 1 is a batch in which each context is seen once.
+
+    Args:
+        contexts (`torch.Tensor`):
+            Of [`contexts`], the trained tokens' alone; 0 is none.
+    """
+    numbers = torch.unique(contexts[contexts != 0], return_counts=True)[1].double()
+    if not len(numbers):
+        return {}
+    return {"authority/samples_per_context": (numbers.square().sum() / numbers.sum()).item()}
