@@ -85,6 +85,11 @@ class Claim(NamedTuple):
         return differences(self.arm, self.against, self.measure.of)
 
     @property
+    def is_run(self) -> bool:
+        """Whether there are seeds enough for an interval."""
+        return len(self.values) > 1
+
+    @property
     def effect(self) -> Effect:
         return effect(self.values)
 

@@ -105,7 +105,7 @@ def claims(section: str) -> list[str]:
     known = any(claim.theirs for claim in SECTIONS[section])
     rows[0] += ["theirs"] * known
     for claim in SECTIONS[section]:
-        if claim.values:
+        if claim.is_run:
             found = claim.effect
             row = [claim.text, claim.source, _measured(claim), f"{found}", found.n, bold(claim.verdict)]
             rows.append(row + [claim.theirs] * known)
@@ -123,7 +123,11 @@ def _cell(found: list[float], form: str = ".2f") -> str:
     if len(found) == 1:
         return f"{found[0]:{form}}"
     e = effect(found)
-    return f"{e.mean:{form}} ± {e.high - e.mean:{form}}"
+    return f"{e.mean:{form}} ± {e.high - e.mean:{form.lstrip('+')}}"
+
+
+def _interval(found: list[float]) -> str:
+    return f"{effect(found)}" if len(found) > 1 else "-"
 
 
 def arms(section: str) -> list[str]:
@@ -152,12 +156,14 @@ def main() -> list[str]:
     """The main claims on both policies."""
     rows = [["claim", "of", "embedded policy", "SmolLM2-135M", "theirs"]]
     for pair in MAIN:
-        cells = (
-            f"{claim.effect}, n={len(claim.values)}: {bold(claim.verdict)}" if claim.values else "not run"
-            for claim in pair
-        )
-        rows.append([pair[0].text, pair[0].source, *cells, pair[0].theirs])
+        rows.append([pair[0].text, pair[0].source, *map(_found, pair), pair[0].theirs])
     return table(*rows)
+
+
+def _found(claim: Claim) -> str:
+    if not claim.is_run:
+        return "not run"
+    return f"{bold(claim.verdict)}: {claim.effect}, {claim.effect.n} seeds"
 
 
 def authority() -> list[str]:
@@ -165,19 +171,18 @@ def authority() -> list[str]:
     columns = {
         "entropy at the start": (of.at_start("entropy"), ".2f"),
         "at the end": (ENTROPY, ".2f"),
-        "clipped low": (CLIPPED["clipped low"], ".1%"),
-        "clipped high": (CLIPPED["clipped high"], ".1%"),
-        "tokens a completion": (of.at_end("completions/mean_length"), ".0f"),
+        "reward at the end": (REWARD, ".2f"),
+        "clipped low": (CLIPPED["clipped low"], ".2%"),
+        "clipped high": (CLIPPED["clipped high"], ".2%"),
+        "predicted change, positive": (of.total("entropy_change/predicted_positive"), "+.2f"),
+        "negative": (of.total("entropy_change/predicted_negative"), "+.2f"),
     }
     rows = [["random rewards", "signs", "seeds", *columns]]
     for percent in NOISE:
         for sign in SIGNS:
             arm = f"noise_{percent}_{sign}"
             if found := values(arm, ENTROPY):
-                forms = (".2f", ".2f", ".2%", ".0f")
-                cells = [
-                    _cell(values(arm, metric), form) for metric, form in zip(columns.values(), forms, strict=True)
-                ]
+                cells = [_cell(values(arm, metric), form) for metric, form in columns.values()]
                 rows.append([f"{percent} %", sign.replace("_", " "), len(found), *cells])
     return table(*rows) if len(rows) > 1 else ["Not run."]
 
@@ -190,7 +195,7 @@ def testbed() -> list[str]:
         if all(values(arm, ENTROPY) for arm in arms):
             lost = values(plain, lambda run: 1 - ENTROPY(run) / of.at_start("entropy")(run))
             rewards = (_cell(values(plain, metric)) for metric in (of.at_start("reward"), REWARD))
-            apart = (f"{effect(differences(sign, plain, ENTROPY))}" for sign in (positive, negative))
+            apart = (_interval(differences(sign, plain, ENTROPY)) for sign in (positive, negative))
             rows.append([name, len(lost), _cell(lost, ".0%"), *rewards, *apart])
     return table(*rows)
 
@@ -303,7 +308,7 @@ def choice() -> list[str]:
 def summary() -> list[str]:
     """How many claims got which verdict, by section."""
     rows = [["section", REPRODUCED, NOT_REPRODUCED, REVERSED]]
-    counts = {section: [c.verdict for c in found if c.values] for section, found in SECTIONS.items()}
+    counts = {section: [c.verdict for c in found if c.is_run] for section, found in SECTIONS.items()}
     for section, verdicts in counts.items():
         if verdicts:
             rows.append([section.replace("_", " "), *(verdicts.count(kind) for kind in rows[0][1:])])
@@ -313,7 +318,7 @@ def summary() -> list[str]:
 
 def together() -> list[str]:
     """How many of the verdicts stand if all claims are tried at once."""
-    tried = [claim for found in SECTIONS.values() for claim in found if claim.values and claim.sign != 0]
+    tried = [claim for found in SECTIONS.values() for claim in found if claim.is_run and claim.sign != 0]
     stand = kept_together([p_value(claim.values) for claim in tried])
     decided = [kept for claim, kept in zip(tried, stand, strict=True) if claim.verdict != NOT_REPRODUCED]
     return [
