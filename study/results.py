@@ -33,8 +33,8 @@ def total(name: str) -> Metric:
 
 
 def score(name: str) -> Metric:
-    """A score on the held-out problems at the end."""
-    return lambda run: run["scores"][-1].get(name)
+    """A score on the held-out problems at the end; `None` if they were not solved."""
+    return lambda run: run["scores"][-1].get(name) if run["scores"] else None
 
 
 def gain(name: str) -> Metric:

@@ -19,6 +19,7 @@ from .arms import (
     LAWS,
     LEARNING_RATES,
     RATES,
+    SEEDS,
     TUNING_SEEDS,
     law_arm,
     trial,
@@ -227,7 +228,7 @@ def chance() -> list[str]:
 
 def correlations() -> list[str]:
     """Spearman's of entropy with the other scores: along the runs of plain GRPO, and over the arms at their end."""
-    arms = [name for name, arm in FIXED.items() if {**arm.base, **arm.flags}["pass_at_k_every"]]
+    arms = [name for name in FIXED if len(values(name, of.score("avg@8"))) == len(SEEDS)]
     rows = [
         ["entropy of the responses with", "along training, `grpo`", f"over {len(arms)} arms, at the end", "theirs"]
     ]
