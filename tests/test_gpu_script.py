@@ -93,6 +93,13 @@ def test_python_that_lacks_a_package(tree):
     assert not (tree / "results").exists()
 
 
+def test_folder_that_is_a_file(tree):
+    (tree / "results").touch()
+    done = call(tree)
+    assert done.returncode == 2
+    assert f"'{tree / 'results'}' is a file: name another one" in done.stderr
+
+
 def test_part_that_takes_too_long_is_ended_with_all_it_has_started(tmp_path):
     (tmp_path / "log.txt").write_text("")
     child = "import time; time.sleep(60)"
