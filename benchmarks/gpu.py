@@ -65,6 +65,8 @@ def main() -> int:
     for name in FOLDERS:
         parser.add_argument(f"--{name}", type=Path, help=f"a folder that out/{name} becomes a link to")
     flags, sizes = parser.parse_known_args(arguments)
+    if folder.exists() and not folder.is_dir():
+        parser.error(f"the results go into a folder, and '{folder}' is a file: name another one")
     begin = time.time()
     loaded = subprocess.run([sys.executable, "-c", NEEDED], env=ENVIRONMENT, capture_output=True, text=True)
     if loaded.returncode != 0:

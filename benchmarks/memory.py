@@ -144,6 +144,8 @@ def compare(parser: argparse.ArgumentParser) -> str | None:
     _keep(report, flags.out)
     if flags.out is None:
         print(json.dumps(report, indent=2))
+    if not report["arms"] and not report["failed"]:
+        return f"no arm has ended within --minutes {flags.minutes:g}"
     return "; ".join(f"{name}: {reason}" for name, reason in report["failed"].items()) or None
 
 

@@ -288,9 +288,9 @@ def fingerprint(figure: Figure) -> str:
 
 
 def draw_all() -> None:
-    """Write all figures, each with the fingerprint of its numbers."""
+    """Write all figures, each with the fingerprint of its numbers; none if the runs of one are missing."""
+    drawn = {name: draw() for name, draw in FIGURES.items()}
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, draw in FIGURES.items():
-        figure = draw()
+    for name, figure in drawn.items():
         figure.savefig(FOLDER / f"{name}.png", dpi=110, metadata={"Description": fingerprint(figure)})
         plt.close(figure)

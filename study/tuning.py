@@ -8,9 +8,15 @@ from .results import score, values
 
 
 def quality(method: str, place: int, rate: str = "shared") -> float:
-    """Mean of held-out avg@8 and pass@8 at the end, over the tuning seeds."""
+    """Mean of held-out avg@8 and pass@8 at the end, over the tuning seeds. Raises `ValueError` without a run."""
     name = trial(method, place, rate)
-    return fmean(fmean(values(name, score(metric), TUNING_SEEDS)) for metric in ("avg@8", "pass@8"))
+    found = [values(name, score(metric), TUNING_SEEDS) for metric in ("avg@8", "pass@8")]
+    if not all(found):
+        raise ValueError(
+            f"no run of {name} is kept, and a method's setting is chosen by such runs: train the parts constants and "
+            "rates before this one"
+        )
+    return fmean(map(fmean, found))
 
 
 def chosen(method: str) -> int:

@@ -93,6 +93,22 @@ def test_python_that_lacks_a_package(tree):
     assert not (tree / "results").exists()
 
 
+def test_memory_without_an_arm_is_no_result(tmp_path):
+    flags = ["--device", "cpu", "--minutes", "0", "--out", str(tmp_path / "memory.json")]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    memory = [sys.executable, str(REPOSITORY / "benchmarks" / "memory.py"), *flags]
+    done = subprocess.run(memory, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == "no arm has ended within --minutes 0"
+
+
+def test_folder_that_is_a_file(tree):
+    (tree / "results").touch()
+    done = call(tree)
+    assert done.returncode == 2
+    assert f"'{tree / 'results'}' is a file: name another one" in done.stderr
+
+
 def test_part_that_takes_too_long_is_ended_with_all_it_has_started(tmp_path):
     (tmp_path / "log.txt").write_text("")
     child = "import time; time.sleep(60)"

@@ -69,6 +69,15 @@ def test_without_a_gradient_there_is_none(gradient):
     assert shares([[gradient], [gradient]]) == [None, None]
 
 
+@pytest.mark.parametrize("fault", [float("inf"), float("nan")])
+@pytest.mark.parametrize("other", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_gives_no_share_and_ends_nothing(fault, other):
+    faulty, others = torch.full((4,), fault), torch.full((4,), other)
+    sound = torch.ones(4)
+    assert shares([[others], [faulty], [others], [sound], [sound]])[:3] == [None] * 3
+    assert shares([[faulty], [sound], [sound]]) == [None, None, pytest.approx(0.0, abs=1e-6)]
+
+
 def test_other_coordinates_begin_anew():
     first, second = torch.ones(4), torch.ones(6)
     assert shares([[first], [second], [second]]) == [None, None, pytest.approx(0.0, abs=1e-6)]

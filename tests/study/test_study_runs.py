@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study import language, problems, runs, store
+from study import figures, language, problems, reasoner, runs, store
 from study.__main__ import main
 from study.arms import BASE, FIXED, LAWS_ON_KNOBS, SEEDS, TRIALS, Arm, flags
 from study.runs import Run, train_all
@@ -145,3 +145,32 @@ def test_wrong_flags_end_before_any_run(small, given, message, monkeypatch, tmp_
         main()
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_part_without_the_runs_that_it_chooses_by(small, monkeypatch, tmp_path, capsys):
+    (tmp_path / "recipes").symlink_to(Path(runs.__file__).parent.parent / "recipes")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reasoner, "write", lambda folder: pytest.fail("a part of the embedded policy needs none"))
+    monkeypatch.setattr("study.__main__.write", lambda folder, seeds: None)
+    for part in ("rates", "methods"):
+        monkeypatch.setattr("sys.argv", ["study", "--part", part])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert "no run of grpo.0.shared is kept" in capsys.readouterr().err
+
+
+def test_without_runs_nothing_is_drawn(small, monkeypatch, capsys):
+    monkeypatch.setattr(figures, "draw_all", lambda: pytest.fail("drawn"))
+    monkeypatch.setattr("sys.argv", ["study", "--only_report"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "no run is kept in" in capsys.readouterr().err
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_others(small, monkeypatch, tmp_path):
+    monkeypatch.setattr(figures, "FOLDER", tmp_path / "images")
+    with pytest.raises(ValueError, match="one seed at least"):
+        figures.draw_all()
+    assert not figures.FOLDER.exists()

@@ -64,7 +64,8 @@ class GradientNoise:
 
 
 def noise_share(means: Mapping[str, float]) -> dict[str, float]:
-    """The share of noise of [`GradientNoise`], from its parts on all ranks; nothing where a gradient was 0."""
-    if not means.get(NOW, 0.0) * means.get(BEFORE, 0.0):
+    """The share of noise of [`GradientNoise`], from its parts on all ranks; none if a gradient was 0 or not finite."""
+    now, before = (means.get(name, 0.0) for name in (NOW, BEFORE))
+    if not (0 < now < math.inf and 0 < before < math.inf):
         return {}
-    return {"authority/noise_share": 1 - means[PRODUCT] / math.sqrt(means[NOW]) / math.sqrt(means[BEFORE])}
+    return {"authority/noise_share": 1 - means[PRODUCT] / math.sqrt(now) / math.sqrt(before)}
