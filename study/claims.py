@@ -498,6 +498,21 @@ AUTHORITY = [
     Claim("while both leave it where it was", "ours", 0, CHANGED, "noise_100_both", margin=2 * NEAR),
     Claim("With the true reward positive advantages alone lower it", "ours", -1, CHANGED, "noise_0_positive_only"),
     Claim("and so do negative ones alone", "ours", -1, CHANGED, "noise_0_negative_only"),
+    Claim(
+        "With three quarters of the rewards random negative ones alone raise it",
+        "ours",
+        1,
+        CHANGED,
+        "noise_75_negative_only",
+    ),
+    Claim(
+        "Negative advantages alone end higher with a random reward than with the true one",
+        "ours",
+        1,
+        FINAL_ENTROPY,
+        "noise_100_negative_only",
+        "noise_0_negative_only",
+    ),
 ]
 
 
