@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from . import language
 from . import results as of
-from .arms import HELD_AT, LAWS, Arm, law_arm
+from .arms import FIRST_SEEDS, HELD_AT, LAWS, Arm, law_arm
 from .results import Metric, differences, values
 from .statistics import Effect, effect, verdict
 
@@ -86,8 +86,8 @@ class Claim(NamedTuple):
 
     @property
     def is_run(self) -> bool:
-        """Whether there are seeds enough for an interval."""
-        return len(self.values) > 1
+        """Whether there are seeds enough for a verdict."""
+        return len(self.values) >= len(FIRST_SEEDS)
 
     @property
     def effect(self) -> Effect:
