@@ -163,7 +163,7 @@ def main() -> list[str]:
 
 def _found(claim: Claim) -> str:
     if not claim.is_run:
-        return f"{len(claim.values) or 'no'} seeds so far"
+        return "too few seeds yet"
     return f"{bold(claim.verdict)}: {claim.effect}, {claim.effect.n} seeds"
 
 
