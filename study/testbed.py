@@ -26,15 +26,8 @@ SIGNS = {
     "negative_only": {"positive_advantage_coef": 0.0},
 }
 NOISE = (0, 25, 50, 75, 100)  # percent of the rewards that are a coin
-
-
-def noise(percent: int) -> dict:
-    """The reward with so much noise."""
-    return {"reward_funcs": [f"study.rewards.noise_{percent}"]}
-
-
 AUTHORITY = {
-    f"noise_{percent}_{sign}": Arm({**noise(percent), **flags}, 12, BASE)
+    f"noise_{percent}_{sign}": Arm({"reward_funcs": [f"study.rewards.noise_{percent}"], **flags}, 12, BASE)
     for percent in NOISE
     for sign, flags in SIGNS.items()
 }
