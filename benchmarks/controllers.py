@@ -31,7 +31,7 @@ import torch
 from transformers import PrinterCallback
 from transformers.utils import logging
 
-from trl_entropy.grpo import build_trainer, fit, prepare
+from trl_entropy.commands.grpo import build_trainer, fit, prepare
 from trl_entropy.measures import settling
 
 

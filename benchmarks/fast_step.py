@@ -33,7 +33,7 @@ from shared import (
 from trl.trainer import utils
 
 from trl_entropy import _seam
-from trl_entropy.compact import compacted
+from trl_entropy._seam.trimming import compacted
 
 
 ON_CPU, ON_GPU = (size._replace(rows=4, micro_batches=8) for size in (Size(hidden=128, layers=2, length=256), LARGE))

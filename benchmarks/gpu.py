@@ -30,7 +30,7 @@ ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
 }
-NEEDED = "import psutil, trl_entropy.grpo"
+NEEDED = "import psutil, trl_entropy.commands.grpo"
 ARMS = ("TRL", "measures", "entropy bonus", "fast step", "TRL, entropy bonus", "advantage bonus", "full logits")
 # The flags of each, at which a part of Qwen2.5-1.5B is as large as its minutes allow
 PARTS = {

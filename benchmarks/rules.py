@@ -14,7 +14,7 @@ from shared import DEVICE, seconds
 
 from trl_entropy import Tokens
 from trl_entropy.config import SECTIONS
-from trl_entropy.pool import Pool
+from trl_entropy.rules.pool import Pool
 
 
 # Settings at which a rule acts whose defaults are neutral

@@ -7,14 +7,13 @@ MORE_SEEDS = SEEDS[len(FIRST_SEEDS) :]  # of the arms that the main claims are a
 MAIN = ("grpo", "positive_only", "negative_only")
 
 # recipes/smollm2_sums_grpo.yaml with four updates of 8 for each rollout batch of 4 problems x 8 completions;
-# bfloat16 products, a short system prompt and short answers, because CPU cores are slow
+# a short system prompt and short answers, because CPU cores are slow
 BASE = {
     "config": "recipes/smollm2_sums_grpo.yaml",
     "dataset_name": "{folder}/smollm2_train.jsonl",
     "eval_dataset_name": "{folder}/smollm2_test.jsonl",
     "chat": "false",  # the prompts are conversations already
     "answer_from": ["last_number"],
-    "bf16": "true",
     "max_completion_length": 16,
     "per_device_train_batch_size": 8,
     "off_policy_updates": 4,
@@ -25,6 +24,7 @@ BASE = {
 GPU = {
     **BASE,
     "use_cpu": "false",
+    "bf16": "true",
     "num_generations": 16,
     "per_device_train_batch_size": 64,
     "max_steps": 200,

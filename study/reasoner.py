@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from trl_entropy.pretrain import BOXED, Solved, make_model, make_tokenizer, supervise
+from trl_entropy.lab.pretrain import BOXED, Solved, make_model, make_tokenizer, supervise
 
 
 OPENINGS = ("take ", "choose ", "first ", "")

@@ -85,7 +85,7 @@ def train_all(runs: Iterable[Run], jobs: int, minutes: float | None = None) -> N
     Raises `ValueError` for wrong flags before any run starts, and `RuntimeError` if runs fail, after the others.
     """
     start = time.monotonic()
-    from trl_entropy.grpo import prepare
+    from trl_entropy.commands.grpo import prepare
 
     runs = list(runs)
     _take_over(run for run in runs if not run.is_kept)
@@ -164,7 +164,7 @@ def train(run: Run) -> dict:
     """Settings, versions, series, scores and seconds of a run."""
     from transformers import PrinterCallback
 
-    from trl_entropy.grpo import build_trainer, fit, prepare
+    from trl_entropy.commands.grpo import build_trainer, fit, prepare
 
     given = run.flags
     with tempfile.TemporaryDirectory() as folder:
@@ -189,6 +189,7 @@ def train(run: Run) -> dict:
         },
         "seconds": round(seconds, 1),
         "window": run.arm.window,
+        "precision": "bfloat16" if job.training.bf16 else "float32",
         "series": _series(steps, run.arm.window),
         "scores": before + scores,
     }

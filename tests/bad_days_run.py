@@ -9,7 +9,7 @@ import torch
 from toy import halves
 from transformers import TrainerCallback
 
-from trl_entropy.grpo import build_trainer, fit, prepare
+from trl_entropy.commands.grpo import build_trainer, fit, prepare
 
 
 def reward(prompts, completions, **kwargs) -> list[float]:

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from trl_entropy.callbacks import EntropyController
-from trl_entropy.compose import active, build, effective_advantages, evaluate
-from trl_entropy.controller import build_controllers
-from trl_entropy.knobs import TRL_KNOBS, Knobs, rule_knobs
-from trl_entropy.pool import Pool
-from trl_entropy.tokens import Tokens
-from trl_entropy.weights import WEIGHTS
+from trl_entropy.callbacks.controllers import EntropyController
+from trl_entropy.control.controller import build_controllers
+from trl_entropy.control.knobs import TRL_KNOBS, Knobs, rule_knobs
+from trl_entropy.rules.compose import active, build, effective_advantages, evaluate
+from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.tokens import Tokens
+from trl_entropy.rules.weights import WEIGHTS
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

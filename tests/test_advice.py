@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trl_entropy import advice
-from trl_entropy.advice import CLIP_RATIOS, KNOBS, Facts, to_move, turns
-from trl_entropy.bonuses import BONUSES
-from trl_entropy.knobs import LEARNING_RATE_SCALE, TRL_KNOBS, rule_knobs
-from trl_entropy.report.facts import DEFAULTS, facts
-from trl_entropy.report.runs import Run
-from trl_entropy.weights import Sign
+from trl_entropy.control import advice
+from trl_entropy.control.advice import CLIP_RATIOS, KNOBS, Facts, to_move, turns
+from trl_entropy.control.knobs import LEARNING_RATE_SCALE, TRL_KNOBS, rule_knobs
+from trl_entropy.lab.report.facts import DEFAULTS, facts
+from trl_entropy.lab.report.runs import Run
+from trl_entropy.rules.bonuses import BONUSES
+from trl_entropy.rules.weights import Sign
 
 
 PAGE = Path(__file__).parent.parent / "docs" / "controllers.md"

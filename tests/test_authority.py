@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 from study.rewards import coin
 from trl_entropy import data
 from trl_entropy._seam.state import gradient_sample
-from trl_entropy.advice import LEAST_STEPS, NO_AUTHORITY, PREDICTED
-from trl_entropy.report.findings.authority import authority
-from trl_entropy.report.runs import read_run
+from trl_entropy.control.advice import LEAST_STEPS, NO_AUTHORITY, PREDICTED
+from trl_entropy.lab.report.findings.authority import authority
+from trl_entropy.lab.report.runs import read_run
 
 
 HALF = {"positive_advantage_coef": 0.5, "max_completion_length": 12, "num_generations": 8, "learning_rate": 2e-4}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from test_package import sources
 from toy import same, sums
 
-from trl_entropy import cli
+from trl_entropy.commands import cli
 
 
 TESTS = Path(__file__).parent

@@ -13,11 +13,11 @@ from trl import GRPOTrainer
 
 from trl_entropy import EntropyCallback, EntropyController, EntropyWatchdog, SeamError
 from trl_entropy._seam import logged_signal
-from trl_entropy.advice import NO_AUTHORITY, PREDICTED
-from trl_entropy.controller import build_controllers
-from trl_entropy.knobs import TRL_KNOBS, rule_knobs
+from trl_entropy.control.advice import NO_AUTHORITY, PREDICTED
+from trl_entropy.control.controller import build_controllers
+from trl_entropy.control.knobs import TRL_KNOBS, rule_knobs
 from trl_entropy.measures.rules import PATIENCE
-from trl_entropy.weights import Sign
+from trl_entropy.rules.weights import Sign
 
 
 PI = {"law": "pi", "knob": "entropy_coef", "target": 2.0, "kp": 0.5, "ki": 0.1}

@@ -7,18 +7,20 @@ import yaml
 from toy import LOSS_TYPES
 from trl import GRPOConfig
 
-from trl_entropy import EntropyGRPOConfig, cli
-from trl_entropy.catalogue import catalogue, first_line
+from trl_entropy import EntropyGRPOConfig
+from trl_entropy.commands import cli
+from trl_entropy.commands.grpo import prepare
+from trl_entropy.commands.ls import catalogue, first_line
 from trl_entropy.config import SECTIONS, presets
-from trl_entropy.grpo import prepare
-from trl_entropy.laws import LAWS
+from trl_entropy.control.laws import LAWS
 from trl_entropy.rewards import REWARDS
 from trl_entropy.rollouts import ROLLOUT_RULES
 
 
 SETTINGS = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
 PRESET_FILES = {
-    file.name.removesuffix(".yaml"): file.read_text() for file in files("trl_entropy").joinpath("presets").iterdir()
+    file.name.removesuffix(".yaml"): file.read_text()
+    for file in files("trl_entropy.control").joinpath("presets").iterdir()
 }
 
 

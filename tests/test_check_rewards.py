@@ -5,8 +5,8 @@ import json
 import datasets
 import pytest
 
-from trl_entropy import cli
-from trl_entropy.check_rewards import graded, read
+from trl_entropy.commands import cli
+from trl_entropy.lab.check_rewards import graded, read
 from trl_entropy.rewards import Verifier
 
 
@@ -223,7 +223,7 @@ def test_dataset_without_rows_is_refused(check, tmp_path):
 
 def test_split_without_rows_is_refused(check, monkeypatch):
     empty = datasets.Dataset.from_dict({"solution": []})
-    monkeypatch.setattr("trl_entropy.check_rewards.load", lambda name, config, split: empty)
+    monkeypatch.setattr("trl_entropy.lab.check_rewards.load", lambda name, config, split: empty)
     assert refused(check.flags(["--dataset_name", "problems"])) == "the dataset is empty"
 
 

@@ -10,9 +10,9 @@ import torch
 from test_tokens import CATALOGUE
 
 from trl_entropy import Tokens
-from trl_entropy.bonuses import BONUSES
-from trl_entropy.terms import TERMS
-from trl_entropy.weights import WEIGHTS
+from trl_entropy.rules.bonuses import BONUSES
+from trl_entropy.rules.terms import TERMS
+from trl_entropy.rules.weights import WEIGHTS
 
 
 ROWS, PLACES, WORDS = 96, 12, 10

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trl_entropy.compact import Compaction, compacted, trimmed
+from trl_entropy._seam.trimming import Compaction, compacted, trimmed
 
 
 PAD = 0

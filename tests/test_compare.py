@@ -14,8 +14,9 @@ import yaml
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
-from trl_entropy import cli
-from trl_entropy.compare import _table, compare, draw, ends, smooth
+from trl_entropy.commands import cli
+from trl_entropy.lab.compare import _table, compare, draw
+from trl_entropy.lab.report.series import ends, smooth
 
 
 FLAGS = ["--max_steps", "3", "--per_device_train_batch_size", "8", "--num_generations", "4"]

@@ -8,20 +8,11 @@ import torch
 from toy import random_tokens
 
 from trl_entropy import Rule
-from trl_entropy.compose import (
-    PlainFunction,
-    active,
-    bind,
-    build,
-    effective_advantages,
-    evaluate,
-    faults,
-    term_sums,
-    unknown,
-)
-from trl_entropy.terms import AerEntropy, KlCov
-from trl_entropy.tokens import knob
-from trl_entropy.weights import WEIGHTS, ConfidentSign, Sign
+from trl_entropy.checks import bind, unknown
+from trl_entropy.rules.compose import active, build, effective_advantages, evaluate, faults, term_sums
+from trl_entropy.rules.rule import PlainFunction, knob
+from trl_entropy.rules.terms import AerEntropy, KlCov
+from trl_entropy.rules.weights import WEIGHTS, ConfidentSign, Sign
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ import yaml
 from trl import GRPOConfig, TrlParser
 
 from trl_entropy import EntropyGRPOConfig
-from trl_entropy.bonuses import RepoR
 from trl_entropy.config import presets
-from trl_entropy.controller import Controller
-from trl_entropy.laws import PI, BangBang, Epoch, Stage
-from trl_entropy.targets import Target
-from trl_entropy.terms import AerEntropy, ConfidentSurrogate
-from trl_entropy.weights import ConfidentSign, HighEntropy, Sign
+from trl_entropy.control.controller import Controller
+from trl_entropy.control.laws import PI, BangBang, Epoch, Stage
+from trl_entropy.control.targets import Target
+from trl_entropy.rules.bonuses import RepoR
+from trl_entropy.rules.terms import AerEntropy, ConfidentSurrogate
+from trl_entropy.rules.weights import ConfidentSign, HighEntropy, Sign
 
 
 def config(**arguments) -> EntropyGRPOConfig:

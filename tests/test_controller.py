@@ -3,11 +3,11 @@ import math
 
 import pytest
 
-from trl_entropy.controller import Controller, build_controllers
-from trl_entropy.knobs import TRAINER_KNOBS, Knob
-from trl_entropy.laws import LAWS, PI, BangBang, Constant, Epoch, Integral, Ratchet, Schedule, Stage
-from trl_entropy.signals import SIGNALS
-from trl_entropy.targets import Target
+from trl_entropy.control.controller import Controller, build_controllers
+from trl_entropy.control.knobs import TRAINER_KNOBS, Knob
+from trl_entropy.control.laws import LAWS, PI, BangBang, Constant, Epoch, Integral, Ratchet, Schedule, Stage
+from trl_entropy.control.signals import SIGNALS
+from trl_entropy.control.targets import Target
 
 
 KNOBS = {

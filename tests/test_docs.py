@@ -15,15 +15,16 @@ from trl import GRPOTrainer
 
 import trl_entropy
 from study import __main__ as study
-from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, cli
-from trl_entropy.catalogue import first_line
+from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer
+from trl_entropy.commands import cli
+from trl_entropy.commands.grpo import prepare
+from trl_entropy.commands.ls import first_line
 from trl_entropy.config import SECTIONS, presets
-from trl_entropy.grpo import prepare
-from trl_entropy.laws import LAWS
-from trl_entropy.prepare import VERBS as STEPS
+from trl_entropy.control.laws import LAWS
+from trl_entropy.control.targets import Target
+from trl_entropy.lab.data import VERBS as STEPS
 from trl_entropy.rewards import MathVerifyReward
 from trl_entropy.rollouts import ROLLOUT_RULES, DynamicSampling
-from trl_entropy.targets import Target
 
 
 REPOSITORY = Path(__file__).parent.parent

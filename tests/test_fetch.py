@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trl_entropy import fetch
+from trl_entropy.commands import fetch
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -5,9 +5,9 @@ import torch
 from test_tokens import ACTING, CATALOGUE
 from toy import distance, entropy_of_table, moved, table, table_case
 
-from trl_entropy.bonuses import BONUSES
-from trl_entropy.terms import TERMS
-from trl_entropy.weights import WEIGHTS
+from trl_entropy.rules.bonuses import BONUSES
+from trl_entropy.rules.terms import TERMS
+from trl_entropy.rules.weights import WEIGHTS
 
 
 STEP = 1e-6

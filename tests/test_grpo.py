@@ -15,10 +15,10 @@ from toy import logged, parameters, same
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl.rewards import accuracy_reward
 
-import trl_entropy.grpo
-from trl_entropy import cli
+import trl_entropy.commands.grpo
+from trl_entropy.commands import cli
+from trl_entropy.commands.grpo import _resumes_from, prepare, train
 from trl_entropy.data import EMBEDDED_POLICY, held_out_problems, train_problems
-from trl_entropy.grpo import _resumes_from, prepare, train
 from trl_entropy.rewards import MathVerifyReward, last_number_reward, math_verify_reward
 
 
@@ -44,7 +44,7 @@ def no_model(monkeypatch):
         pytest.fail("a model is loaded")
 
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", load)
-    monkeypatch.setattr(trl_entropy.grpo, "EntropyGRPOTrainer", load)
+    monkeypatch.setattr(trl_entropy.commands.grpo, "EntropyGRPOTrainer", load)
 
 
 def write_rows(name: str, rows: list[dict]) -> str:

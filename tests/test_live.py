@@ -20,10 +20,22 @@ from toy import logged
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from trl_entropy import EntropyCallback, LiveView
-from trl_entropy.compare import _train_and_score
-from trl_entropy.live import with_own
-from trl_entropy.panel import FAR, LONG, KnobState, LiveState, alarms, chart, duration, number, panel, remaining, tail
-from trl_entropy.record import Recorder
+from trl_entropy.callbacks.own import with_own
+from trl_entropy.callbacks.recorder import Recorder
+from trl_entropy.lab.compare import _train_and_score
+from trl_entropy.lab.panel import (
+    FAR,
+    LONG,
+    KnobState,
+    LiveState,
+    alarms,
+    chart,
+    duration,
+    number,
+    panel,
+    remaining,
+    tail,
+)
 
 
 TESTS = Path(__file__).parent

@@ -9,8 +9,8 @@ from toy import EntropyGiven, build_trainer, even_length, fresh_logps, logged, m
 from toy import batch as given_batch
 
 from trl_entropy import data
-from trl_entropy.compose import effective_advantages
 from trl_entropy.rewards import MathVerifyReward
+from trl_entropy.rules.compose import effective_advantages
 
 
 BATCHES = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}

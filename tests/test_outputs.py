@@ -14,9 +14,10 @@ from pathlib import Path
 import datasets
 import pytest
 
-from trl_entropy import cli, pretrain, report
+from trl_entropy.commands import cli
 from trl_entropy.data import held_out_problems
-from trl_entropy.prepare.flags import WRITERS
+from trl_entropy.lab import pretrain, report
+from trl_entropy.lab.data.flags import WRITERS
 from trl_entropy.written import check_new_folder, check_not_in_dataset, check_output, written, written_together
 
 
@@ -79,8 +80,8 @@ def refusal(capsys, arguments: list[str]) -> str:
 
 def no_work(monkeypatch) -> None:
     """Reading a dataset or drawing a figure fails the test."""
-    monkeypatch.setattr("trl_entropy.prepare.flags.load", lambda *args: pytest.fail("the dataset is read"))
-    monkeypatch.setattr("trl_entropy.report.write_png", lambda *args: pytest.fail("a figure is drawn"))
+    monkeypatch.setattr("trl_entropy.lab.data.flags.load", lambda *args: pytest.fail("the dataset is read"))
+    monkeypatch.setattr("trl_entropy.lab.report.write_png", lambda *args: pytest.fail("a figure is drawn"))
 
 
 # Over an input
@@ -202,7 +203,7 @@ def test_report_to_a_folder_ends_before_anything_is_drawn(monkeypatch, capsys):
 
 @pytest.mark.parametrize("file", ["compare.json", "compare.png"])
 def test_comparison_ends_before_an_arm_starts_if_there_is_one(file, monkeypatch, capsys):
-    monkeypatch.setattr("trl_entropy.compare._run", lambda *args: pytest.fail("an arm is started"))
+    monkeypatch.setattr("trl_entropy.lab.compare._run", lambda *args: pytest.fail("an arm is started"))
     Path("out").mkdir()
     Path("out", file).write_bytes(OLD)
     Path("plain.yaml").write_text("seed: 1\n")

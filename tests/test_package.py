@@ -15,13 +15,13 @@ from trl import DatasetMixtureConfig, ModelConfig, TrlParser
 
 import trl_entropy
 from trl_entropy import EntropyGRPOConfig
-from trl_entropy.bonuses import BONUSES
+from trl_entropy.commands.grpo import GRPOArguments
 from trl_entropy.config import EntropyFlags
-from trl_entropy.grpo import GRPOArguments
-from trl_entropy.laws import LAWS
+from trl_entropy.control.laws import LAWS
 from trl_entropy.rollouts import ROLLOUT_RULES
-from trl_entropy.terms import TERMS
-from trl_entropy.weights import WEIGHTS
+from trl_entropy.rules.bonuses import BONUSES
+from trl_entropy.rules.terms import TERMS
+from trl_entropy.rules.weights import WEIGHTS
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -30,29 +30,31 @@ PACKAGE = REPOSITORY / "trl_entropy"
 # Files and folders of the package from the lowest floor to the highest. An import goes down; within a floor it goes to
 # the left, and anywhere within a folder.
 FLOORS = (
-    ("advice", "messages", "pool", "tokens", "compact", "saved", "written"),
-    ("weights", "bonuses", "terms", "rollouts", "laws", "measures", "rewards", "data"),
-    ("compose", "knobs", "signals", "targets", "controller", "fast_step"),
-    ("supported", "config", "vocabulary", "_seam"),
-    ("callbacks", "watchdog", "record", "panel", "live", "trainer", "control"),
-    (
-        "fetch",
-        "pretrain",
-        "evaluation",
-        "prepare",
-        "sources",
-        "grpo",
-        "sizing",
-        "check_rewards",
-        "catalogue",
-        "compare",
-        "report",
-    ),
-    ("cli", "__main__"),
+    ("checks", "written"),
+    ("rules",),
+    ("control", "measures", "rollouts", "data", "rewards"),
+    ("trainers", "_seam", "config"),
+    ("callbacks", "trainer", "wrap"),
+    ("commands",),
+    ("lab", "__main__"),
 )
 FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 # Files of the seam; an import among them goes to the left
-SEAM = ("error", "state", "head", "means", "rollouts", "compaction", "facts", "checkpoints", "loss", "__init__")
+SEAM = (
+    "error",
+    "vocabulary",
+    "trimming",
+    "fast_step",
+    "state",
+    "head",
+    "means",
+    "rollouts",
+    "compaction",
+    "facts",
+    "checkpoints",
+    "loss",
+    "__init__",
+)
 HEAVY = ("trl", "transformers")
 
 
@@ -65,7 +67,7 @@ def floors_of(page: str) -> list[set[str]]:
 def test_floors_of_the_page_are_the_real_ones():
     page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
     assert floors_of(page) == [set(names) for names in FLOORS]
-    assert floors_of(page.replace("  compact.py", "")) != [set(names) for names in FLOORS]
+    assert floors_of(page.replace("  written.py", "")) != [set(names) for names in FLOORS]
 
 
 def part_of(path: Path) -> str:
@@ -151,12 +153,6 @@ def test_imports_go_down():
     assert {path.name: found for path, tree in files.items() if (found := upward_imports(path, tree))} == {}
 
 
-def test_module_docstrings_name_their_floor():
-    for path, tree in sources().items():
-        named = re.search(r"Floor (\d)", ast.get_docstring(tree) or "")
-        assert named is None or int(named[1]) == FLOOR[part_of(path)][0], path
-
-
 def test_root_imports_nothing_of_the_package_on_its_own():
     path = PACKAGE / "__init__.py"
     assert own_imports(path, ast.parse(path.read_text())) == set()
@@ -165,15 +161,15 @@ def test_root_imports_nothing_of_the_package_on_its_own():
 @pytest.mark.parametrize(
     ("file", "code", "found"),
     [
-        ("tokens.py", "from .weights import Sign", {"weights"}),
-        ("weights/sign.py", "from ..compose import build", {"compose"}),
-        ("weights/sign.py", "from ..terms import TERMS", {"terms"}),  # to the right within a floor
-        ("weights/sign.py", "def f():\n    from ..trainer import EntropyGRPOTrainer", {"trainer"}),
-        ("weights/sign.py", "from .. import config", {"config"}),
-        ("compose.py", "import trl_entropy.trainer", {"trainer"}),
-        ("compose.py", "from trl_entropy.knobs import Knob", {"knobs"}),
-        ("weights/__init__.py", "from .sign import Sign\nfrom ..tokens import Rule", set()),
-        ("controller.py", "from .knobs import Knob\nfrom .compose import bind\nimport trl", set()),
+        ("checks.py", "from .rules import compose", {"rules"}),
+        ("rules/tokens.py", "from ..control.knobs import Knob", {"control"}),
+        ("control/knobs.py", "from ..measures import Idle", {"measures"}),  # to the right within a floor
+        ("rules/weights/sign.py", "def f():\n    from ...trainer import EntropyGRPOTrainer", {"trainer"}),
+        ("rules/weights/sign.py", "from ... import config", {"config"}),
+        ("rules/compose.py", "import trl_entropy.trainer", {"trainer"}),
+        ("rules/compose.py", "from trl_entropy.lab.compare import compare", {"lab"}),
+        ("rules/weights/__init__.py", "from .sign import Sign\nfrom ..tokens import Tokens", set()),
+        ("control/controller.py", "from .knobs import Knob\nfrom ..checks import bind\nimport trl", set()),
     ],
 )
 def test_a_wrong_import_is_found(file, code, found):
@@ -249,11 +245,18 @@ def test_a_private_name_of_others_is_found(code, found):
 # One method, one name
 
 
+# Where the methods of a kind are
+HOMES = {"weights": "rules", "bonuses": "rules", "terms": "rules", "laws": "control"}
 KINDS = {"weights": WEIGHTS, "bonuses": BONUSES, "terms": TERMS, "rollouts": ROLLOUT_RULES, "laws": LAWS}
 CATALOGUE = {(kind, name): entry for kind, entries in KINDS.items() for name, entry in entries.items()}
 # What the folders hold besides methods
 PARTS = {"laws": {"law"}, "rollouts": {"batch", "plan", "rule", "stream"}}
 every_method = pytest.mark.parametrize(("kind", "name"), sorted(CATALOGUE))
+
+
+def home(kind: str) -> str:
+    """The package of a kind, below `trl_entropy`."""
+    return f"{HOMES[kind]}.{kind}" if kind in HOMES else kind
 
 
 def snake_case(name: str) -> str:
@@ -263,13 +266,13 @@ def snake_case(name: str) -> str:
 def missing_artefacts(kind: str, name: str, entry: type, root: Path) -> list[str]:
     """What a method lacks of: source, class of that name, test, recipe, page."""
     files = [
-        f"trl_entropy/{kind}/{name}.py",
+        f"trl_entropy/{home(kind).replace('.', '/')}/{name}.py",
         f"tests/{kind}/test_{name}.py",
         f"recipes/{name}.yaml",
         f"docs/methods/{name}.md",
     ]
     missing = [file for file in files if not (root / file).is_file()]
-    if snake_case(entry.__name__) != name or entry.__module__ != f"trl_entropy.{kind}.{name}":
+    if snake_case(entry.__name__) != name or entry.__module__ != f"trl_entropy.{home(kind)}.{name}":
         missing.append(f"class {entry.__module__}.{entry.__name__}")
     return missing
 
@@ -281,11 +284,11 @@ def test_method_has_its_five_artefacts(kind, name):
 
 def test_missing_artefacts_are_found(tmp_path):
     assert missing_artefacts("weights", "gentle", WEIGHTS["sign"], tmp_path) == [
-        "trl_entropy/weights/gentle.py",
+        "trl_entropy/rules/weights/gentle.py",
         "tests/weights/test_gentle.py",
         "recipes/gentle.yaml",
         "docs/methods/gentle.md",
-        "class trl_entropy.weights.sign.Sign",
+        "class trl_entropy.rules.weights.sign.Sign",
     ]
 
 
@@ -299,7 +302,11 @@ def test_snake_case(camel, snake):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_method_file_is_in_the_catalogue(kind):
-    files = {path.stem for path in (PACKAGE / kind).glob("*.py")} - {"__init__"} - PARTS.get(kind, set())
+    files = (
+        {path.stem for path in (PACKAGE / home(kind).replace(".", "/")).glob("*.py")}
+        - {"__init__"}
+        - PARTS.get(kind, set())
+    )
     assert files == {name for other, name in CATALOGUE if other == kind}
 
 

@@ -10,7 +10,7 @@ from test_tokens import rows
 from toy import random_tokens
 
 from trl_entropy import Tokens
-from trl_entropy.pool import Pool, _key, _value
+from trl_entropy.rules.pool import Pool, _key, _value
 
 
 def entropies(tokens: Tokens) -> torch.Tensor:

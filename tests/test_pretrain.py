@@ -5,9 +5,9 @@ import torch
 from toy import same
 from transformers import AutoTokenizer
 
-from trl_entropy import pretrain
 from trl_entropy.data import EMBEDDED_POLICY
 from trl_entropy.data.splits import prompt_of, random_completion
+from trl_entropy.lab import pretrain
 
 
 PAD, EOS, BOXED, CLOSE, PLUS, EQUALS = range(6)

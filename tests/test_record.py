@@ -16,8 +16,8 @@ from transformers import TrainerCallback
 
 import trl_entropy
 from trl_entropy import Recorder
-from trl_entropy.record import FILE, as_json
-from trl_entropy.report.runs import read_run
+from trl_entropy.callbacks.recorder import FILE, as_json
+from trl_entropy.lab.report.runs import read_run
 
 
 TESTS = Path(__file__).parent

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from trl_entropy.saved import check_saved
+from trl_entropy.checks import check_saved
 
 
 FORM = {"value": float, "count": int, "names": [str], "memory": {str: float}}

@@ -8,7 +8,7 @@ from toy import EntropyGiven, PlainGiven, batch, entropies_by_model, fresh_logps
 
 from trl_entropy import EntropyCallback, EntropyController, SeamError
 from trl_entropy._seam import logged_signal
-from trl_entropy.signals import SIGNALS
+from trl_entropy.control.signals import SIGNALS
 
 
 PI = {"law": "pi", "knob": "entropy_coef", "kp": 0.5, "ki": 0.1}

@@ -10,10 +10,10 @@ import yaml
 from transformers import PreTrainedModel
 from trl import TrlParser
 
-from trl_entropy import cli
-from trl_entropy.grpo import GRPOArguments, prepare
+from trl_entropy.commands import cli
+from trl_entropy.commands.grpo import GRPOArguments, prepare
+from trl_entropy.commands.sources import SourceArguments
 from trl_entropy.rewards import MathVerifyReward, ReasoningGymReward
-from trl_entropy.sources import SourceArguments
 
 
 REPOSITORY = Path(__file__).parent.parent

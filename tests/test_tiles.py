@@ -11,8 +11,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl.trainer import utils
 
 from trl_entropy import _seam
-from trl_entropy.cli import main
-from trl_entropy.grpo import set_tiles
+from trl_entropy.commands.cli import main
+from trl_entropy.commands.grpo import set_tiles
 
 
 kernel = pytest.importorskip("trl.kernels.chunked_logprob", reason="TRL < 1.15 has no tiles")

@@ -9,12 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toy import random_tokens
 
 from trl_entropy import Rule, Tokens
-from trl_entropy.bonuses import BONUSES
-from trl_entropy.compose import effective_advantages, term_sums
-from trl_entropy.pool import Pool
-from trl_entropy.terms import TERMS
-from trl_entropy.tokens import PER_TOKEN, check_number, knob
-from trl_entropy.weights import WEIGHTS
+from trl_entropy.checks import check_number
+from trl_entropy.rules.bonuses import BONUSES
+from trl_entropy.rules.compose import effective_advantages, term_sums
+from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.rule import knob
+from trl_entropy.rules.terms import TERMS
+from trl_entropy.rules.tokens import PER_TOKEN
+from trl_entropy.rules.weights import WEIGHTS
 
 
 CATALOGUE = WEIGHTS | BONUSES | TERMS

@@ -38,9 +38,9 @@ from trl_entropy import (
     EntropyWatchdog,
     Rule,
     SeamError,
-    supported,
     with_entropy_control,
 )
+from trl_entropy import trainers as supported
 from trl_entropy.config import EntropyFlags, with_flags
 from trl_entropy.trainer import EntropyControl
 

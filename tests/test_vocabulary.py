@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, PhiConfig, PhiForCausalLM
 
-from trl_entropy.vocabulary import RowTemperatures
+from trl_entropy._seam.vocabulary import RowTemperatures
 
 
 SMALL = {

@@ -12,8 +12,8 @@ from trl import RLOOTrainer
 
 from trl_entropy import EntropyCallback, EntropyWatchdog
 from trl_entropy._seam import lower_learning_rate
-from trl_entropy.advice import Facts
-from trl_entropy.watchdog import facts_of
+from trl_entropy.callbacks.watchdog import facts_of
+from trl_entropy.control.advice import Facts
 
 
 LN_22 = math.log(22)  # no entropy over 22 tokens is larger
@@ -68,7 +68,7 @@ def watch(build):
 
 
 def warnings(caplog) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "trl_entropy.watchdog"]
+    return [record.getMessage() for record in caplog.records if record.name == "trl_entropy.callbacks.watchdog"]
 
 
 # What it sees

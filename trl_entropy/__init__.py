@@ -11,14 +11,14 @@ _HOME = {
     "EntropyController": "callbacks",
     "EntropyGRPOConfig": "config",
     "EntropyGRPOTrainer": "trainer",
-    "EntropyWatchdog": "watchdog",
-    "LiveView": "live",
-    "PassAtKCallback": "evaluation.callback",
-    "Recorder": "record",
-    "Rule": "tokens",
+    "EntropyWatchdog": "callbacks",
+    "LiveView": "lab.live",
+    "PassAtKCallback": "lab.evaluation.callback",
+    "Recorder": "callbacks",
+    "Rule": "rules.rule",
     "SeamError": "_seam",
-    "Tokens": "tokens",
-    "with_entropy_control": "control",
+    "Tokens": "rules.tokens",
+    "with_entropy_control": "wrap",
 }
 
 __all__ = sorted(_HOME)

@@ -1,4 +1,4 @@
-"""Floor 3: the flags."""
+"""The flags."""
 
 import inspect
 import json
@@ -16,20 +16,21 @@ from datasets import Dataset, IterableDataset
 from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
 
-from .bonuses import BONUSES
-from .compose import build, needs, unknown
-from .controller import Controller, build_controllers, without_target
+from ._seam.fast_step import build_compaction
+from .checks import unknown
+from .control.controller import Controller, build_controllers, without_target
+from .control.knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, acting, rule_knobs
+from .control.signals import of_rules
 from .data.columns import IMAGES
-from .fast_step import build_compaction
-from .knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, acting, rule_knobs
 from .measures import LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
 from .rollouts.rule import check_answers, check_sources, given_images
-from .signals import of_rules
-from .supported import GRPO, UNCLIPPED, Family, base_in_trl, check_clip_acts, clip_range_given, family_of
-from .terms import TERMS
-from .tokens import Rule
-from .weights import WEIGHTS
+from .rules.bonuses import BONUSES
+from .rules.compose import build, needs
+from .rules.rule import Rule
+from .rules.terms import TERMS
+from .rules.weights import WEIGHTS
+from .trainers import GRPO, UNCLIPPED, Family, base_in_trl, check_clip_acts, clip_range_given, family_of
 
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,9 @@ READ_BY_TRL = ("entropy_target", "off_policy_updates")
 
 def presets() -> dict[str, dict]:
     """The bundled YAML fragments that `entropy_control` names."""
-    found = (file for file in files("trl_entropy").joinpath("presets").iterdir() if file.name.endswith(".yaml"))
+    found = (
+        file for file in files("trl_entropy.control").joinpath("presets").iterdir() if file.name.endswith(".yaml")
+    )
     return {file.name.removesuffix(".yaml"): yaml.safe_load(file.read_text()) for file in found}
 
 

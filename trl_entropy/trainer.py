@@ -1,4 +1,4 @@
-"""Floor 4: trainers of TRL with entropy control."""
+"""Trainers of TRL with entropy control."""
 
 from functools import partial
 
@@ -6,19 +6,19 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from ._seam import LossSeam, clipped_bounds, last_checkpoint, logged_signal, rollout_ends, set_logged_entropy
-from .callbacks import EntropyController, LearningRateScale, announce, trl_knobs
-from .compose import active, effective_advantages, evaluate, faults, needs, term_sums
+from .callbacks.controllers import EntropyController, LearningRateScale, announce, trl_knobs
+from .callbacks.own import stop_views, with_own
+from .callbacks.watchdog import EntropyWatchdog
 from .config import SECTIONS, EntropyFlags, check_rollout_fits, with_flags
-from .controller import load_states, states
-from .knobs import TRAINER_KNOBS, Knobs, acting
-from .live import stop_views, with_own
+from .control.controller import load_states, states
+from .control.knobs import TRAINER_KNOBS, Knobs, acting
+from .control.signals import ENTROPY, of_clipping
+from .control.signals import needs as needs_of_signals
 from .measures import StepMeasures
 from .rewards import answers_of
-from .signals import ENTROPY, of_clipping
-from .signals import needs as needs_of_signals
-from .supported import family_of
-from .tokens import Rule, Tokens
-from .watchdog import EntropyWatchdog
+from .rules import Rule, Tokens
+from .rules.compose import active, effective_advantages, evaluate, faults, needs, term_sums
+from .trainers import family_of
 
 
 class EntropyControl(LossSeam):

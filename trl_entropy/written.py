@@ -1,4 +1,4 @@
-"""Floor 0: what a command writes: never over what it reads, over a file only if told to, and whole or not at all."""
+"""What a command writes: never over what it reads, over a file only if told to, and whole or not at all."""
 
 import argparse
 import os

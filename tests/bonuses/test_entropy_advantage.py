@@ -6,7 +6,7 @@ from test_tokens import bandit_entropy_change
 from toy import chosen_logps, random_tokens, table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.bonuses import EntropyAdvantage
+from trl_entropy.rules.bonuses import EntropyAdvantage
 
 
 def tokens(entropies: list[float], advantages: list[float]) -> Tokens:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.bonuses import FutureEntropy
-from trl_entropy.pool import Pool
+from trl_entropy.rules.bonuses import FutureEntropy
+from trl_entropy.rules.pool import Pool
 
 
 def tokens(entropies: list[list[float]], mask=None) -> Tokens:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.bonuses import Position
+from trl_entropy.rules.bonuses import Position
 
 
 def tokens(advantages: list[float], mask: list[int], step: int = 0) -> Tokens:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.bonuses import PseudoNegative
+from trl_entropy.rules.bonuses import PseudoNegative
 
 
 def tokens(groups: list[list[float]]) -> Tokens:

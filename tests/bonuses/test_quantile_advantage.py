@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.bonuses import QuantileAdvantage
+from trl_entropy.rules.bonuses import QuantileAdvantage
 
 
 NAN = math.nan

@@ -6,8 +6,8 @@ import torch
 from test_tokens import bandit_entropy_change
 
 from trl_entropy import Tokens
-from trl_entropy.bonuses import Repo
-from trl_entropy.pool import Pool
+from trl_entropy.rules.bonuses import Repo
+from trl_entropy.rules.pool import Pool
 
 
 def tokens(logps: list[list[float]], entropies: list[list[float]] | None = None, mask=None) -> Tokens:

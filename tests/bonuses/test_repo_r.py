@@ -5,7 +5,7 @@ import torch
 from toy import random_tokens
 
 from trl_entropy import Tokens
-from trl_entropy.bonuses import RepoR
+from trl_entropy.rules.bonuses import RepoR
 
 
 def tokens(logps: list[float], advantages: list[float]) -> Tokens:

@@ -5,7 +5,7 @@ import torch
 from toy import chosen_logps, logged, table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.bonuses import WReinforce
+from trl_entropy.rules.bonuses import WReinforce
 
 
 def tokens(rewards: list[float], advantages: list[float]) -> Tokens:

@@ -1,6 +1,6 @@
 import pytest
 
-from trl_entropy.data.contamination import Overlap, find_contamination
+from trl_entropy.lab.data.contamination import Overlap, find_contamination
 
 
 LETTERS = "a b c d e f g h i j k l m n o p"

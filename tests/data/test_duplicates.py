@@ -3,8 +3,8 @@ from collections import Counter
 
 import pytest
 
-from trl_entropy.data.duplicates import Duplicate, find_duplicates
-from trl_entropy.data.texts import ngrams, units
+from trl_entropy.lab.data.duplicates import Duplicate, find_duplicates
+from trl_entropy.lab.data.texts import ngrams, units
 
 
 def test_equal_words_are_a_duplicate_of_the_first():

@@ -5,13 +5,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from trl_entropy.data.diversity import (
-    choose_kmeans,
-    choose_random,
-    distance_to_nearest,
-    diversity,
-    embed_tfidf,
-)
+from trl_entropy.lab.data.diversity import choose_kmeans, choose_random, distance_to_nearest, diversity, embed_tfidf
 
 
 def planted() -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +44,7 @@ def test_distance_to_the_nearest_by_hand():
 def test_distance_to_the_nearest_does_not_depend_on_blocks(monkeypatch):
     rows, _ = planted()
     whole = distance_to_nearest(rows, [0, 5, 9])
-    monkeypatch.setattr("trl_entropy.data.diversity.BLOCK", 7)
+    monkeypatch.setattr("trl_entropy.lab.data.diversity.BLOCK", 7)
     assert distance_to_nearest(rows, [0, 5, 9]) == pytest.approx(whole, abs=1e-12)
 
 
@@ -80,7 +74,7 @@ def test_kmeans_repeats_and_has_as_many_as_asked_for():
 
 def test_kmeans_of_large_sets(monkeypatch):
     rows, axes = planted()
-    monkeypatch.setattr("trl_entropy.data.diversity.LARGE", 50)
+    monkeypatch.setattr("trl_entropy.lab.data.diversity.LARGE", 50)
     chosen = choose_kmeans(rows, 10)
     assert len(chosen) == len(set(chosen)) == 10
     assert len(set(axes[chosen])) > 5

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from trl_entropy.data.procedural import draw_problems
+from trl_entropy.commands.procedural import draw_problems
 from trl_entropy.rewards import reasoning_gym_reward
 
 

@@ -3,7 +3,7 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from trl_entropy.data.semantic_entropy import semantic_entropy
+from trl_entropy.lab.data.meanings import semantic_entropy
 
 
 def test_by_hand():

@@ -1,6 +1,6 @@
 import pytest
 
-from trl_entropy.data.texts import ngrams, units, words
+from trl_entropy.lab.data.texts import ngrams, units, words
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trl_entropy.evaluation.samples import Samples
+from trl_entropy.lab.evaluation.samples import Samples
 
 
 def drawn(num_problems: int = 6, num_samples: int = 8, seed: int = 0, **given) -> Samples:

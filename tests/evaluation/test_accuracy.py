@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawn import drawn
 
-from trl_entropy.evaluation.accuracy import average, majority, solved
+from trl_entropy.lab.evaluation.accuracy import average, majority, solved
 
 
 def voted(correct: list[bool], answers: list[int], k: int) -> float:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from drawn import drawn
 
-from trl_entropy.evaluation.bootstrap import Mean, draws, interval, once, standard_error
-from trl_entropy.evaluation.calibration import AUROC, ECE
-from trl_entropy.evaluation.confidence import logprob_confidence
+from trl_entropy.lab.evaluation.bootstrap import Mean, draws, interval, once, standard_error
+from trl_entropy.lab.evaluation.calibration import AUROC, ECE
+from trl_entropy.lab.evaluation.confidence import logprob_confidence
 
 
 def test_a_draw_has_as_many_problems_as_there_are():

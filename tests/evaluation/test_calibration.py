@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from drawn import drawn
 
-from trl_entropy.evaluation.bootstrap import once
-from trl_entropy.evaluation.calibration import AUROC, ECE, brier, reliability
-from trl_entropy.evaluation.confidence import logprob_confidence, vote_confidence
+from trl_entropy.lab.evaluation.bootstrap import once
+from trl_entropy.lab.evaluation.calibration import AUROC, ECE, brier, reliability
+from trl_entropy.lab.evaluation.confidence import logprob_confidence, vote_confidence
 
 
 def test_confidence_of_tokens_is_their_geometric_mean():

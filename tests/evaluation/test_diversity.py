@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from drawn import drawn
 
-from trl_entropy.evaluation.diversity import distinct, distinct_answers, ngrams, tokenize, vote_entropy
+from trl_entropy.lab.evaluation.diversity import distinct, distinct_answers, ngrams, tokenize, vote_entropy
 from trl_entropy.measures.groups import votes
 
 

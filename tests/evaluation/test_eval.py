@@ -15,13 +15,13 @@ import datasets
 import pytest
 from transformers import PreTrainedModel
 
-from trl_entropy import cli
-from trl_entropy.evaluation import run
-from trl_entropy.evaluation.figures import draw_figures
-from trl_entropy.evaluation.flags import read
-from trl_entropy.evaluation.folder import Folder, Line, read_lines
-from trl_entropy.evaluation.metrics import scores
-from trl_entropy.evaluation.run import read_samples
+from trl_entropy.commands import cli
+from trl_entropy.lab.evaluation import run
+from trl_entropy.lab.evaluation.figures import draw_figures
+from trl_entropy.lab.evaluation.flags import read
+from trl_entropy.lab.evaluation.folder import Folder, Line, read_lines
+from trl_entropy.lab.evaluation.metrics import scores
+from trl_entropy.lab.evaluation.run import read_samples
 from trl_entropy.rewards import MathVerifyReward, Verifier
 
 

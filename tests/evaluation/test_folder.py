@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trl_entropy.evaluation.folder import Folder, Line, as_samples, by_problem, read_lines
+from trl_entropy.lab.evaluation.folder import Folder, Line, as_samples, by_problem, read_lines
 
 
 LINE = Line(0, 0, "a", "4", True, "correct", 3, -0.5, 0.25, 1.5)

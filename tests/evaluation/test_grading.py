@@ -1,6 +1,6 @@
 import pytest
 
-from trl_entropy.evaluation.grading import answer_classes
+from trl_entropy.lab.evaluation.grading import answer_classes
 from trl_entropy.rewards import MathVerifyReward, Verifier
 
 

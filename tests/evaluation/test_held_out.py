@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trl_entropy.evaluation.held_out import held_out_scores
+from trl_entropy.lab.evaluation.held_out import held_out_scores
 
 
 FIVE = Dataset.from_dict({"prompt": ["1+1=", "10+2=", "3=", "4=", "5="], "solution": ["2", "12", "3", "4", ""]})

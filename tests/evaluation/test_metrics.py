@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawn import drawn
 
-from trl_entropy.evaluation.metrics import at_powers_of_two, powers_of_two, scores
+from trl_entropy.lab.evaluation.metrics import at_powers_of_two, powers_of_two, scores
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"

@@ -13,10 +13,10 @@ import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from trl_entropy import cli
-from trl_entropy.evaluation import run
-from trl_entropy.evaluation.folder import read_lines
-from trl_entropy.evaluation.model import context_of, load, source_of, tokenizer_of, weights_of
+from trl_entropy.commands import cli
+from trl_entropy.lab.evaluation import run
+from trl_entropy.lab.evaluation.folder import read_lines
+from trl_entropy.lab.evaluation.model import context_of, load, source_of, tokenizer_of, weights_of
 
 
 IDS = torch.tensor([[4, 5, 6, 7, 8, 1, 0, 9]])

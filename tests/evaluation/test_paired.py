@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from drawn import drawn
 
-from trl_entropy.evaluation.metrics import scores
-from trl_entropy.evaluation.paired import paired_differences, sign_test
+from trl_entropy.lab.evaluation.metrics import scores
+from trl_entropy.lab.evaluation.paired import paired_differences, sign_test
 
 
 def test_sign_test_by_hand():

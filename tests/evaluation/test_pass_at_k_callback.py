@@ -8,12 +8,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallb
 
 import trl_entropy
 from trl_entropy import PassAtKCallback
-from trl_entropy.evaluation.drawing import Policy, all_rows, graded_lines
-from trl_entropy.evaluation.metrics import scores
-from trl_entropy.evaluation.problems import problems_of
-from trl_entropy.evaluation.prompts import encode
-from trl_entropy.evaluation.run import samples_of
-from trl_entropy.evaluation.sampling import Sampling
+from trl_entropy.data.problems import problems_of
+from trl_entropy.lab.evaluation.drawing import Policy, all_rows, graded_lines
+from trl_entropy.lab.evaluation.metrics import scores
+from trl_entropy.lab.evaluation.prompts import encode
+from trl_entropy.lab.evaluation.run import samples_of
+from trl_entropy.lab.evaluation.sampling import Sampling
 from trl_entropy.rewards import LastNumberReward, MathVerifyReward
 
 

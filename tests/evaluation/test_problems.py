@@ -3,7 +3,7 @@ import json
 import datasets
 import pytest
 
-from trl_entropy.evaluation.problems import BENCHMARKS, Problem, problems_of, read_benchmark, read_dataset
+from trl_entropy.data.problems import BENCHMARKS, Problem, problems_of, read_benchmark, read_dataset
 
 
 @pytest.fixture(autouse=True)

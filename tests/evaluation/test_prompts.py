@@ -2,7 +2,7 @@ import pytest
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from trl_entropy.evaluation.prompts import STEP_BY_STEP, encode, resolve_template
+from trl_entropy.lab.evaluation.prompts import STEP_BY_STEP, encode, resolve_template
 
 
 TEMPLATE = (

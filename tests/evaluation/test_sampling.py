@@ -9,8 +9,8 @@ import torch
 from toy import build_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trl_entropy.evaluation.drawing import all_rows, batches
-from trl_entropy.evaluation.sampling import Draw, Row, Sampling, draw
+from trl_entropy.lab.evaluation.drawing import all_rows, batches
+from trl_entropy.lab.evaluation.sampling import Draw, Row, Sampling, draw
 
 
 PROMPTS = [[4], [5, 6, 7], [8, 9, 10, 11, 12]]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from trl_entropy.evaluation import scoring
-from trl_entropy.evaluation.scoring import think
+from trl_entropy.lab.evaluation import scoring
+from trl_entropy.lab.evaluation.scoring import think
 
 
 PROMPTS = [[4, 5, 6], [7], [8, 9]]

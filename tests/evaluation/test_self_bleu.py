@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
-from trl_entropy.evaluation.self_bleu import self_bleu
+from trl_entropy.lab.evaluation.self_bleu import self_bleu
 
 
 BLEU_4 = BLEU(tokenize="none", smooth_method="floor", smooth_value=0.1, effective_order=True)

@@ -3,8 +3,8 @@ import math
 import pytest
 from rich.console import Console
 
-from trl_entropy.evaluation.metrics import Score
-from trl_entropy.evaluation.table import score_tables
+from trl_entropy.lab.evaluation.metrics import Score
+from trl_entropy.lab.evaluation.table import score_tables
 
 
 SETS = ["aime24", "aime25", "amc23", "math500", "olympiadbench"]

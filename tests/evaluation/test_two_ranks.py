@@ -10,8 +10,8 @@ import pytest
 from ranks import free_port
 from two_ranks import in_training
 
-from trl_entropy import cli
-from trl_entropy.evaluation.folder import read_lines
+from trl_entropy.commands import cli
+from trl_entropy.lab.evaluation.folder import read_lines
 
 
 TESTS = Path(__file__).parent.parent

@@ -6,8 +6,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from trl_entropy.evaluation.sampling import Row, Sampling
-from trl_entropy.evaluation.vllm_engine import VLLMEngine, check_vllm
+from trl_entropy.lab.evaluation.sampling import Row, Sampling
+from trl_entropy.lab.evaluation.vllm_engine import VLLMEngine, check_vllm
 
 
 class LLM:

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from toy import build_trainer, sums
 
-from trl_entropy import PassAtKCallback, cli
+from trl_entropy import PassAtKCallback
+from trl_entropy.commands import cli
 from trl_entropy.rewards import LastNumberReward
 
 

@@ -1,7 +1,7 @@
 import pytest
 from toy import logged, parameters, same
 
-from trl_entropy.laws import BangBang, Reading
+from trl_entropy.control.laws import BangBang, Reading
 
 
 def reading(error: float, **bounds) -> Reading:

@@ -3,7 +3,7 @@ import math
 import pytest
 from toy import parameters, same
 
-from trl_entropy.laws import Constant, Reading
+from trl_entropy.control.laws import Constant, Reading
 
 
 def test_value_is_the_same_whatever_is_read():

@@ -1,6 +1,6 @@
 import pytest
 
-from trl_entropy.laws import Epoch, Reading
+from trl_entropy.control.laws import Epoch, Reading
 
 
 def value(epoch: float, num_epochs: int) -> float:

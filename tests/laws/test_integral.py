@@ -1,6 +1,6 @@
 import pytest
 
-from trl_entropy.laws import PI, Integral, Reading
+from trl_entropy.control.laws import PI, Integral, Reading
 
 
 def reading(error: float, **bounds) -> Reading:

@@ -1,6 +1,6 @@
 import pytest
 
-from trl_entropy.laws import PI, Reading
+from trl_entropy.control.laws import PI, Reading
 
 
 def reading(error: float, low: float = -1e9, high: float = 1e9) -> Reading:

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from trl_entropy.laws import Ratchet, Reading
+from trl_entropy.control.laws import Ratchet, Reading
 
 
 def reading(error: float) -> Reading:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trl_entropy.laws import Reading, Schedule, Stage
+from trl_entropy.control.laws import Reading, Schedule, Stage
 
 
 def value(law: Schedule, progress: float) -> float:

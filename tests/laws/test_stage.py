@@ -1,4 +1,4 @@
-from trl_entropy.laws import Reading, Stage
+from trl_entropy.control.laws import Reading, Stage
 
 
 def value(progress: float) -> float:

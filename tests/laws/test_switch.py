@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trl_entropy.laws import Reading, Switch
+from trl_entropy.control.laws import Reading, Switch
 
 
 def value(law: Switch, progress: float) -> float:

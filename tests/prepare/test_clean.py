@@ -6,8 +6,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from trl_entropy import cli
-from trl_entropy.prepare.selection import SHOWN, select
+from trl_entropy.commands import cli
+from trl_entropy.lab.data.selection import SHOWN, select
 
 
 LONG = "a b c d e f g h i j k l m n"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from trl_entropy import cli
-from trl_entropy.prepare.encoder import embed_encoder
+from trl_entropy.commands import cli
+from trl_entropy.lab.data.encoder import embed_encoder
 
 
 THEMES = {

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
-from trl_entropy import cli
+from trl_entropy.commands import cli
 from trl_entropy.data import train_problems
-from trl_entropy.data.semantic_entropy import semantic_entropy
-from trl_entropy.evaluation import run
-from trl_entropy.evaluation.folder import Line, read_lines
-from trl_entropy.evaluation.run import read_samples
+from trl_entropy.lab.data.meanings import semantic_entropy
+from trl_entropy.lab.evaluation import run
+from trl_entropy.lab.evaluation.folder import Line, read_lines
+from trl_entropy.lab.evaluation.run import read_samples
 from trl_entropy.rewards import Verifier
 
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from trl_entropy.report.runs import Run, Series
-from trl_entropy.report.statistics import Arm
+from trl_entropy.lab.report.runs import Run, Series
+from trl_entropy.lab.report.statistics import Arm
 
 
 def made(name: str = "a", path: str | None = None, steps: list[int] | None = None, **fields) -> Run:

@@ -2,7 +2,7 @@ import pytest
 from made import made
 from test_report_entropy import KNOWN, change
 
-from trl_entropy.report.findings.authority import authority
+from trl_entropy.lab.report.findings.authority import authority
 
 
 BOTH = change(-0.3, -0.2) | KNOWN

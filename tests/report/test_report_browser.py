@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from made import full
 
-from trl_entropy.report import write
-from trl_entropy.report.figures import FIGURES
-from trl_entropy.report.statistics import Arm
+from trl_entropy.lab.report import write
+from trl_entropy.lab.report.figures import FIGURES
+from trl_entropy.lab.report.statistics import Arm
 
 
 pytestmark = pytest.mark.browser

@@ -2,7 +2,7 @@ import math
 
 from made import line, made
 
-from trl_entropy.report.findings.controllers import control, limits
+from trl_entropy.lab.report.findings.controllers import control, limits
 
 
 def controlled(entropy: list[float], knob: list[float], target: float = 0.5, clipped: float = 0.01, **spec):

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from trl_entropy import advice
-from trl_entropy.compare import WINDOW
-from trl_entropy.report.control import BAND
-from trl_entropy.report.findings import controllers, entropy, learning
-from trl_entropy.report.findings.finding import MIN_LOGS
+from trl_entropy.control import advice
+from trl_entropy.lab.report.control import BAND
+from trl_entropy.lab.report.findings import controllers, entropy, learning
+from trl_entropy.lab.report.findings.finding import MIN_LOGS
+from trl_entropy.lab.report.series import WINDOW
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "report.md"

@@ -3,7 +3,7 @@ import math
 import pytest
 from made import line, made
 
-from trl_entropy.report.findings.entropy import collapse, explosion, prediction, sources
+from trl_entropy.lab.report.findings.entropy import collapse, explosion, prediction, sources
 
 
 def test_collapse_names_step_and_values():

@@ -7,11 +7,11 @@ import pytest
 from made import alone, full, made
 from matplotlib.figure import Figure
 
-from trl_entropy.report.figures import FIGURES
-from trl_entropy.report.figures.style import COLORS, DASHES, look_of, plain, thin
-from trl_entropy.report.runs import Series
-from trl_entropy.report.statistics import Arm
-from trl_entropy.report.svg import VARIABLES, to_svg, write_png
+from trl_entropy.lab.report.figures import FIGURES
+from trl_entropy.lab.report.figures.style import COLORS, DASHES, look_of, plain, thin
+from trl_entropy.lab.report.runs import Series
+from trl_entropy.lab.report.statistics import Arm
+from trl_entropy.lab.report.svg import VARIABLES, to_svg, write_png
 
 
 OF_A_SINGLE_RUN = ("quadrants", "answers")

@@ -2,9 +2,9 @@ import math
 
 from made import made, wiggly
 
-from trl_entropy.report.findings import Finding, findings, findings_between, of_run
-from trl_entropy.report.findings.merged import merged
-from trl_entropy.report.statistics import Arm
+from trl_entropy.lab.report.findings import Finding, findings, findings_between, of_run
+from trl_entropy.lab.report.findings.merged import merged
+from trl_entropy.lab.report.statistics import Arm
 
 
 # All together

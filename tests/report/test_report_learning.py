@@ -3,8 +3,8 @@ import math
 import pytest
 from made import line, made, wiggly
 
-from trl_entropy.report.findings.finding import MIN_LOGS
-from trl_entropy.report.findings.learning import CUT, RIGHT, clipping, dead, groups, held_out, not_finite, reward
+from trl_entropy.lab.report.findings.finding import MIN_LOGS
+from trl_entropy.lab.report.findings.learning import CUT, RIGHT, clipping, dead, groups, held_out, not_finite, reward
 
 
 def test_values_that_are_not_finite():

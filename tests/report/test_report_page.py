@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from made import SCORES, SETTINGS, STEPS, everything, full, rows, write_log, write_state
 
-from trl_entropy import cli
-from trl_entropy.report import read, write
-from trl_entropy.report.figures import FIGURES
-from trl_entropy.report.page import NO_SETTINGS, NOTHING, page
-from trl_entropy.report.statistics import Arm
+from trl_entropy.commands import cli
+from trl_entropy.lab.report import read, write
+from trl_entropy.lab.report.figures import FIGURES
+from trl_entropy.lab.report.page import NO_SETTINGS, NOTHING, page
+from trl_entropy.lab.report.statistics import Arm
 
 
 OF_A_SINGLE_RUN = {"quadrants", "answers"}
@@ -187,5 +187,5 @@ def loaded(code: str) -> set[str]:
 
 
 def test_report_loads_neither_torch_nor_trl():
-    assert not loaded("import trl_entropy.report") & {"torch", "trl", "transformers", "scipy"}
+    assert not loaded("import trl_entropy.lab.report") & {"torch", "trl", "transformers", "scipy"}
     assert "torch" in loaded("import trl_entropy.measures")

@@ -3,8 +3,8 @@ import math
 import pytest
 from made import made
 
-from trl_entropy.report.runs import Series
-from trl_entropy.report.statistics import Arm, arms, band, estimate, finite, t_quantile
+from trl_entropy.lab.report.runs import Series
+from trl_entropy.lab.report.statistics import Arm, arms, band, estimate, finite, t_quantile
 
 
 # Student's t, 0.975, from printed tables

@@ -3,9 +3,9 @@ import math
 import pytest
 from made import full, made
 
-from trl_entropy.report.settings import differing
-from trl_entropy.report.statistics import Arm
-from trl_entropy.report.summary import ending, summary
+from trl_entropy.lab.report.settings import differing
+from trl_entropy.lab.report.statistics import Arm
+from trl_entropy.lab.report.summary import ending, summary
 
 
 def test_summary_of_seeds_and_of_an_arm_without_control():

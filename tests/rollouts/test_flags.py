@@ -9,8 +9,7 @@ from toy import sums_with_columns
 from trl import TrlParser
 
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer
-from trl_entropy.bonuses import PseudoNegative
-from trl_entropy.catalogue import catalogue
+from trl_entropy.commands.ls import catalogue
 from trl_entropy.config import check_rollout_fits
 from trl_entropy.rollouts import (
     ROLLOUT_RULES,
@@ -21,8 +20,9 @@ from trl_entropy.rollouts import (
     PromptTemperature,
     RolloutRule,
 )
-from trl_entropy.terms import OfflineShaping
-from trl_entropy.weights import RelativeEntropy, SampledOnly, Sign
+from trl_entropy.rules.bonuses import PseudoNegative
+from trl_entropy.rules.terms import OfflineShaping
+from trl_entropy.rules.weights import RelativeEntropy, SampledOnly, Sign
 
 
 SETTINGS = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
@@ -174,8 +174,8 @@ def test_rules_that_decide_about_whole_completions_are_refused_beside_tools(rule
         ({"prompt_temperature": {"highest": 0}}, r"highest must be above 0.* \(in rollout_rules\.prompt_temperature"),
         ({"trl_entropy.nothing.Here": {}}, r"rollout_rules 'trl_entropy\.nothing\.Here' cannot be imported"),
         # a rule of tokens, and a function
-        ({"trl_entropy.weights.Sign": {}}, r"must be a subclass of trl_entropy\.rollouts\.rule\.RolloutRule$"),
-        ({"trl_entropy.compose.needs": {}}, r"must be a subclass of trl_entropy\.rollouts\.rule\.RolloutRule$"),
+        ({"trl_entropy.rules.weights.Sign": {}}, r"must be a subclass of trl_entropy\.rollouts\.rule\.RolloutRule$"),
+        ({"trl_entropy.rules.compose.needs": {}}, r"must be a subclass of trl_entropy\.rollouts\.rule\.RolloutRule$"),
     ],
 )
 def test_wrong_rules_are_refused(given, message):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trl_entropy.grpo import build_trainer, prepare
+from trl_entropy.commands.grpo import build_trainer, prepare
 
 
 RECIPES = Path(__file__).parents[2] / "recipes"

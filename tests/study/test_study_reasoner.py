@@ -7,7 +7,7 @@ import re
 import pytest
 
 from study import problems, reasoner, rewards
-from trl_entropy.pretrain import make_tokenizer
+from trl_entropy.lab.pretrain import make_tokenizer
 from trl_entropy.rewards import math_verify_reward
 
 

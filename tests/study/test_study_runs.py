@@ -13,8 +13,8 @@ from study.arms import BASE, FIXED, LAWS_ON_KNOBS, SEEDS, TRIALS, Arm, flags
 from study.runs import Run, train_all
 from study.testbed import AUTHORITY
 from study.tuning import chosen_arms, tried
+from trl_entropy.commands.grpo import parse
 from trl_entropy.data.splits import held_out_problems, known_numbers
-from trl_entropy.grpo import parse
 
 
 LANGUAGE = language.CPU_ARMS | language.GPU_ARMS
@@ -24,7 +24,7 @@ ARMS = FIXED | TRIALS | LAWS_ON_KNOBS | AUTHORITY | LANGUAGE | chosen_arms(tried
 @pytest.mark.parametrize("name", ARMS)
 def test_flags_of_an_arm_are_taken(name, tmp_path):
     given = flags(ARMS[name], 1, "out/study")
-    if name.startswith("gpu_"):  # transformers refuses bf16 where there is no GPU
+    if name.startswith("gpu_"):
         given += ["--bf16", "false", "--use_cpu", "true"]
     if "--config" in given and "smollm2" in name:
         given += ["--model_name_or_path", str(tmp_path)]

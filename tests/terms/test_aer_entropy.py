@@ -5,7 +5,7 @@ import torch
 from toy import distance, entropy_of_table, logged, parameters, same, table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.terms import AerEntropy
+from trl_entropy.rules.terms import AerEntropy
 
 
 NAN = math.nan

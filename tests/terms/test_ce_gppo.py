@@ -5,7 +5,7 @@ import torch
 from toy import chosen_logps, distance, table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.terms import CeGPPO
+from trl_entropy.rules.terms import CeGPPO
 
 
 def tokens(ratios: list[float], advantages: list[float], **changes) -> Tokens:

@@ -5,8 +5,8 @@ import torch
 from toy import batch, chosen_logps, distance, table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.pool import Pool
-from trl_entropy.terms import ConfidentSurrogate
+from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.terms import ConfidentSurrogate
 
 
 def tokens(logps: torch.Tensor, old_logps: torch.Tensor, advantages: list[float]) -> Tokens:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.pool import Pool
-from trl_entropy.terms import KlCov
+from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.terms import KlCov
 
 
 def tokens(logps: list[list[float]], advantages: list[list[float]], old: list[list[float]], **changes) -> Tokens:

@@ -5,7 +5,7 @@ import torch
 from toy import distance, table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.terms import OfflineShaping
+from trl_entropy.rules.terms import OfflineShaping
 
 
 def tokens(probabilities: list[float], advantage: float, offline: bool = True) -> Tokens:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from trl_entropy import EntropyGRPOConfig, Tokens
-from trl_entropy.pool import Pool
-from trl_entropy.terms import Sent
+from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.terms import Sent
 
 
 # The 0.8-quantile is the value at place 0.8 * 4 = 3.2, rounded up to 4: the first four are below it

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.weights import A3PO
+from trl_entropy.rules.weights import A3PO
 
 
 def tokens(probabilities: list[list[float]], advantages: list[float], mask=None, **changes) -> Tokens:

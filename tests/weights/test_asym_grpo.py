@@ -5,7 +5,7 @@ import torch
 from toy import random_tokens
 
 from trl_entropy import Tokens
-from trl_entropy.weights import AsymGRPO
+from trl_entropy.rules.weights import AsymGRPO
 
 
 def tokens(rewards: list[list[float]], advantages: list[float]) -> Tokens:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.pool import Pool
-from trl_entropy.weights import ClipCov
-from trl_entropy.weights.clip_cov import covariances
+from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.weights import ClipCov
+from trl_entropy.rules.weights.clip_cov import covariances
 
 
 def tokens(logps: list[list[float]], advantages: list[list[float]], old=None, mask=None, **changes) -> Tokens:

@@ -6,9 +6,9 @@ import torch
 from toy import table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.pool import Pool
-from trl_entropy.weights import ClipV
-from trl_entropy.weights.clip_v import excess
+from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.weights import ClipV
+from trl_entropy.rules.weights.clip_v import excess
 
 
 def tokens(excesses: list[float], advantages: list[float], mask=None) -> Tokens:

@@ -5,7 +5,7 @@ import torch
 from toy import table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.weights import ConfidentSign
+from trl_entropy.rules.weights import ConfidentSign
 
 
 def tokens(probabilities: list[float], advantages: list[float]) -> Tokens:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.weights import EntropyRatio
+from trl_entropy.rules.weights import EntropyRatio
 
 
 def tokens(entropies: list[float], old_entropies: list[float] | None) -> Tokens:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.pool import Pool
-from trl_entropy.weights import HighEntropy
+from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.weights import HighEntropy
 
 
 def tokens(entropies: list[list[float]], mask=None, **changes) -> Tokens:

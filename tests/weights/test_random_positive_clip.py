@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.weights import RandomPositiveClip, Sign
+from trl_entropy.rules.weights import RandomPositiveClip, Sign
 
 
 @dataclass(frozen=True)

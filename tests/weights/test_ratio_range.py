@@ -5,7 +5,7 @@ import torch
 from toy import distance, table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.weights import RatioRange
+from trl_entropy.rules.weights import RatioRange
 
 
 def tokens(ratios: list[float], entropies: list[float], advantages: list[float], mask=None) -> Tokens:

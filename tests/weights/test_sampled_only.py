@@ -2,7 +2,7 @@ import pytest
 import torch
 from toy import random_tokens
 
-from trl_entropy.weights import SampledOnly
+from trl_entropy.rules.weights import SampledOnly
 
 
 def test_weights_by_hand():

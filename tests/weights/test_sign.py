@@ -6,7 +6,7 @@ import torch
 from toy import chosen_logps, table, table_case, table_gradient
 
 from trl_entropy import Tokens
-from trl_entropy.weights import Sign
+from trl_entropy.rules.weights import Sign
 
 
 def test_weights_by_hand():

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from trl_entropy import Tokens
-from trl_entropy.pool import Pool
-from trl_entropy.weights import Steer
-from trl_entropy.weights.steer import entropy_change
+from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.weights import Steer
+from trl_entropy.rules.weights.steer import entropy_change
 
 
 def tokens(probabilities: list, old_probabilities: list, entropies: list, advantages: list, mask=None) -> Tokens:

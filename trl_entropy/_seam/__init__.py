@@ -1,5 +1,5 @@
 """
-Floor 3: the seam into TRL, and the only folder that names a private attribute of TRL or transformers.
+The seam into TRL, and the only folder that names a private attribute of TRL or transformers.
 
 `GRPOTrainer._compute_loss` runs the policy first and reads `inputs["advantages"]` after it. The seam lends it a batch
 whose advantages are decided at the moment they are read, from the log-probs and entropies of that very forward.

@@ -8,7 +8,7 @@ import shutil
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..saved import check_saved, damaged
+from ..checks import check_saved, damaged
 
 
 logger = logging.getLogger(__name__)

@@ -2,8 +2,8 @@
 
 import torch
 
-from ..compact import Compaction, compacted, has_advantage
 from .head import skip_lm_head_tokens
+from .trimming import Compaction, compacted, has_advantage
 
 
 # The rows that a micro-batch leaves out, beside TRL's columns

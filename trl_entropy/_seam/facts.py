@@ -6,16 +6,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..compact import picked, trained_tokens
 from ..measures import contexts
-from ..pool import Pool
 from ..rollouts import RolloutPlan
-from ..supported import GRPO, Family
-from ..tokens import Tokens, mixed, token_hashes
-from ..vocabulary import HiddenStates, entropy_at, expected_discriminator, prompt_entropies
+from ..rollouts.batch import picked
+from ..rules.pool import Pool
+from ..rules.tokens import Tokens, mixed, token_hashes
+from ..trainers import GRPO, Family
 from .compaction import CompactionSeam
 from .error import UNREAD, UNSUPPORTED, SeamError
 from .rollouts import RolloutSeam
+from .trimming import trained_tokens
+from .vocabulary import HiddenStates, entropy_at, expected_discriminator, prompt_entropies
 
 
 # What needs the hidden states and a pass of the LM head of its own

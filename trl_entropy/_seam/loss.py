@@ -5,7 +5,7 @@ from collections.abc import Set
 import torch
 from torch import Tensor
 
-from ..tokens import Tokens
+from ..rules.tokens import Tokens
 from .checkpoints import CheckpointSeam
 from .compaction import LEFT_OUT
 from .error import UNREAD, SeamError

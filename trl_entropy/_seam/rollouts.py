@@ -12,13 +12,13 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from trl.trainer.utils import pad
 
-from ..compact import picked, trained_tokens
 from ..rewards.math_verify import written
 from ..rollouts import RolloutPlan
-from ..rollouts.batch import Collected, padding_of, refill
+from ..rollouts.batch import Collected, padding_of, picked, refill
 from ..rollouts.rule import check_sources, given_images
-from ..vocabulary import RowTemperatures
 from .state import log_means
+from .trimming import trained_tokens
+from .vocabulary import RowTemperatures
 
 
 class Rollout(NamedTuple):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from trl.trainer import grpo_trainer
 
-from ..advice import CLIP_RATIOS
+from ..control.advice import CLIP_RATIOS
 from .error import SeamError
 
 

@@ -1,8 +1,11 @@
 """Datasets and models by name: local ones, those of the hub, and the embedded."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
@@ -50,6 +53,20 @@ def load(
 def first_line(error: BaseException) -> str:
     """The first line of an error, for a message of one line."""
     return (str(error).strip().splitlines() or [repr(error)])[0]
+
+
+def on_main(state: PartialState, function: Callable[[], object]) -> object:
+    """What a function gives on the main process, on every process; a `ValueError` of it too."""
+    outcome = [None, None]
+    if state.is_main_process:
+        try:
+            outcome[0] = function()
+        except ValueError as error:
+            outcome[1] = str(error)
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise ValueError(outcome[1])
+    return outcome[0]
 
 
 def is_one_dataset(name: str) -> bool:

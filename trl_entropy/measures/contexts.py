@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..tokens import mixed, token_hashes
+from ..rules.tokens import mixed, token_hashes
 
 
 def contexts(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor) -> Tensor:

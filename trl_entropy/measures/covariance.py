@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ..tokens import Tokens
+from ..rules.tokens import Tokens
 from .means import Values
 
 

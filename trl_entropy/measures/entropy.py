@@ -2,7 +2,7 @@
 
 import torch
 
-from ..tokens import Tokens, is_correct, is_incorrect
+from ..rules.tokens import Tokens, is_correct, is_incorrect
 from .means import Values
 
 

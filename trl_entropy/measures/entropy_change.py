@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..tokens import Tokens
-from ..weights.clip_b import discriminator
-from ..weights.clip_v import excess
+from ..rules.tokens import Tokens
+from ..rules.weights.clip_b import discriminator
+from ..rules.weights.clip_v import excess
 from .means import Values
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ..tokens import is_correct, is_incorrect
+from ..rules.tokens import is_correct, is_incorrect
 
 
 def outcomes(rewards: Tensor) -> dict[str, float]:

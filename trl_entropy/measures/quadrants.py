@@ -2,7 +2,7 @@
 
 import math
 
-from ..tokens import Tokens
+from ..rules.tokens import Tokens
 from .means import Values
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from ..tokens import Tokens
+from ..rules.tokens import Tokens
 
 
 logger = logging.getLogger(__name__)

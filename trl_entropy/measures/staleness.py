@@ -1,6 +1,6 @@
 """How far the policy has moved since it generated the rollout."""
 
-from ..tokens import Tokens
+from ..rules.tokens import Tokens
 from .means import Values
 
 

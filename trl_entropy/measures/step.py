@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from ..saved import check_saved
-from ..tokens import Tokens
+from ..checks import check_saved
+from ..rules.tokens import Tokens
 from .contexts import samples_per_context
 from .covariance import covariance, covariance_parts
 from .entropy import entropy_by_correctness, entropy_by_position, entropy_by_sign, entropy_of_prompt

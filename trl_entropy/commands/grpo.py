@@ -1,0 +1,404 @@
+"""One GRPO run from flags: read them, load the problems, build the trainer, train."""
+
+import importlib
+import inspect
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import yaml
+from datasets import Dataset
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import (
+    DatasetMixtureConfig,
+    ModelConfig,
+    TrlParser,
+    get_peft_config,
+    get_quantization_config,
+    rewards,
+)
+
+from .._seam import has_tiles, use_small_tiles
+from ..checks import lab, unknown
+from ..config import EntropyGRPOConfig, check_rollout_fits
+from ..data.files import EMBEDDED, model_path
+from ..rewards import REWARDS, TRL_REWARDS, MathVerifyReward, ReasoningGymReward, RelativeLengthReward
+from ..trainer import EntropyGRPOTrainer
+from ..written import check_not_in_dataset
+from .sources import SourceArguments, check, is_drawn, load_eval, load_train, selected, with_columns, with_messages
+
+
+logger = logging.getLogger(__name__)
+
+OVERLONG = "get_soft_overlong_punishment"
+# What a reward is called with besides the columns of the dataset: by TRL, and by the seam if it has `reads_rollout`
+OF_TRL = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
+OF_ROLLOUT = {"rollout_group", "env_mask", "policy_text"}
+
+
+@dataclass
+class GRPOArguments(SourceArguments):
+    """
+    Where problems and rewards come from; [`~sources.SourceArguments`] with a few more.
+
+    Args:
+        reward_funcs (`list[str]`, *optional*):
+            math_verify_reward (the default), last_number_reward, boxed_format_reward, relative_length_reward,
+            reasoning_gym_reward (the default for its problems), TRL's accuracy_reward, reasoning_accuracy_reward,
+            think_format_reward and get_soft_overlong_punishment (with DAPO's interval, the last fifth of
+            max_completion_length), or dotted paths of your own.
+        answer_from (`list[str]`, *optional*, defaults to `["boxed"]`):
+            Where math_verify_reward and reasoning_gym_reward look for the answer, in order: boxed, all_boxed,
+            announced, hashes, last_maths, last_latex, last_number.
+        grading_deadline (`float`, *optional*, defaults to `3.0`):
+            Seconds after which math_verify_reward gives up on an answer; it tries twice.
+        grading_batch_deadline (`float`, *optional*, defaults to `60.0`):
+            Seconds after which math_verify_reward gives up on what is not graded of a batch.
+        grading_workers (`int`, *optional*):
+            Processes of math_verify_reward on each rank; by default the rank's share of the cores, at most 8.
+        pass_at_k_every (`int`, *optional*):
+            Optimizer steps from one evaluation of the held-out problems by PassAtKCallback to the next, with answers
+            from answer_from; by default there is none.
+        pass_at_k_samples (`int`, *optional*, defaults to `8`):
+            Responses to each held-out problem in it.
+        small_lm_head_tiles (`bool`, *optional*, defaults to `False`):
+            Whether TRL's LM head works on tiles of 1024 x 1024, on a CPU and with a vocabulary above 1024: two to
+            three times as fast, equal to rounding.
+        dry_run (`bool`, *optional*, defaults to `False`):
+            Whether to build everything but the weights, print what it would do and end.
+    """
+
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "math_verify_reward (the default), last_number_reward, boxed_format_reward, "
+            "relative_length_reward, reasoning_gym_reward (the default for its problems), TRL's accuracy_reward, "
+            "reasoning_accuracy_reward, think_format_reward and get_soft_overlong_punishment (with DAPO's interval, "
+            "the last fifth of max_completion_length), or dotted paths of your own."
+        },
+    )
+    answer_from: list[str] = field(
+        default_factory=lambda: ["boxed"],
+        metadata={
+            "help": "Where math_verify_reward and reasoning_gym_reward look for the answer, in order: boxed, "
+            "all_boxed, announced, hashes, last_maths, last_latex, last_number."
+        },
+    )
+    grading_deadline: float = field(
+        default=3.0,
+        metadata={"help": "Seconds after which math_verify_reward gives up on an answer; it tries twice."},
+    )
+    grading_batch_deadline: float = field(
+        default=60.0,
+        metadata={"help": "Seconds after which math_verify_reward gives up on what is not graded of a batch."},
+    )
+    grading_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Processes of math_verify_reward on each rank; by default the rank's share of the cores, at most "
+            "8."
+        },
+    )
+    pass_at_k_every: int | None = field(
+        default=None,
+        metadata={
+            "help": "Optimizer steps from one evaluation of the held-out problems by PassAtKCallback to the next, "
+            "with answers from answer_from; by default there is none."
+        },
+    )
+    pass_at_k_samples: int = field(default=8, metadata={"help": "Responses to each held-out problem in it."})
+    small_lm_head_tiles: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether TRL's LM head works on tiles of 1024 x 1024, on a CPU and with a vocabulary above 1024: "
+            "two to three times as fast, equal to rounding."
+        },
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Whether to build everything but the weights, print what it would do and end."},
+    )
+
+
+class Job(NamedTuple):
+    """All that a run needs, checked, before a model is loaded."""
+
+    script: GRPOArguments
+    training: EntropyGRPOConfig
+    model: ModelConfig
+    train_dataset: Dataset
+    eval_dataset: Dataset | None
+    reward_funcs: list[Callable]
+    pass_at_k: TrainerCallback | None = None
+
+
+class _Parser(TrlParser):
+    def error(self, message: str):
+        raise ValueError(message)
+
+
+class Flags(NamedTuple):
+    """All flags of a run, checked as far as that is possible without its problems."""
+
+    script: GRPOArguments
+    training: EntropyGRPOConfig
+    model: ModelConfig
+    mixture: DatasetMixtureConfig
+
+
+def parse(arguments: list[str]) -> Flags:
+    """
+    Read flags and `--config`.
+
+    Raises `ValueError` with one line that says what was given, what is allowed and the nearest name.
+    """
+    # TRL's own use of a name that transformers has deprecated: nothing the user could change
+    warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing`", category=FutureWarning)
+    parser = _Parser(
+        (GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig),
+        prog="trl-entropy grpo",
+        allow_abbrev=False,
+        epilog="--config FILE.yaml sets the defaults of all of these.",
+    )
+    if not torch.accelerator.is_available():  # TRL's defaults are for a GPU
+        parser.set_defaults_with_config(use_cpu=True, bf16=False)
+    arguments = [part for given in arguments for part in _config_in_two(given)]
+    if "--config" in arguments:
+        path = (arguments + [""])[arguments.index("--config") + 1]
+        if not os.path.isfile(path):
+            raise ValueError(f"--config must be a YAML file, and there is none at {path!r}")
+    try:
+        script, training, model, mixture, rest = parser.parse_args_and_config(arguments, return_remaining_strings=True)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if rest:
+        raise unknown("flag", rest[0].lstrip("-"), vars(parser.parse_args([])))
+    if model.model_name_or_path is None and script.dataset_name is None and not mixture.datasets:
+        logger.warning("no model and no dataset given: training the embedded policy on its own problems")
+    _fill_in_embedded(script, model, mixture)
+    check(script)
+    return Flags(script, training, model, mixture)
+
+
+def prepare(arguments: list[str]) -> Job:
+    """Read flags and `--config`, load the problems and make the rewards. Raises `ValueError` as [`parse`] does."""
+    script, training, model, mixture = parse(arguments)
+    _check_start(training, model.model_name_or_path)
+    reward_funcs = _rewards(script, training.max_completion_length)
+    if script.dataset_name:
+        check_not_in_dataset(training.output_dir, script.dataset_name)
+    train_dataset = load_train(script, mixture)
+    if not isinstance(train_dataset, Dataset) and training.max_steps <= 0:
+        raise ValueError("the train dataset is a stream, whose length is not known: set max_steps")
+    train_dataset = with_columns(script, train_dataset, _needed(reward_funcs))
+    _check_columns(reward_funcs, next(iter(train_dataset)))
+    train_dataset, removed = selected(script, train_dataset)
+    for line in removed:
+        logger.info(line)
+    train_dataset = with_messages(script, train_dataset)
+    check_rollout_fits(training, train_dataset)
+    # a column or a reward function that a rule names, before a model loads
+    training.build_rollout_plan(train_dataset, [reward_name(reward) for reward in reward_funcs])
+    eval_dataset = pass_at_k = None
+    wanted = training.eval_strategy != "no" or script.pass_at_k_every is not None
+    if wanted or script.eval_dataset_name or script.dataset_name == EMBEDDED:
+        graders = reward_funcs if script.pass_at_k_every is None else [*reward_funcs, _math_verify_reward(script)]
+        wish = "eval_strategy is on" if script.pass_at_k_every is None else "pass_at_k_every is given"
+        eval_dataset = with_columns(script, load_eval(script, mixture, wish), _needed(graders))
+        if training.eval_strategy != "no":
+            _check_columns(reward_funcs, next(iter(eval_dataset)))
+        eval_dataset = with_messages(script, eval_dataset)
+    if script.pass_at_k_every is not None:
+        pass_at_k = _pass_at_k(script, eval_dataset)
+    return Job(script, training, model, train_dataset, eval_dataset, reward_funcs, pass_at_k)
+
+
+def _check_start(training: EntropyGRPOConfig, model: str) -> None:
+    """Raise `ValueError` for what would end the run after the model has loaded: flags of TRL, and folders."""
+    rate, temperature, resume = training.learning_rate, training.temperature, _resumes_from(training)
+    if not 0 <= rate < math.inf:
+        raise ValueError(f"learning_rate must be a number >= 0, got {rate}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be a number > 0, got {temperature}: completions are sampled")
+    output = Path(training.output_dir)
+    there = next(path for path in (output, *output.parents) if os.path.lexists(path))
+    if not training.output_dir or not there.is_dir():
+        raise ValueError(f"output_dir must be a folder or a new one, got {training.output_dir!r}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"output_dir={training.output_dir!r} cannot be written: you may not write to {str(there)!r}")
+    if resume is True and (not output.is_dir() or get_last_checkpoint(training.output_dir) is None):
+        raise ValueError(
+            f"resume_from_checkpoint=true, and output_dir={training.output_dir!r} has no checkpoint: leave it out to "
+            "start from the model"
+        )
+    if isinstance(resume, str) and not os.path.isfile(os.path.join(resume, "trainer_state.json")):
+        raise ValueError(f"resume_from_checkpoint must be a checkpoint's folder or true, got {resume!r}")
+    if os.path.isdir(model) and not resume and Path(os.path.realpath(model)).is_relative_to(os.path.realpath(output)):
+        raise ValueError(f"output_dir={training.output_dir!r} holds the model that is trained: choose another folder")
+    if not resume and output.is_dir() and (last := get_last_checkpoint(training.output_dir)) is not None:
+        logger.warning(
+            "output_dir=%r holds %s of another run: resume_from_checkpoint=true takes the checkpoint of the highest "
+            "step, whichever run it is of",
+            training.output_dir,
+            os.path.basename(last),
+        )
+    if os.path.isdir(model) and not os.path.isfile(os.path.join(model, "config.json")):
+        adapter = os.path.isfile(os.path.join(model, "adapter_config.json"))
+        reason = "holds an adapter: merge it into its base" if adapter else "holds no config.json"
+        raise ValueError(f"model_name_or_path={model!r} {reason}")
+
+
+def _check_columns(reward_funcs: Iterable[Callable], row: Mapping[str, object]) -> None:
+    """Raise `ValueError` for a reward that takes what neither TRL nor a row of the dataset gives it."""
+    columns = row.keys() - {"prompt", "completion"}  # TRL hands these on in the plural
+    for reward in reward_funcs:
+        of = reward.func if isinstance(reward, partial) else reward
+        given = OF_TRL | columns | (OF_ROLLOUT if getattr(of, "reads_rollout", False) else set())
+        for name, parameter in inspect.signature(reward, follow_wrapped=False).parameters.items():
+            is_one = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            if is_one and parameter.default is parameter.empty and name not in given:
+                raise ValueError(
+                    f"{unknown('dataset column', name, columns)} (the reward {reward_name(reward)} takes it)"
+                )
+
+
+def _resumes_from(training: EntropyGRPOConfig) -> str | bool | None:
+    resume = training.resume_from_checkpoint
+    word = str(resume).lower()
+    return True if word == "true" else None if word in ("false", "no", "none", "") else resume
+
+
+def _config_in_two(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--config=") else [argument]
+
+
+def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
+    """The trainer of a job; loads the model."""
+    training, model = job.training, job.model
+    training.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(training.model_init_kwargs or {}),
+    }
+    trainer = EntropyGRPOTrainer(
+        model=model.model_name_or_path,
+        reward_funcs=job.reward_funcs,
+        args=training,
+        train_dataset=job.train_dataset,
+        eval_dataset=job.eval_dataset if training.eval_strategy != "no" else None,
+        quantization_config=get_quantization_config(model),
+        peft_config=get_peft_config(model),
+        callbacks=callbacks,
+    )
+    set_tiles(job.script.small_lm_head_tiles, trainer)
+    if job.pass_at_k is not None:
+        job.pass_at_k.attach(trainer)
+    return trainer
+
+
+def set_tiles(small: bool, trainer: EntropyGRPOTrainer) -> None:
+    """Let the LM head work on small tiles if that is asked for, and say so where it does nothing or would help."""
+    vocabulary = trainer.model.config.get_text_config().vocab_size
+    can_act = trainer.args.use_cpu and vocabulary > 1024 and has_tiles()
+    if small and can_act:
+        use_small_tiles()
+    elif small:
+        logger.warning(
+            "small_lm_head_tiles does nothing here: it is for a CPU (use_cpu), a vocabulary above 1024, here %d, and "
+            "TRL >= 1.15",
+            vocabulary,
+        )
+    elif can_act:
+        logger.info(
+            "on a CPU, --small_lm_head_tiles true makes the LM head two to three times as fast, equal to rounding"
+        )
+
+
+def fit(job: Job, trainer: EntropyGRPOTrainer) -> None:
+    """Train, from a checkpoint if the job names one, and save model and state to `output_dir`."""
+    trainer.train(resume_from_checkpoint=_resumes_from(job.training))
+    trainer.save_model(job.training.output_dir)
+    trainer.save_state()
+
+
+def train(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
+    """Build the trainer of a job, fit it, push it to the hub if asked, and return it."""
+    trainer = build_trainer(job, callbacks)
+    fit(job, trainer)
+    if job.training.push_to_hub:
+        trainer.push_to_hub(dataset_name=job.script.dataset_name)
+    return trainer
+
+
+def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: DatasetMixtureConfig) -> None:
+    no_data = script.dataset_name is None and not mixture.datasets
+    if model.model_name_or_path is None and no_data:
+        model.model_name_or_path = script.dataset_name = EMBEDDED
+    elif no_data and model.model_name_or_path == EMBEDDED:
+        script.dataset_name = EMBEDDED
+    if model.model_name_or_path is None or (script.dataset_name is None and not mixture.datasets):
+        raise ValueError(
+            f"model_name_or_path={model.model_name_or_path!r} and dataset_name={script.dataset_name!r}: give both, or "
+            "neither to train the embedded policy"
+        )
+    model.model_name_or_path = model_path(model.model_name_or_path, "model_name_or_path")
+
+
+def reward_name(reward: Callable) -> str:
+    """As TRL calls it."""
+    return getattr(getattr(reward, "func", reward), "__name__", type(reward).__name__)
+
+
+def _needed(reward_funcs: Iterable[Callable]) -> set[str]:
+    return {name for reward in reward_funcs for name in inspect.signature(reward).parameters}
+
+
+def _pass_at_k(script: GRPOArguments, problems: Dataset) -> TrainerCallback:
+    for name in ("pass_at_k_every", "pass_at_k_samples"):
+        if getattr(script, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(script, name)}")
+    return lab("evaluation.callback", "pass_at_k_every").PassAtKCallback(
+        problems, script.pass_at_k_every, script.pass_at_k_samples, reward=_math_verify_reward(script)
+    )
+
+
+def _math_verify_reward(script: GRPOArguments) -> MathVerifyReward:
+    return MathVerifyReward(
+        script.answer_from, script.grading_deadline, script.grading_workers, script.grading_batch_deadline
+    )
+
+
+def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[Callable]:
+    correct = _math_verify_reward(script)
+    known = {
+        **REWARDS,
+        "math_verify_reward": correct,
+        "reasoning_gym_reward": ReasoningGymReward(script.answer_from),
+        "relative_length_reward": RelativeLengthReward(correct=correct),
+        **{name: getattr(rewards, name) for name in TRL_REWARDS},
+    }
+    if max_completion_length is not None:
+        known[OVERLONG] = rewards.get_soft_overlong_punishment(max_completion_length, max_completion_length // 5)
+    names = script.reward_funcs or ["reasoning_gym_reward" if is_drawn(script) else "math_verify_reward"]
+    return [known[name] if name in known else _imported_reward(name, known) for name in names]
+
+
+def _imported_reward(name: str, known: dict[str, Callable]) -> Callable:
+    if "." not in name:
+        raise unknown("reward", name, known)
+    module, _, attribute = name.rpartition(".")
+    sys.path.insert(0, os.getcwd())  # a reward of the user's own stands where they work
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"reward {name!r} cannot be imported: {error}") from error

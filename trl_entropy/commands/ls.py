@@ -1,0 +1,68 @@
+"""What there is, from the first docstring lines."""
+
+from importlib.resources import files
+
+from .. import rewards
+from ..config import SECTIONS, presets
+from ..control.knobs import TRAINER_KNOBS, Knob, rule_knobs
+from ..control.laws import LAWS
+from ..control.signals import SIGNALS
+from ..rollouts import ROLLOUT_RULES, RolloutRule
+from ..rules.rule import Rule
+from .grpo import OVERLONG
+
+
+# What TRL has itself and this package composes with, by TRL's flag
+TRLS_OWN = {
+    "epsilon_high": "Clip-Higher: another upper clip bound than the lower",
+    "entropy_coef": "bonus of the entropy in the loss",
+    "use_adaptive_entropy": "Skywork-OR1's controller of entropy_coef",
+    "top_entropy_quantile": "80/20: train on the tokens of highest entropy of a micro-batch",
+    "loss_type cispo": "CISPO: clipped importance weights, no clipped gradients",
+    "loss_type sapo": "SAPO: a smooth gate instead of the clip",
+    "loss_type vespo": "VESPO: gamma weights on the ratio of a sequence",
+    "num_iterations": "passes over a rollout batch",
+}
+
+
+def first_line(documented: object) -> str:
+    """The first line of a docstring."""
+    return documented.__doc__.strip().splitlines()[0]
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Every name that a flag takes, with one line about it, by section."""
+    knobs = {knob.name: knob for knob in TRAINER_KNOBS}
+    for section, rules in SECTIONS.items():
+        table = rule_knobs(section, {name: rule() for name, rule in rules.items()})
+        knobs |= {name: knob for name, (knob, _, _) in table.items()}
+    return {
+        "entropy_control (bundled methods)": {name: _preset_line(name) for name in sorted(presets())},
+        **{section: {name: _rule_line(rule) for name, rule in rules.items()} for section, rules in SECTIONS.items()},
+        "rollout_rules": {name: _rule_line(rule) for name, rule in ROLLOUT_RULES.items()},
+        "laws of controllers": {name: first_line(law) for name, law in LAWS.items()},
+        "knobs of controllers": {name: _knob_line(knob) for name, knob in knobs.items()},
+        "signals of controllers": SIGNALS | {"entropy/SECTION.RULE": "Entropy (nats) over the tokens of a rule"},
+        "TRL's own": TRLS_OWN,
+        "reward_funcs": {
+            **{name: first_line(reward) for name, reward in rewards.REWARDS.items()},
+            **{name: f"TRL's: {first_line(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},
+        },
+    }
+
+
+ORIGINS = {"paper": "the paper's formula", "code": "the released code's formula", "style": "in the paper's style"}
+
+
+def _rule_line(rule: type[Rule | RolloutRule]) -> str:
+    return f"{first_line(rule)} [{ORIGINS[rule.origin]}]"
+
+
+def _preset_line(name: str) -> str:
+    head = files("trl_entropy.control").joinpath("presets", f"{name}.yaml").read_text().splitlines()[0]
+    return head.removeprefix("# ").removesuffix(":")
+
+
+def _knob_line(knob: Knob) -> str:
+    effect = {True: "a larger value raises entropy", False: "a larger value lowers entropy", None: "effect not known"}
+    return f"[{knob.low:g}, {knob.high:g}], default {knob.default:g}; {effect[knob.raises_entropy]}"

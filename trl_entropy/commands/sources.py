@@ -1,0 +1,283 @@
+"""Where the problems of a run come from, and what is done to them before it starts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict
+from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
+
+from .. import data
+from ..checks import lab, unknown
+from ..data.columns import IMAGES, renamed
+from ..data.files import EMBEDDED, LOCAL_FILES, is_one_dataset, load, on_main
+from ..data.messages import check_prompts, has_image, text_of, with_plain_text
+from ..data.problems import check_benchmarks, check_column
+from .procedural import PREFIX, draw_problems
+
+
+WAYS = ("kmeans", "random")
+DATASET_SIZE, EVAL_DATASET_SIZE = 1000, 100  # of problems that are drawn
+
+
+@dataclass
+class SourceArguments(ScriptArguments):
+    """
+    Where problems come from; TRL's [`~trl.ScriptArguments`] with a few more.
+
+    Args:
+        dataset_name (`str`, *optional*):
+            A dataset of the hub or a saved one, a .jsonl, .json, .parquet or .csv file, "embedded" (the default with
+            the embedded policy), or "reasoning-gym:TASK" for problems that are drawn.
+        eval_dataset_name (`str`, *optional*):
+            The same as dataset_name for the held-out problems; by default the split dataset_test_split of
+            dataset_name.
+        prompt_column (`str`, *optional*, defaults to `"prompt"`):
+            Column that holds the problem; dotted inside of another: prompt.0.content.
+        solution_column (`str`, *optional*, defaults to `"solution"`):
+            Column that holds the solution; dotted inside of another: reward_model.ground_truth.
+        instruction (`str`, *optional*):
+            Line to append to every problem.
+        chat (`bool`, *optional*, defaults to `False`):
+            Whether to hand the problem to the chat template as a user message.
+        system_prompt (`str`, *optional*):
+            System message before the problem; implies chat.
+        dataset_size (`int`, *optional*):
+            Problems to draw from reasoning-gym; 1000 by default.
+        eval_dataset_size (`int`, *optional*):
+            Problems to draw and hold out; 100 by default.
+        dataset_settings (`dict` or `str`, *optional*):
+            Settings of the task of reasoning-gym, as JSON on the command line.
+        dataset_seed (`int`, *optional*, defaults to `0`):
+            Of problems that are drawn, of the subset, and of a mixture's split.
+        deduplicate (`bool`, *optional*, defaults to `False`):
+            Whether to train on every problem once.
+        duplicate_threshold (`float`, *optional*, defaults to `1.0`):
+            Similarity from which deduplicate leaves a problem out; 1 for the same words.
+        decontaminate (`list[str]`, *optional*):
+            Benchmarks, or files with problems, whose words no problem to train on may share.
+        benchmarks_dir (`str`, *optional*):
+            Folder with NAME.jsonl or NAME/test.jsonl of the benchmarks; by default they come from the hub.
+        subset_size (`int`, *optional*):
+            Problems to train on; by default all.
+        subset_by (`str`, *optional*, defaults to `"kmeans"`):
+            How to choose them: kmeans or random.
+    """
+
+    eval_dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "The same as dataset_name for the held-out problems; by default the split dataset_test_split of "
+            "dataset_name."
+        },
+    )
+    prompt_column: str = field(
+        default="prompt",
+        metadata={"help": "Column that holds the problem; dotted inside of another: prompt.0.content."},
+    )
+    solution_column: str = field(
+        default="solution",
+        metadata={"help": "Column that holds the solution; dotted inside of another: reward_model.ground_truth."},
+    )
+    instruction: str | None = field(default=None, metadata={"help": "Line to append to every problem."})
+    chat: bool = field(
+        default=False, metadata={"help": "Whether to hand the problem to the chat template as a user message."}
+    )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "System message before the problem; implies chat."}
+    )
+    dataset_size: int | None = field(
+        default=None, metadata={"help": f"Problems to draw from reasoning-gym; {DATASET_SIZE} by default."}
+    )
+    eval_dataset_size: int | None = field(
+        default=None, metadata={"help": f"Problems to draw and hold out; {EVAL_DATASET_SIZE} by default."}
+    )
+    dataset_settings: dict | str | None = field(
+        default=None, metadata={"help": "Settings of the task of reasoning-gym, as JSON on the command line."}
+    )
+    dataset_seed: int = field(
+        default=0, metadata={"help": "Of problems that are drawn, of the subset, and of a mixture's split."}
+    )
+    deduplicate: bool = field(default=False, metadata={"help": "Whether to train on every problem once."})
+    duplicate_threshold: float = field(
+        default=1.0,
+        metadata={"help": "Similarity from which deduplicate leaves a problem out; 1 for the same words."},
+    )
+    decontaminate: list[str] | None = field(
+        default=None,
+        metadata={"help": "Benchmarks, or files with problems, whose words no problem to train on may share."},
+    )
+    benchmarks_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with NAME.jsonl or NAME/test.jsonl of the benchmarks; by default they come from the hub."
+        },
+    )
+    subset_size: int | None = field(default=None, metadata={"help": "Problems to train on; by default all."})
+    subset_by: str = field(default="kmeans", metadata={"help": f"How to choose them: {' or '.join(WAYS)}."})
+
+
+def is_drawn(script: SourceArguments) -> bool:
+    """Whether the problems are drawn by a task of reasoning-gym."""
+    return bool(script.dataset_name) and script.dataset_name.startswith(PREFIX)
+
+
+def check(script: SourceArguments) -> None:
+    """Raises `ValueError` for flags that do not go together, before anything is loaded."""
+    for name in ("dataset_size", "eval_dataset_size", "dataset_settings"):
+        drawn = is_drawn(script) or (script.eval_dataset_name or "").startswith(PREFIX)
+        if getattr(script, name) is not None and not drawn:
+            raise ValueError(f"{name} is for problems that are drawn: set dataset_name to {PREFIX}TASK")
+    for name in ("dataset_size", "eval_dataset_size", "subset_size"):
+        if getattr(script, name) is not None and getattr(script, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(script, name)}")
+    if script.subset_by not in WAYS:
+        raise unknown("subset_by", script.subset_by, WAYS)
+    if not 0 < script.duplicate_threshold <= 1:
+        raise ValueError(f"duplicate_threshold must be a similarity in (0, 1], got {script.duplicate_threshold}")
+    if script.duplicate_threshold < 1 and not script.deduplicate:
+        raise ValueError("duplicate_threshold needs deduplicate")
+    if script.benchmarks_dir is not None and not script.decontaminate:
+        raise ValueError("benchmarks_dir needs decontaminate")
+    check_benchmarks(script.decontaminate or [])
+    if script.dataset_streaming and _selects(script):
+        raise ValueError("deduplicate, decontaminate and subset_size need all problems: leave out dataset_streaming")
+
+
+def load_train(script: SourceArguments, mixture: DatasetMixtureConfig) -> Dataset:
+    """The problems to train on, as they come."""
+    if mixture.datasets:
+        return _mixed(script, mixture)[script.dataset_train_split]
+    if script.dataset_name == EMBEDDED:
+        return data.train_problems()
+    if is_drawn(script):
+        return _drawn(script, script.dataset_name)[0]
+    return _load(script, script.dataset_name, script.dataset_train_split)
+
+
+def load_eval(script: SourceArguments, mixture: DatasetMixtureConfig, wish: str) -> Dataset:
+    """The held-out problems, as they come; `wish` says in an error what asks for them."""
+    name = script.eval_dataset_name or script.dataset_name
+    if name == EMBEDDED:
+        return data.held_out_problems()
+    if name is not None and name.startswith(PREFIX):
+        return _drawn(script, name)[1]
+    if script.eval_dataset_name is None and mixture.datasets:
+        splits = _mixed(script, mixture)
+        if script.dataset_test_split not in splits:
+            raise ValueError(
+                f"{wish}, but the mixture has no split {script.dataset_test_split!r}: give the held-out problems as "
+                "eval_dataset_name"
+            )
+        return splits[script.dataset_test_split]
+    if script.eval_dataset_name is None and (Path(name).suffix in LOCAL_FILES or is_one_dataset(name)):
+        kind = "file" if Path(name).suffix in LOCAL_FILES else "dataset without splits"
+        raise ValueError(f"{wish}, but {name} is one {kind}: give the held-out one as eval_dataset_name")
+    return _load(script, name, script.dataset_test_split)
+
+
+def with_columns(script: SourceArguments, dataset: Dataset, needed: set[str]) -> Dataset:
+    """
+    The dataset with the problems as `prompt`, and the solutions as `solution` if they are needed.
+
+    Raises `ValueError` for a column that is not there, and for a prompt that is none.
+    """
+    first = next(iter(dataset), None)
+    if first is None:
+        raise ValueError("the dataset is empty")
+    given = {"prompt": script.prompt_column}
+    if "solution" in needed:
+        given["solution"] = script.solution_column
+    for column, name in given.items():
+        check_column(dataset, name, f"{column}_column")
+    if "reasoning_gym" in needed and "reasoning_gym" not in first:
+        raise ValueError(f"reasoning_gym_reward scores its own problems: set dataset_name to {PREFIX}TASK")
+    dataset = renamed(dataset, given, first)
+    # a stream is not read before its time
+    prompts = list(dataset["prompt"]) if isinstance(dataset, Dataset) else [next(iter(dataset))["prompt"]]
+    check_prompts(prompts, script.prompt_column)
+    with_images = {*IMAGES} & {*first} or any(map(has_image, prompts))  # their places are among the parts
+    if with_images or prompts == list(map(with_plain_text, prompts)):
+        return dataset
+    return dataset.map(lambda prompt: {"prompt": with_plain_text(prompt)}, input_columns=["prompt"])
+
+
+def selected(script: SourceArguments, dataset: Dataset) -> tuple[Dataset, list[str]]:
+    """The problems to train on, and lines that say what was left out; the same on every process."""
+    if not _selects(script):
+        return dataset, []
+
+    def choose() -> tuple[list[int], list[str]]:
+        of_names = lab("data.decontaminate", "decontaminate").benchmarks
+        against = of_names(script.decontaminate, script.benchmarks_dir) if script.decontaminate else None
+        threshold = script.duplicate_threshold if script.deduplicate else None
+        texts = [text_of(prompt) for prompt in dataset["prompt"]]
+        try:
+            return lab("data.selection", "a selection of problems").select(
+                texts, threshold, against, script.subset_size, script.subset_by, script.dataset_seed
+            )
+        except ImportError as error:
+            raise ValueError(error) from error
+
+    rows, lines = on_main(PartialState(), choose)
+    return dataset.select(rows), lines
+
+
+def with_messages(script: SourceArguments, dataset: Dataset) -> Dataset:
+    """The problems with the instruction, and as messages if a chat is wanted."""
+    if not (script.instruction or script.chat or script.system_prompt):
+        return dataset
+    if not isinstance(next(iter(dataset))["prompt"], str):
+        raise ValueError(
+            "instruction, chat and system_prompt need prompts that are text, and these are conversations already"
+        )
+    ending = f"\n{script.instruction}" if script.instruction else ""
+    system = [{"role": "system", "content": script.system_prompt}] if script.system_prompt else []
+
+    def written(problem: str) -> dict[str, object]:
+        text = problem + ending
+        as_messages = script.chat or script.system_prompt
+        return {"prompt": [*system, {"role": "user", "content": text}] if as_messages else text}
+
+    return dataset.map(written, input_columns=["prompt"])
+
+
+def _selects(script: SourceArguments) -> bool:
+    return script.deduplicate or bool(script.decontaminate) or script.subset_size is not None
+
+
+def _mixed(script: SourceArguments, mixture: DatasetMixtureConfig) -> DatasetDict:
+    """The splits of a mixture, the same at every call and on every process; TRL splits at random."""
+    whole = get_dataset(replace(mixture, test_split_size=None))
+    if mixture.test_split_size is None:
+        return whole
+    return whole["train"].train_test_split(mixture.test_split_size, seed=script.dataset_seed)
+
+
+def _load(script: SourceArguments, name: str, split: str) -> Dataset:
+    return load(name, script.dataset_config, split, script.dataset_streaming)
+
+
+def _drawn(script: SourceArguments, name: str) -> tuple[Dataset, Dataset]:
+    train_size = script.dataset_size or DATASET_SIZE
+    test_size = script.eval_dataset_size or EVAL_DATASET_SIZE
+    settings = _settings(script.dataset_settings)
+    try:
+        return draw_problems(name.removeprefix(PREFIX), settings, script.dataset_seed, train_size, test_size)
+    except ImportError as error:
+        raise ValueError(error) from error
+
+
+def _settings(given: Mapping | str | None) -> dict:
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"dataset_settings must be a YAML mapping or a JSON object, got {given!r} ({error})"
+            ) from error
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"dataset_settings must be a mapping, got {given!r}")
+    return dict(given or {})

@@ -1,0 +1,335 @@
+"""One law on one knob, with its target and its state. Knows no trainer."""
+
+import logging
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+
+from ..checks import bind, check_number, check_saved, damaged, unknown
+from .knobs import TEMPERATURE, Knob
+from .laws import LAWS, Law, Memory, Reading
+from .signals import AT_ONE, ENTROPY, check_signal, is_entropy
+from .targets import Target, build_target
+
+
+logger = logging.getLogger(__name__)
+
+CADENCES = ("step", "rollout")
+
+
+@dataclass
+class Controller:
+    """
+    One law on one knob. The value decided after an optimizer step is used from the next.
+
+    Args:
+        name (`str`):
+            Its key in the config's `controllers`; metrics stand under `controllers/<name>`.
+        law ([`~laws.Law`]):
+            How the next value follows from the error or from the progress of the run.
+        knob ([`Knob`]):
+            What it turns.
+        raises_signal (`bool`):
+            Whether a larger value of the knob raises the signal.
+        low, high (`float`):
+            Range to which the value is clipped.
+        value (`float`):
+            Value in force; at construction, the one that every run starts with.
+        target ([`~targets.Target`], *optional*):
+            Where the signal is to be; `None` for a schedule.
+        signal (`str`, *optional*, defaults to `"entropy"`):
+            What is measured, one of [`~signals.SIGNALS`] or the entropy of the tokens of a rule.
+        cadence (`str`, *optional*, defaults to `"step"`):
+            Whether the law decides after every optimizer step, or after the last one of a `"rollout"` batch, from the
+            mean of the signal over its steps.
+    """
+
+    name: str
+    law: Law
+    knob: Knob
+    raises_signal: bool
+    low: float
+    high: float
+    value: float
+    target: Target | None = None
+    signal: str = ENTROPY
+    cadence: str = "step"
+    memory: Memory = field(default_factory=dict)
+    # Of the steps since the law last decided: the sum of the signal, and how many they are
+    total: float = 0.0
+    count: int = 0
+    # What the law last saw
+    aim: float | None = None
+    error: float | None = None
+
+    def __post_init__(self):
+        self._initial = self.value
+
+    def __str__(self) -> str:
+        """What it does, in one line."""
+        law = next(name for name, of_law in LAWS.items() if of_law is type(self.law))
+        turns = f"turns {self.knob.name} in [{self.low:g}, {self.high:g}]"
+        if self.target is None:
+            settings = ", ".join(f"{each.name} {getattr(self.law, each.name)}" for each in fields(self.law))
+            return f"{self.name}: the schedule {law}{f' ({settings})' if settings else ''} {turns}"
+        unit = " nats" if is_entropy(self.signal) else ""
+        often = ", once per rollout batch" if self.cadence == "rollout" else ""
+        aim = f"to hold {self.signal} at {self.target.text(unit)}{often}"
+        return f"{self.name}: {law} {turns}, from {self.value:g}, {aim}"
+
+    def start(self, num_epochs: int) -> None:
+        """Begin a run: forget the one before, and bring a schedule to its first value."""
+        self.value, self.memory, self.total, self.count, self.aim, self.error = self._initial, {}, 0.0, 0, None, None
+        if self.target is not None:
+            self.target.forget()
+        if not self.law.uses_target:
+            self._apply(Reading(error=0.0, progress=0.0, epoch=0.0, num_epochs=num_epochs))
+
+    def update(
+        self, signal: float | None, progress: float, epoch: float, num_epochs: int, rollout_ends: bool = True
+    ) -> None:
+        """Decide the next value from the signal of the step that has ended; `None` if the step had none."""
+        if not self.law.uses_target:
+            self._apply(Reading(error=0.0, progress=progress, epoch=epoch, num_epochs=num_epochs))
+            return
+        if signal is not None:
+            self.target.measure(signal)
+            self.total, self.count = self.total + signal, self.count + 1
+        if self.count == 0 or (self.cadence == "rollout" and not rollout_ends):
+            return
+        signal = self.total / self.count
+        self.total, self.count = 0.0, 0
+        self.aim = self.target.nearest(signal, progress)
+        if self.aim is None:
+            return
+        self.error = self.aim - signal if self.raises_signal else signal - self.aim
+        if self.aim != signal or self.target.low == self.target.high:  # inside of a band the knob rests
+            self._apply(Reading(self.error, progress, epoch, num_epochs))
+
+    def _apply(self, reading: Reading) -> None:
+        value, self.memory = self.law(self.value, self.memory, reading._replace(low=self.low, high=self.high))
+        self.value = min(self.high, max(self.low, value))
+
+    def reach(self) -> list[float]:
+        """The ends of its range; one step from where the knob starts on a side without an end."""
+        ends = ((self.low, -1), (self.high, 1))
+        return [end if math.isfinite(end) else self._initial + side for end, side in ends]
+
+    def metrics(self) -> dict[str, float]:
+        """Where the signal was to be, how far it was, and the starting signal; what is known of them."""
+        start = None if self.target is None else self.target.start
+        values = {"target": self.aim, "error": self.error, "start": start}
+        return {f"controllers/{self.name}/{key}": value for key, value in values.items() if value is not None}
+
+    def state_dict(self) -> dict:
+        """What a checkpoint must hold, JSON as it stands."""
+        state = {"knob": self.knob.name, "value": self.value, "memory": dict(self.memory)}
+        if self.target is not None:
+            state |= {"signal": self.signal, "total": self.total, "count": self.count}
+            state |= {"target": self.target.state_dict()}
+        return state
+
+    def load_state_dict(self, state: Mapping, source: str = "the checkpoint") -> None:
+        """
+        Continue from a checkpoint, from its value in the range of this controller.
+
+        Raises `ValueError` if the state in `source` is damaged, was written for another knob or signal, or has no
+        start for a target that is a share of one.
+        """
+        name = f"controllers.{self.name}"
+        check_saved(source, state, {"knob": str, "value": float, "memory": {str: float}}, name)
+        of_target = {"total": 0.0, "count": 0, "target": {}, **state}  # a schedule has none of these
+        check_saved(source, of_target, {"total": float, "count": int, "target": dict}, name)
+        if not all(map(math.isfinite, (state["value"], of_target["total"], *state["memory"].values()))):
+            raise damaged(source, f"{name} has a number that is not finite")
+        if of_target["count"] < 0:
+            raise damaged(source, f"{name}.count is {of_target['count']}")
+        knob, signal = state["knob"], state.get("signal", self.signal)
+        if knob != self.knob.name or (self.target is not None and signal != self.signal):
+            raise ValueError(
+                f"controller {self.name!r} turns {self.knob.name} by {self.signal}, but in the checkpoint it turned "
+                f"{knob} by {signal}: resume with the same controllers"
+            )
+        self.value, self.memory = min(self.high, max(self.low, state["value"])), dict(state["memory"])
+        self.law.check_start(self.value)
+        self.aim = self.error = None
+        if self.target is not None:
+            self.total, self.count = of_target["total"], of_target["count"]
+            self.target.load_state_dict(of_target["target"], f"controllers.{self.name} of {source}")
+
+
+TARGETS = ("target", "target_ratio")
+OF_TARGET = (*TARGETS, "start_steps", "signal", "cadence", "raises_signal")
+OPTIONS = ("law", "knob", "low", "high", "initial", *OF_TARGET)
+START_STEPS = 5
+
+
+def without_target(specs: Mapping[str, Mapping]) -> list[str]:
+    """The names of the controllers whose law has a target and that give none of their own."""
+    given = {name: spec for name, spec in specs.items() if isinstance(spec, Mapping)}
+    holding = {law for law, of_law in LAWS.items() if of_law.uses_target}
+    return [name for name, spec in given.items() if spec.get("law") in holding and not {*TARGETS} & spec.keys()]
+
+
+def build_controllers(
+    specs: Mapping[str, Mapping],
+    knobs: Mapping[str, Knob],
+    values: Mapping[str, float],
+    target: float | None = None,
+    target_ratio: float | None = None,
+    signals: Collection[str] = (),
+    given: Mapping[str, bool] | None = None,
+) -> list[Controller]:
+    """
+    Controllers from the config's mapping.
+
+    Args:
+        specs (`Mapping[str, Mapping]`):
+            `{"guided": {"law": "bang_bang", "knob": "positive_advantage_coef", "target": 0.2, "step": 0.05}}`.
+        knobs (`Mapping[str, Knob]`):
+            The knobs there are.
+        values (`Mapping[str, float]`):
+            Where the config sets them.
+        target, target_ratio (`float`, *optional*):
+            For the controllers of an entropy that give neither; `target_ratio` goes first.
+        signals (`Collection[str]`, *optional*):
+            The signals of rules that there are besides [`~signals.SIGNALS`].
+        given (`Mapping[str, bool]`, *optional*):
+            Whether the config sets a knob, where it can tell; elsewhere a value other than the default counts as set.
+
+    Raises `ValueError` for an unknown name, a value out of range, or two controllers on one knob.
+    """
+    if not isinstance(specs, Mapping):
+        raise ValueError(f"controllers must be a mapping of names to settings, got {specs!r}")
+    controllers: dict[str, Controller] = {}
+    for name, spec in specs.items():
+        what = f"controllers.{name}"
+        if not isinstance(spec, Mapping):
+            raise ValueError(f"{what} must be a mapping with law and knob, got {spec!r}")
+        for key, known in (("law", LAWS), ("knob", knobs)):
+            if key not in spec:
+                raise ValueError(f"{what} has no {key}; available: {', '.join(known)}")
+            if spec[key] not in known:
+                raise unknown(f"{key} in {what}", spec[key], known)
+        knob = knobs[spec["knob"]]
+        if knob.name in controllers:
+            raise ValueError(
+                f"controllers {controllers[knob.name].name!r} and {name!r} both turn {knob.name}: keep one of them"
+            )
+        law_class = LAWS[spec["law"]]
+        parameters = {key: value for key, value in spec.items() if key not in OPTIONS}
+        for key in parameters:
+            if key not in {field.name for field in fields(law_class)}:
+                raise unknown(f"setting of {what}", key, (*OPTIONS, *(field.name for field in fields(law_class))))
+        law = bind(what, law_class, parameters)
+        low, high = spec.get("low", knob.low), spec.get("high", knob.high)
+        for key in ("low", "high"):
+            if key in spec:
+                check_number(f"{what}.{key}", spec[key], knob.low, knob.high)
+        if low >= high:
+            raise ValueError(f"{what}: low must be below high, got low={low:g}, high={high:g}")
+        controllers[knob.name] = Controller(
+            name=name,
+            law=law,
+            knob=knob,
+            low=low,
+            high=high,
+            value=_initial(what, law, knob, spec, values[knob.name], low, high, given or {}),
+            **_of_target(what, law, knob, spec, target, target_ratio, signals),
+        )
+    return list(controllers.values())
+
+
+def _initial(
+    what: str, law: Law, knob: Knob, spec: Mapping, configured: float, low: float, high: float, given: Mapping
+) -> float:
+    initial = spec.get("initial", configured)
+    if "initial" in spec and not law.uses_target:
+        raise ValueError(f"{what}: the {spec['law']} law is a schedule and takes no initial")
+    is_set = given.get(knob.name, configured != knob.default)
+    if is_set and (configured != initial or not law.uses_target):
+        instead = f" and set {what}.initial" if law.uses_target else ""
+        raise ValueError(
+            f"{knob.name} is set to {configured:g}, but {what} decides where it starts: leave {knob.name} unset"
+            f"{instead}"
+        )
+    check_number(f"{what}: the starting value of {knob.name}", initial, low, high)
+    try:
+        law.check_start(initial)
+    except ValueError as error:
+        raise ValueError(f"{error} (in {what})") from error
+    return initial
+
+
+def _of_target(what: str, law: Law, knob: Knob, spec: Mapping, target, target_ratio, signals) -> dict:
+    """What only a law with a target has: signal, direction, target and cadence."""
+    if not law.uses_target:
+        given = [key for key in OF_TARGET if key in spec]
+        if given:
+            raise ValueError(f"{what}: the {spec['law']} law is a schedule and takes no {' or '.join(given)}")
+        return {"raises_signal": True}
+    signal, cadence = spec.get("signal", ENTROPY), spec.get("cadence", "step")
+    check_signal(what, signal, signals)
+    if cadence not in CADENCES:
+        raise unknown(f"cadence in {what}", cadence, CADENCES)
+    return {
+        "raises_signal": _direction(what, knob, signal, spec),
+        "target": _target(what, signal, spec, target, target_ratio),
+        "signal": signal,
+        "cadence": cadence,
+    }
+
+
+def _direction(what: str, knob: Knob, signal: str, spec: Mapping) -> bool:
+    # A larger temperature raises the entropy at that temperature; what it does to the policy is not known
+    known = is_entropy(signal) and (knob.name, signal) != (TEMPERATURE, AT_ONE)
+    raises_signal = spec.get("raises_signal", knob.raises_entropy if known else None)
+    if not isinstance(raises_signal, bool):
+        raise ValueError(
+            f"{what}: it is not known whether a larger {knob.name} raises or lowers {signal}; "
+            f"set raises_signal to true or false, got {raises_signal!r}"
+        )
+    return raises_signal
+
+
+def _target(what: str, signal: str, spec: Mapping, target, target_ratio) -> Target:
+    given = {key: spec[key] for key in TARGETS if key in spec}
+    prefix = f"{what}."
+    if len(given) == 2:
+        raise ValueError(f"{what}: give target or target_ratio (share of the starting signal), not both")
+    if not is_entropy(signal) and "target" not in given:
+        raise ValueError(f"{what}: the signal {signal} needs a target of its own: entropy_target is in nats")
+    if not given and target is None and target_ratio is None:
+        raise ValueError(
+            f"{what} has no target: set entropy_target (nats) or entropy_target_ratio, or target or target_ratio in "
+            f"{what}"
+        )
+    if not given:
+        given = {"target": target} if target_ratio is None else {"target_ratio": target_ratio}
+        prefix = "entropy_"
+    ((key, value),) = given.items()
+    steps = spec.get("start_steps", START_STEPS)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"{what}.start_steps must be a whole number >= 1, got {steps!r}")
+    if "start_steps" in spec and key == "target":
+        raise ValueError(f"{what}.start_steps is for a target_ratio: drop it, or give target_ratio instead of target")
+    is_ratio = key == "target_ratio"
+    return build_target(f"{prefix}{key}", value, is_ratio, steps if is_ratio else 1, positive=is_entropy(signal))
+
+
+def states(controllers: list[Controller]) -> dict[str, dict]:
+    """The state of every controller, by name."""
+    return {controller.name: controller.state_dict() for controller in controllers}
+
+
+def load_states(controllers: list[Controller], saved: dict[str, dict], source: str) -> None:
+    """Continue every controller. Raises `ValueError` if one has no state in `source`."""
+    for controller in controllers:
+        if controller.name not in saved:
+            raise ValueError(
+                f"{source} has no state of controller {controller.name!r} (it has: {', '.join(saved) or 'none'}): "
+                "resume with the controllers that the checkpoint was written with"
+            )
+        controller.load_state_dict(saved[controller.name], source)
+    for name in saved.keys() - {controller.name for controller in controllers}:
+        logger.warning("controller %r was on when %s was written, and is off now", name, source)

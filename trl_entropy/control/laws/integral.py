@@ -1,0 +1,43 @@
+"""Move a knob in proportion to the entropy error."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...checks import check_number
+from .law import Law, Memory, Reading
+
+
+@dataclass(frozen=True)
+class Integral(Law):
+    r"""
+    Move a knob in proportion to the entropy error.
+
+    $$
+    u_{k+1} = u_k + \eta \, e_k
+    $$
+
+    The controller clips \\( u \\) at every step and the law goes on from the clipped value, so a knob leaves its bound
+    as soon as the error turns: no wind-up, which is the difference from [`~laws.PI`] with `kp=0`. Ours, in the style
+    of AER, whose global coefficient is adjusted all the time; we could not read its equations.
+
+    Args:
+        rate (`float`, *optional*, defaults to `0.01`):
+            \\( \eta > 0 \\), knob units per nat and update. Ours.
+
+    Raises `ValueError` for a rate that is not positive.
+
+    Reference: [Revisiting Entropy Regularization: Adaptive Coefficient Unlocks Its Potential for LLM Reinforcement
+    Learning](https://huggingface.co/papers/2510.10959), 2025 (AER).
+    """
+
+    uses_target: ClassVar[bool] = True
+
+    rate: float = 0.01
+
+    def __post_init__(self):
+        check_number("rate", self.rate, low=0.0)
+        if self.rate == 0:
+            raise ValueError("rate must be > 0, got 0: with it the knob never moves")
+
+    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
+        return value + self.rate * reading.error, memory

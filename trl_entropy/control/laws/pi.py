@@ -1,0 +1,103 @@
+"""Set a knob in proportion to the entropy error and to its sum over the run."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...checks import check_number
+from .law import Law, Memory, Reading
+
+
+@dataclass(frozen=True)
+class PI(Law):
+    r"""
+    Set a knob in proportion to the entropy error and to its sum over the run.
+
+    $$
+    u_{k+1} = K_p \, e_k + K_i \sum_{s<k} e_s
+    $$
+
+    As in the released code the sum leaves out the newest error and grows without bound; only \\( u \\) is clipped, by
+    the controller. Errors are counted once per optimizer step over all ranks, where the released code counts them per
+    micro-batch on each rank and weights that same micro-batch: so here each value acts one step later.
+
+    The options below `ki` are ours and off by default. With all of them on, and \\( \epsilon_k \\) the measured error,
+
+    $$
+    \bar\epsilon_k = \beta \, \bar\epsilon_{k-1} + (1 - \beta) \, \epsilon_k, \qquad
+    e_k = \bar\epsilon_k \text{ if } |\bar\epsilon_k| \ge b, \quad 0 \text{ otherwise}
+    $$
+
+    $$
+    u_{k+1} = u_k + \mathrm{clip}\Big(K_p \, e_k + K_i \sum_{s<k} e_s + K_d \, (e_k - e_{k-1}) - u_k, \; -s, \; s\Big)
+    $$
+
+    with \\( \bar\epsilon_1 = \epsilon_1 \\) and no derivative at the first step.
+
+    Args:
+        kp (`float`, *optional*, defaults to `1.0`):
+            \\( K_p \ge 0 \\), knob units per nat.
+        ki (`float`, *optional*, defaults to `0.01`):
+            \\( K_i \ge 0 \\), knob units per nat and optimizer step.
+        anti_windup (`bool`, *optional*, defaults to `False`):
+            Whether to leave an error out of the sum that would push a knob at its bound, or at its slew limit, further
+            out. Without it a knob that rested at its bound for long leaves it late.
+        kd (`float`, *optional*, defaults to `0.0`):
+            \\( K_d \ge 0 \\), knob units per nat per optimizer step. It damps a knob that overshoots, and amplifies
+            noise.
+        dead_band (`float`, *optional*, defaults to `0.0`):
+            \\( b \ge 0 \\), nats. A smaller error, smoothed or not, counts as 0 in all three parts.
+        smoothing (`float`, *optional*, defaults to `0.0`):
+            \\( \beta \in [0, 1) \\), share of the average of the earlier errors in the error that counts.
+        slew (`float`, *optional*):
+            \\( s > 0 \\), largest change of the knob per optimizer step, in its units. No limit if `None`.
+
+    Raises `ValueError` for a value out of range.
+
+    Reference: [EntroPIC: Towards Stable Long-Term Training of LLMs via Entropy Stabilization with
+    Proportional-Integral Control](https://huggingface.co/papers/2511.15248), 2025.
+    """
+
+    uses_target: ClassVar[bool] = True
+
+    kp: float = 1.0
+    ki: float = 0.01
+    anti_windup: bool = False
+    kd: float = 0.0
+    dead_band: float = 0.0
+    smoothing: float = 0.0
+    slew: float | None = None
+
+    def __post_init__(self):
+        for name in ("kp", "ki", "kd", "dead_band"):
+            check_number(name, getattr(self, name), low=0.0)
+        check_number("smoothing", self.smoothing, 0.0, 1.0)
+        if self.smoothing == 1:
+            raise ValueError("smoothing must be < 1, got 1: with it the first error would count for ever")
+        if self.slew is not None:
+            check_number("slew", self.slew, low=0.0)
+            if self.slew == 0:
+                raise ValueError("slew must be > 0, got 0: with it the knob never moves; null sets no limit")
+        if not isinstance(self.anti_windup, bool):
+            raise ValueError(f"anti_windup must be true or false, got {self.anti_windup!r}")
+
+    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
+        average = reading.error
+        if self.smoothing and "average" in memory:
+            average = self.smoothing * memory["average"] + (1 - self.smoothing) * average
+        error, total = self._outside_band(average), memory.get("sum", 0.0)
+
+        wanted = self.kp * error + self.ki * total
+        if self.kd and "average" in memory:
+            wanted += self.kd * (error - self._outside_band(memory["average"]))
+        next_value, low, high = wanted, reading.low, reading.high
+        if self.slew is not None:
+            low, high = max(low, value - self.slew), min(high, value + self.slew)
+            next_value = min(value + self.slew, max(value - self.slew, wanted))
+
+        pushed_out = (wanted < low and error < 0) or (wanted > high and error > 0)
+        if not (self.anti_windup and pushed_out):
+            total += error
+        return next_value, {"sum": total, "average": average}
+
+    def _outside_band(self, error: float) -> float:
+        return 0.0 if abs(error) < self.dead_band else error

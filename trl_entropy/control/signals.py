@@ -1,0 +1,48 @@
+"""What a controller may measure."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from ..checks import unknown
+
+
+ENTROPY = "entropy"
+AT_ONE = "entropy/temperature_1"
+# name -> what it is; one value for each optimizer step, on all ranks
+SIGNALS = {
+    ENTROPY: "Entropy (nats) over all trained tokens, at the sampling temperature",
+    AT_ONE: "Entropy (nats) over all trained tokens, at temperature 1",
+    "entropy/positive_advantage": "Entropy (nats) over the tokens of positive advantage",
+    "entropy/negative_advantage": "Entropy (nats) over the tokens of negative advantage",
+    "clip_ratio/low_mean": "TRL's share of tokens below the clip range",
+    "clip_ratio/high_mean": "TRL's share of tokens above the clip range",
+    "clip_ratio/region_mean": "TRL's share of tokens outside of the clip range",
+    "reward": "TRL's mean reward, of every new rollout batch",
+}
+# Those that a plain GRPOTrainer has
+TRL_SIGNALS = (ENTROPY, *(name for name in SIGNALS if not name.startswith(ENTROPY)))
+
+
+def is_entropy(signal: str) -> bool:
+    """Whether a signal is an entropy, in nats."""
+    return signal.split("/")[0] == ENTROPY
+
+
+def of_clipping(name: str) -> bool:
+    """Whether a signal, or a knob, means something only where TRL clips ratios."""
+    return name.startswith(("clip_ratio/", "epsilon_"))
+
+
+def of_rules(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
+    """The signals that rules give by section: name -> (section, rule)."""
+    return {f"{ENTROPY}/{section}.{name}": (section, name) for section, names in rules.items() for name in names}
+
+
+def check_signal(what: str, signal: str, rules: Collection[str]) -> None:
+    """Raise `ValueError` unless a signal is known or one of `rules`, the names of [`of_rules`]."""
+    if signal not in SIGNALS and signal not in rules:
+        raise unknown(f"signal in {what}", signal, (*SIGNALS, *rules))
+
+
+def needs(signals: Collection[str]) -> set[str]:
+    """The facts of tokens that these signals read besides those that are always there."""
+    return {"entropies_at_one"} if AT_ONE in signals else set()

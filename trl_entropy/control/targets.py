@@ -1,0 +1,152 @@
+"""Where a controller is to bring its signal."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..checks import bind, check_number, check_saved, damaged
+from .laws import Reading, Schedule
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Target:
+    r"""
+    Where a signal \\( H \\) is to be: a point, a band, or a point that moves over the run.
+
+    $$
+    \text{low}_k \le H_k \le \text{high}_k, \qquad \text{times } H_0 = \frac{1}{M} \sum_{k=1}^{M} H_k
+    \text{ if it is a share}
+    $$
+
+    Args:
+        low, high (`float` or [`~laws.Schedule`]):
+            The bounds of the band, the same for a point; in the unit of the signal, or shares of its start.
+        is_ratio (`bool`, *optional*, defaults to `False`):
+            Whether the bounds are shares of the starting signal \\( H_0 \\).
+        start_steps (`int`, *optional*, defaults to `1`):
+            \\( M \\): first optimizer steps over which the starting signal is measured. The knob rests until then.
+    """
+
+    low: float | Schedule
+    high: float | Schedule
+    is_ratio: bool = False
+    start_steps: int = 1
+    measured: int = 0
+    total: float = 0.0
+    known: bool = False  # whether the start is measured
+
+    @property
+    def start(self) -> float | None:
+        """The starting signal; `None` if it is not needed, or not measured yet."""
+        return self.total / self.measured if self.known else None
+
+    def forget(self) -> None:
+        """Measure the start anew."""
+        self.measured, self.total, self.known = 0, 0.0, False
+
+    def text(self, unit: str) -> str:
+        """The target in words; `unit` is that of the signal."""
+        low, high = (
+            f"{bound.start:g} moving to {bound.end:g}" if isinstance(bound, Schedule) else f"{bound:g}"
+            for bound in (self.low, self.high)
+        )
+        bounds = low if low == high else f"{low} to {high}"
+        if not self.is_ratio:
+            return f"{bounds}{unit}"
+        steps = "step 1" if self.start_steps == 1 else f"steps 1 to {self.start_steps}"
+        return f"{bounds} of its start, the mean of optimizer {steps}"
+
+    def measure(self, signal: float) -> None:
+        """See the signal of an optimizer step."""
+        if self.is_ratio and not self.known:
+            self.measured += 1
+            self.total += signal
+            self.known = self.measured >= self.start_steps
+
+    def nearest(self, signal: float, progress: float) -> float | None:
+        """The value in the band that is nearest to a signal; `None` until the starting signal is known."""
+        if self.is_ratio and self.start is None:
+            return None
+        scale = self.start if self.is_ratio else 1.0
+        low, high = (scale * _at(bound, progress) for bound in (self.low, self.high))
+        return min(high, max(low, signal))
+
+    def state_dict(self) -> dict:
+        """What a checkpoint must hold."""
+        return {"measured": self.measured, "total": self.total, "known": self.known} if self.is_ratio else {}
+
+    def load_state_dict(self, state: Mapping, source: str) -> None:
+        """
+        Continue from a checkpoint; a start that is known there stays the start, whatever `start_steps` is.
+
+        Raises `ValueError` if the checkpoint has no start to take a share of.
+        """
+        if not self.is_ratio:
+            return
+        if not state:
+            raise ValueError(
+                f"{source} has no starting signal, which a target_ratio is a share of: give target, in the signal's "
+                "own unit"
+            )
+        check_saved(source, state, {"measured": int, "total": float})
+        if state["measured"] < (state.get("known") is True) or not math.isfinite(state["total"]):
+            raise damaged(source, f"a start of {state['total']} over {state['measured']} steps")
+        self.measured, self.total = state["measured"], state["total"]
+        self.known = self.measured >= self.start_steps or state.get("known") is True
+        if self.known and self.measured != self.start_steps:
+            logger.warning(
+                "start_steps=%d is too late: the start was measured over the first %d steps, and that of %s stays in "
+                "force",
+                *(self.start_steps, self.measured, source),
+            )
+
+
+def _at(bound: float | Schedule, progress: float) -> float:
+    if isinstance(bound, Schedule):
+        return bound(0.0, {}, Reading(error=0.0, progress=progress, epoch=0.0, num_epochs=1))[0]
+    return bound
+
+
+def build_target(flag: str, value, is_ratio: bool, start_steps: int, positive: bool) -> Target:
+    """
+    A target from what the config gives.
+
+    Args:
+        flag (`str`):
+            What was set; stands in error messages.
+        value (`float`, `list` or `Mapping`):
+            A point; `[low, high]`, a band; or the settings of [`~laws.Schedule`], with `start` and `end`.
+        is_ratio (`bool`), start_steps (`int`):
+            As in [`Target`].
+        positive (`bool`):
+            Whether the signal is always positive, and so must be its target.
+
+    Raises `ValueError` for anything else.
+    """
+    if isinstance(value, Mapping):
+        for key in ("start", "end"):
+            if key not in value:
+                raise ValueError(
+                    f"{flag} has no {key}: a target that moves is {{start: ..., end: ...}}, got {value!r}"
+                )
+        low = high = bind(flag, Schedule, value)
+        points = {f"{flag}.start": low.start, f"{flag}.end": low.end}
+    elif isinstance(value, list | tuple):
+        if len(value) != 2:
+            raise ValueError(f"{flag} must be a number, a band [low, high] or {{start: ..., end: ...}}, got {value!r}")
+        low, high = value
+        points = {f"{flag}[0]": low, f"{flag}[1]": high}
+    else:
+        low = high = value
+        points = {flag: value}
+    for name, point in points.items():
+        check_number(name, point)
+        if positive and point <= 0:
+            raise ValueError(f"{name} must be > 0, got {point:g}")
+    if isinstance(value, list | tuple) and low >= high:
+        raise ValueError(f"{flag}: a band is [low, high] with low < high, got {value!r}")
+    return Target(low, high, is_ratio, start_steps)

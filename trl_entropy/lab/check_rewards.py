@@ -1,0 +1,115 @@
+"""Whether the verifier can read the solutions of a dataset, before anything trains on them."""
+
+import argparse
+import logging
+import math
+import sys
+from collections import Counter
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from ..commands.cli import refuse
+from ..data.files import FORMATS, load
+from ..data.problems import values_in
+from ..rewards.math_verify import golds_in
+from ..rewards.verifier import CHECKS, Verifier
+
+
+class Row(NamedTuple):
+    """One row of the dataset: its number, its solution, and how an answer can meet it."""
+
+    number: int
+    solution: object
+    verdict: str
+
+
+def main(arguments: list[str]) -> None:
+    """`trl-entropy check-rewards`."""
+    logging.basicConfig(format="%(name)s: %(message)s")
+    try:
+        passed = check(read(arguments))
+    except ValueError as error:
+        refuse("check-rewards", error)
+    sys.exit(0 if passed else 1)
+
+
+def read(arguments: list[str]) -> argparse.Namespace:
+    """The flags; raises `ValueError` with one line for a wrong one."""
+    parser = argparse.ArgumentParser(
+        prog="trl-entropy check-rewards",
+        description="Read every solution of a dataset with math_verify_reward's engine, and compare it with itself. "
+        "A solution that cannot be read scores an equal text alone, so it gives little or no signal.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.error = _raise
+    parser.add_argument("--dataset_name", required=True, help=f"name of the hub, saved dataset, or file ({FORMATS})")
+    parser.add_argument("--dataset_config", help="configuration of the dataset")
+    parser.add_argument("--dataset_train_split", default="train", help="split")
+    parser.add_argument(
+        "--solution_column", default="solution", help="column that holds the solution, dotted inside of another"
+    )
+    parser.add_argument("--max_failures", type=float, default=0.01, help="share of rows that may fail")
+    parser.add_argument("--max_rows", type=int, default=20, help="failing rows to print")
+    parser.add_argument("--grading_deadline", type=float, default=3.0, help="seconds for each solution")
+    parser.add_argument("--grading_workers", type=int, help="processes; by default the cores, at most 8")
+    try:
+        given = parser.parse_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(error) from error
+    if given.max_rows < 0:
+        raise ValueError(f"max_rows must be at least 0, got {given.max_rows}")
+    if not 0 <= given.max_failures <= 1:
+        raise ValueError(f"max_failures must be a share from 0 to 1, got {given.max_failures}")
+    return given
+
+
+def _raise(message: str):
+    raise ValueError(message)
+
+
+def check(given: argparse.Namespace) -> bool:
+    """Print reasons and failing rows; whether no more than `max_failures` of the rows fail."""
+    verifier = Verifier(given.grading_deadline, given.grading_workers, batch_deadline=math.inf)
+    dataset = load(given.dataset_name, given.dataset_config, given.dataset_train_split)
+    rows = graded(values_in(dataset, given.solution_column, "solution_column"), verifier)
+    failing = [row for row in rows if row.verdict != "correct"]
+    _print(rows, failing[: given.max_rows])
+    share = len(failing) / len(rows)
+    passed = share <= given.max_failures
+    print(
+        f"{len(failing)} of {len(rows)} solutions cannot be read ({share:.2%}); "
+        f"{'at most' if passed else 'more than'} the {given.max_failures:.2%} of max_failures"
+    )
+    return passed
+
+
+def graded(solutions: list, verifier: Verifier) -> list[Row]:
+    """Every solution read and compared with itself; an equal text does not count."""
+    golds = [golds_in(solution) for solution in solutions]
+    each = {gold: None for row in golds for gold in row}
+    verdicts = dict(zip(each, verifier.self_check(list(each)), strict=True))
+    worst = [next((verdicts[gold] for gold in row if verdicts[gold] != "correct"), "correct") for row in golds]
+    return [
+        Row(number, solution, verdict if row else "unparsable_gold")
+        for number, (solution, row, verdict) in enumerate(zip(solutions, golds, worst, strict=True))
+    ]
+
+
+def _print(rows: list[Row], failing: list[Row]) -> None:
+    console = Console()
+    counts = Counter(row.verdict for row in rows)
+    table = Table("reason", "rows", "share")
+    for reason in CHECKS:
+        if counts[reason]:
+            table.add_row(reason, str(counts[reason]), f"{counts[reason] / len(rows):.2%}")
+    console.print(table)
+    if failing:
+        table = Table("row", "reason", Column("solution", overflow="fold"), title="Failing rows", title_justify="left")
+        for row in failing:
+            table.add_row(str(row.number), row.verdict, Text(repr(row.solution)[-200:]))
+        console.print(table)

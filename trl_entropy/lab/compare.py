@@ -1,0 +1,259 @@
+"""Run recipes side by side and show what became of entropy and reward."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import queue
+import sys
+import traceback
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..commands.cli import HELP, refuse
+from ..written import add_overwrite, check_output, written
+from .report.series import ENDS, ends, smooth
+
+
+SERIES = ("reward", "entropy")
+NUM_SAMPLES = 8
+LINES = 10  # of progress for each arm, where there is no terminal for a bar
+
+
+def main(arguments: list[str]) -> None:
+    """`trl-entropy compare`."""
+    parser = argparse.ArgumentParser(prog="trl-entropy compare", description=HELP["compare"])
+    parser.add_argument("recipes", nargs="+", help="YAML files for `trl-entropy grpo`")
+    parser.add_argument("--output_dir", default="out/compare", help="folder for the arms, the table and the picture")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="arms to run at once")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each arm")
+    add_overwrite(parser)
+    given, flags = parser.parse_known_args(arguments)
+    try:
+        picture = compare(given.recipes, given.output_dir, flags, given.jobs, given.threads, given.overwrite)
+    except (RuntimeError, ValueError) as error:
+        refuse("compare", error)
+    print(f"picture: {picture}")
+
+
+def compare(
+    recipes: list[str], output_dir: str, flags: list[str], jobs: int, threads: int = 1, overwrite: bool = False
+) -> Path:
+    """
+    Train every recipe, `jobs` at a time, and write `compare.json` and `compare.png` into `output_dir`.
+
+    Args:
+        recipes (`list[str]`):
+            YAML files for `trl-entropy grpo`; an arm is called by the file's name.
+        output_dir (`str`):
+            Each arm writes into a folder of its own name below it.
+        flags (`list[str]`):
+            Further flags for every arm.
+        jobs (`int`):
+            Arms to run at once.
+        threads (`int`, *optional*, defaults to `1`):
+            Threads of each arm; a small model is fastest with one.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether the two files may replace those of another comparison.
+
+    Returns the path of the picture. Raises `ValueError` before an arm starts for a wrong flag and for files that may
+    not be written, and `RuntimeError` if an arm fails, after the others have ended.
+    """
+    from ..commands.grpo import prepare
+
+    for name, value in (("jobs", jobs), ("threads", threads)):
+        if value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    arms = {Path(recipe).stem: recipe for recipe in recipes}
+    if len(arms) < len(recipes):
+        raise ValueError(f"the recipes must have different file names, got {', '.join(recipes)}")
+    table, picture = Path(output_dir) / "compare.json", Path(output_dir) / "compare.png"
+    for file in (table, picture):
+        check_output(file, overwrite, recipes)
+    arguments = {
+        name: ["--config", recipe, "--logging_steps", "1", *flags, "--output_dir", os.path.join(output_dir, name)]
+        for name, recipe in arms.items()
+    }
+    for given in arguments.values():
+        prepare(given)  # a wrong flag ends here, before any arm starts
+    results = _run(arguments, jobs, threads)
+    with written(table, overwrite) as part:
+        part.write_text(json.dumps(results, indent=1))
+    Console().print(_table(results))
+    with written(picture, overwrite) as part:
+        draw(results, part)
+    return picture
+
+
+def _run(arguments: dict[str, list[str]], jobs: int, threads: int) -> dict[str, dict]:
+    context = multiprocessing.get_context("spawn")
+    messages = context.Queue()
+    processes = {
+        name: context.Process(target=_arm, args=(name, given, messages, threads)) for name, given in arguments.items()
+    }
+    waiting, running, results, failures = list(processes), set(), {}, {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("step {task.completed:.0f}/{task.total:.0f}  reward {task.fields[reward]:.2f}"),
+        TextColumn("entropy {task.fields[entropy]:.2f}"),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=(console := Console(file=sys.stderr))) as progress:
+            bars = {
+                name: progress.add_task(name, total=1, reward=float("nan"), entropy=float("nan")) for name in processes
+            }
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.add(waiting[0])
+                    processes[waiting.pop(0)].start()
+                try:
+                    name, kind, content = messages.get(timeout=1.0)
+                except queue.Empty:
+                    for name in [name for name in running if processes[name].exitcode not in (None, 0)]:
+                        failures[name] = f"ended with exit code {processes[name].exitcode}"
+                        running.discard(name)
+                    continue
+                if kind == "step":
+                    progress.update(bars[name], **content)
+                    if not console.is_terminal and content["completed"] % max(1, content["total"] // LINES) == 0:
+                        console.print(
+                            "{0} step {completed}/{total} reward {reward:.2f} entropy {entropy:.2f}".format(
+                                name, **content
+                            )
+                        )
+                else:
+                    running.discard(name)
+                    (results if kind == "result" else failures)[name] = content
+    finally:
+        for process in processes.values():
+            if process.is_alive():
+                process.join(timeout=30)
+                process.kill()
+    if failures:
+        raise RuntimeError("\n".join(f"{name}: {reason}" for name, reason in failures.items()))
+    return {name: results[name] for name in arguments}
+
+
+def _arm(name: str, arguments: list[str], messages, threads: int) -> None:
+    """One arm, in a process of its own."""
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(threads)
+    logging.disable_progress_bar()
+    try:
+        messages.put((name, "result", _train_and_score(name, arguments, messages)))
+    except BaseException:
+        messages.put((name, "failure", traceback.format_exc()))
+        raise
+
+
+def _train_and_score(name: str, arguments: list[str], messages) -> dict:
+    from transformers import PrinterCallback, TrainerCallback
+
+    from ..commands.grpo import build_trainer, fit, prepare
+    from .evaluation.held_out import held_out_scores
+
+    parent = os.getppid()
+
+    class Report(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if os.getppid() != parent:  # killed: nobody waits for this arm any more
+                sys.exit(1)
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if "reward" in logs:
+                content = {"completed": state.global_step, "total": state.max_steps}
+                messages.put((name, "step", content | {key: float(logs[key]) for key in SERIES}))
+
+    def score() -> dict[str, float]:
+        return held_out_scores(
+            trainer.model,
+            trainer.processing_class,
+            job.eval_dataset,
+            job.reward_funcs[0],
+            num_samples=NUM_SAMPLES,
+            max_new_tokens=job.training.max_completion_length,
+            temperature=job.training.temperature,
+        )
+
+    job = prepare([*arguments, "--disable_tqdm", "true", "--live_view", "false"])  # the arms share a terminal
+    trainer = build_trainer(job, callbacks=[Report()])
+    trainer.remove_callback(PrinterCallback)
+    before = score() if job.eval_dataset is not None else {}
+    fit(job, trainer)
+    history = [row for row in trainer.state.log_history if "reward" in row]
+    if not history:
+        raise ValueError(f"no step was logged: logging_steps={job.training.logging_steps:g} is larger than max_steps")
+    target = next((row[key] for row in history for key in row if key.endswith("/target")), None)
+    return {
+        "steps": [row["step"] for row in history],
+        **{key: [row[key] for row in history] for key in SERIES},
+        "target": target,
+        "before": before,
+        "after": score() if job.eval_dataset is not None else {},
+    }
+
+
+def _table(results: dict[str, dict]) -> Table:
+    first = next(iter(results.values()))
+    scores = list(first["before"])
+    caption = f"reward and entropy: {ENDS}"
+    table = Table(caption=f"{caption}\n{' and '.join(scores)}: held-out problems" if scores else caption)
+    for column in ("", *SERIES, "target", *scores):
+        table.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
+    start = [ends(first[key])[0] for key in SERIES]
+    table.add_row("at the start", *_cells([*start, None, *first["before"].values()]), end_section=True)
+    for name, result in results.items():
+        last = [ends(result[key])[1] for key in SERIES]
+        table.add_row(name, *_cells([*last, result["target"], *result["after"].values()]))
+    return table
+
+
+def _cells(values: list[float | None]) -> list[str]:
+    return ["-" if value is None else f"{value:.2f}" for value in values]
+
+
+def draw(results: dict[str, dict], path: Path) -> None:
+    """Entropy and reward over steps and the scores on held-out problems, all arms in one picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    held_out = any(result["after"] for result in results.values())
+    figure, axes = plt.subplots(1, 2 + held_out, figsize=(9 + 3.5 * held_out, 3.6), layout="constrained")
+    for axis, (key, title) in zip(axes, (("entropy", "entropy (nats per token)"), ("reward", "reward")), strict=False):
+        for index, (name, result) in enumerate(results.items()):
+            color = f"C{index}"
+            axis.plot(result["steps"], result[key], color=color, alpha=0.25, linewidth=1)
+            axis.plot(result["steps"], smooth(result[key]), color=color, linewidth=2, label=name)
+            if key == "entropy" and result["target"] is not None:
+                axis.axhline(result["target"], color=color, linestyle="--", linewidth=1, label=f"target of {name}")
+        axis.set(xlabel="optimizer step", title=title, ylim=(0, None))
+    axes[0].legend(frameon=False)
+    if held_out:
+        _draw_held_out(axes[2], results)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.2)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _draw_held_out(axis, results: dict[str, dict]) -> None:
+    bars = {"at the start": next(iter(results.values()))["before"]}
+    bars |= {name: result["after"] for name, result in results.items()}
+    width = 0.8 / len(bars)
+    for index, (name, scores) in enumerate(bars.items()):
+        color = "lightgray" if index == 0 else f"C{index - 1}"
+        places = [group + (index - (len(bars) - 1) / 2) * width for group in range(len(scores))]
+        drawn = axis.bar(places, scores.values(), width, color=color, label=name)
+        axis.bar_label(drawn, fmt="%.2f", fontsize=8)
+    axis.set(title="held-out problems (grey: at the start)", ylim=(0, 1.1), axisbelow=True)
+    axis.set_xticks(range(len(scores)), list(scores))

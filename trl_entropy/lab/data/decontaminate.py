@@ -1,0 +1,92 @@
+"""`trl-entropy data decontaminate`: a dataset without the problems of benchmarks."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...data.files import LOCAL_FILES, load
+from ...data.messages import check_prompts, text_of
+from ...data.problems import BENCHMARKS, PROMPTS, benchmark_file, check_benchmarks, read_benchmark
+from ...written import check_output
+from .contamination import find_contamination
+from .flags import (
+    MAX_ROWS,
+    add_dataset,
+    add_max_rows,
+    add_output,
+    problems_in,
+    read,
+    read_rows,
+    reader,
+    reasons,
+    shortened,
+    without,
+    write,
+)
+
+
+def run(arguments: list[str]) -> None:
+    """Leave out problems that share a run of words with a benchmark; print which, with what, and the words."""
+    parser = reader("decontaminate", run.__doc__)
+    add_dataset(parser)
+    add_output(parser)
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help=f"files with problems, or some of {', '.join(BENCHMARKS)}",
+    )
+    parser.add_argument("--benchmarks_dir", help="folder with NAME.jsonl or NAME/test.jsonl; default: the hub")
+    parser.add_argument("--ngram", type=int, default=13, help="words that must agree in a row; default: 13, as GPT-3")
+    add_max_rows(parser)
+    given = read(parser, arguments)
+    check_benchmarks(given.against)
+    check_output(given.output, given.overwrite, _files(given.against, given.benchmarks_dir))
+    dataset = read_rows(given)
+    texts = problems_in(dataset, given.prompt_column)
+    rows, lines = contaminated(texts, benchmarks(given.against, given.benchmarks_dir), given.ngram, given.max_rows)
+    print("\n".join(lines))
+    write(without(dataset, rows), given)
+
+
+def benchmarks(names: Sequence[str], folder: str | None = None) -> dict[str, list[str]]:
+    """The problems of benchmarks and files as text; raises `ValueError` for what is not there."""
+    check_benchmarks(names)
+    return {
+        name: _problems_of_file(name)
+        if Path(name).suffix in LOCAL_FILES
+        else [text_of(problem.prompt) for problem in read_benchmark(name, folder)]
+        for name in names
+    }
+
+
+def contaminated(
+    texts: Sequence[str], problems: Mapping[str, Sequence[str]], n: int = 13, max_rows: int = MAX_ROWS
+) -> tuple[list[int], list[str]]:
+    """Rows to leave out, and lines that say why; errors are those of [`~data.contamination.find_contamination`]."""
+    found = find_contamination(texts, problems, n)
+
+    def line(row: int, benchmark: str, problem: int, ngram: str) -> str:
+        return f"row {row} shares with problem {problem} of {benchmark}: {ngram!r}: {shortened(texts[row])}"
+
+    counts = Counter(overlap.benchmark for overlap in found)
+    of_each = ", ".join(f"{name} {counts[name]}" for name in problems)
+    summary = f"{len(found)} of {len(texts)} problems share words with a benchmark: {of_each}"
+    return [overlap.row for overlap in found], reasons(line, found, summary, max_rows)
+
+
+def _files(names: Sequence[str], folder: str | None) -> list[str]:
+    """The files that are read of benchmarks and files by name."""
+    return [
+        name if folder is None or Path(name).suffix in LOCAL_FILES else benchmark_file(name, folder) for name in names
+    ]
+
+
+def _problems_of_file(name: str) -> list[str]:
+    dataset = load(name)
+    column = next((column for column in PROMPTS if column in dataset.column_names), None)
+    if column is None:
+        raise ValueError(f"{name!r} needs a column {' or '.join(PROMPTS)}; it has {', '.join(dataset.column_names)}")
+    check_prompts(dataset[column], column, repr(name))
+    return [text_of(prompt) for prompt in dataset[column]]

@@ -1,0 +1,125 @@
+"""What the verbs share: the dataset that they read, and the file that they write."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datasets import Dataset, Value
+
+from ...data import held_out_problems, train_problems
+from ...data.files import EMBEDDED, FORMATS, load
+from ...data.messages import check_prompts, text_of
+from ...data.problems import values_in
+from ...written import add_overwrite, check_not_in_dataset, check_output, written
+from ..evaluation.flags import parse
+
+
+MAX_ROWS = 20
+
+
+def reader(verb: str, description: str) -> argparse.ArgumentParser:
+    """A parser for a verb, without flags."""
+    return argparse.ArgumentParser(
+        prog=f"trl-entropy data {verb}", description=description, allow_abbrev=False, exit_on_error=False
+    )
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """The flags of the dataset that is read."""
+    parser.add_argument(
+        "--dataset", required=True, help=f"name of the hub, saved dataset, file ({FORMATS}), or {EMBEDDED!r}"
+    )
+    parser.add_argument("--dataset_config", help="configuration of the dataset")
+    parser.add_argument("--dataset_split", default="train", help="split of the dataset; default: train")
+    parser.add_argument(
+        "--prompt_column",
+        default="prompt",
+        help="column that holds the problem, dotted inside of another (prompt.0.content); default: prompt",
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The flags of the file that is written."""
+    parser.add_argument("--output", required=True, help=f"file to write ({', '.join(WRITERS)}), all columns kept")
+    add_overwrite(parser)
+
+
+def add_max_rows(parser: argparse.ArgumentParser) -> None:
+    """The flag that says how much is printed."""
+    parser.add_argument("--max_rows", type=int, default=MAX_ROWS, help=f"rows to print; default: {MAX_ROWS}")
+
+
+def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The flags; raises `ValueError` with one line for a wrong one, and for an output that may not be written."""
+    given = parse(parser, arguments)
+    if Path(given.output).suffix not in WRITERS:
+        raise ValueError(f"output must end in one of {', '.join(WRITERS)}, got {given.output!r}")
+    read_from = (getattr(given, flag, None) for flag in ("dataset", "encoder", "model"))
+    check_output(given.output, given.overwrite, filter(None, read_from))
+    if given.dataset:
+        check_not_in_dataset(given.output, given.dataset)
+    if getattr(given, "max_rows", 0) < 0:
+        raise ValueError(f"max_rows must be at least 0, got {given.max_rows}")
+    return given
+
+
+def read_rows(given: argparse.Namespace) -> Dataset:
+    """The dataset; raises `ValueError` if there is none, or nothing in it."""
+    if given.dataset == EMBEDDED:
+        return train_problems() if given.dataset_split == "train" else held_out_problems()
+    dataset = load(given.dataset, given.dataset_config, given.dataset_split)
+    if len(dataset) == 0:
+        raise ValueError("the dataset is empty")
+    nested = [name for name, kind in dataset.features.items() if not isinstance(kind, Value)]
+    if nested and Path(given.output).suffix == ".csv":
+        raise ValueError(f"output={given.output!r}: a .csv file cannot hold the lists of {nested[0]!r}, a .jsonl can")
+    return dataset
+
+
+def problems_in(dataset: Dataset, column: str) -> list[str]:
+    """The problems as text; raises `ValueError` for a column that is not there, and for a prompt that is none."""
+    prompts = values_in(dataset, column, "prompt_column")
+    check_prompts(prompts, column)
+    return [text_of(prompt) for prompt in prompts]
+
+
+def write(dataset: Dataset, given: argparse.Namespace) -> None:
+    """The dataset as the file that the flags name, in the format that its name says."""
+    with written(given.output, given.overwrite) as part:
+        WRITERS[Path(given.output).suffix](dataset, str(part))
+    print(f"{len(dataset)} problems: {given.output}")
+
+
+def _to_json(dataset: Dataset, path: str) -> None:
+    """As `Dataset.to_json`, which rounds numbers to 10 decimals, with all of their digits."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in dataset)
+
+
+def _plain(value: object) -> str:
+    """A date or a time as text."""
+    if not hasattr(value, "isoformat"):
+        raise ValueError(f"a {type(value).__name__} cannot be written as JSON: give a .parquet file as output")
+    return value.isoformat()
+
+
+WRITERS = {".csv": Dataset.to_csv, ".json": _to_json, ".jsonl": _to_json, ".parquet": Dataset.to_parquet}
+
+
+def shortened(text: str, length: int = 100) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 3] + "..."
+
+
+def reasons(line: Callable[..., str], found: Sequence[tuple], summary: str, max_rows: int = MAX_ROWS) -> list[str]:
+    """A line for each of the first, how many there are more, and a summary."""
+    more = [f"... and {len(found) - max_rows} more"] if len(found) > max_rows else []
+    return [*(line(*what) for what in found[:max_rows]), *more, summary]
+
+
+def without(dataset: Dataset, rows: Sequence[int]) -> Dataset:
+    """The dataset less some rows."""
+    left_out = set(rows)
+    return dataset.select([row for row in range(len(dataset)) if row not in left_out])

@@ -1,0 +1,108 @@
+"""`trl-entropy data semantic-entropy`: how much a policy's answers to each problem differ."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from ...data.files import on_main
+from ...data.problems import Problem, problems_of
+from ...rewards.verifier import Verifier
+from ...written import check_output
+from ..evaluation.command import draw, identity
+from ..evaluation.flags import add_flags, fill_in
+from ..evaluation.folder import SAMPLES, SETTINGS, read_lines
+from ..evaluation.run import read_samples
+from ..evaluation.samples import Samples
+from .flags import add_output, read, read_rows, reader, write
+from .meanings import semantic_entropy
+
+
+COLUMNS = ("semantic_entropy", "semantic_entropy_weighted", "accuracy")
+LIKELIHOODS = ("mean", "sum")
+
+
+def run(arguments: list[str]) -> None:
+    """Sample a model several times on each problem, and write its semantic entropy and accuracy as columns."""
+    given = _read(arguments)
+    dataset = read_rows(given)
+    dataset = dataset.select(range(min(given.limit or len(dataset), len(dataset))))
+    problems = problems_of(dataset, given.prompt_column, given.solution_column)
+    if given.samples:
+        verifier = Verifier(given.grading_deadline, given.grading_workers, batch_deadline=math.inf)
+        _write(dataset, _drawn_before(Path(given.samples), problems, verifier), given)
+        return
+    state, reward, (task,) = draw(given, lambda: {given.dataset: problems})
+    on_main(
+        state,
+        lambda: _write(dataset, read_samples(task.folder, given.sampling.num_samples, reward.verifier), given),
+    )
+
+
+def _read(arguments: list[str]) -> argparse.Namespace:
+    parser = reader("semantic-entropy", run.__doc__)
+    add_output(parser)
+    parser.add_argument("--samples", help="output folder of `trl-entropy eval` on this dataset, instead of drawing")
+    parser.add_argument(
+        "--output_dir",
+        default="out/semantic_entropy",
+        help="folder for the samples; what stands there is not drawn again; default: out/semantic_entropy",
+    )
+    parser.add_argument(
+        "--likelihood",
+        choices=LIKELIHOODS,
+        default="mean",
+        help="of a response in the weighted form: mean or sum of its tokens' log-probs; default: mean",
+    )
+    parser.add_argument("--sort", action="store_true", help="write problems of low semantic entropy first")
+    add_flags(parser, split="train")
+    given = read(parser, arguments)
+    folder = Path(given.samples or given.output_dir)
+    check_output(given.output, given.overwrite, (folder / SETTINGS, folder / SAMPLES))
+    if given.benchmarks or given.benchmarks_dir:
+        raise ValueError("semantic-entropy takes --dataset, not --benchmarks")
+    if given.samples and given.dataset is None:
+        raise ValueError("give the --dataset that the samples are of")
+    if given.samples and given.model:
+        raise ValueError("give --samples or --model, not both")
+    if not given.samples:
+        if given.model is None:
+            raise ValueError("give --model, or the folder of an evaluation as --samples")
+        fill_in(given)
+        if given.sampling.num_samples < 2:
+            raise ValueError(f"num_samples must be at least 2, got {given.sampling.num_samples}")
+    return given
+
+
+def _drawn_before(folder: Path, problems: list[Problem], verifier: Verifier) -> Samples:
+    if not (folder / SETTINGS).is_file() or not (folder / SAMPLES).is_file():
+        raise ValueError(f"samples is no output folder of `trl-entropy eval` on one dataset: {str(folder)!r}")
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    if any(settings[name] != value for name, value in identity(problems).items()):
+        raise ValueError(
+            f"{str(folder)!r} holds samples of {settings['num_problems']} other problems than the {len(problems)} of "
+            "the dataset: give the same dataset, split, columns and limit"
+        )
+    if len(read_lines(folder / SAMPLES)) != settings["num_samples"] * len(problems):
+        raise ValueError(f"the evaluation in {str(folder)!r} is not finished: run it again")
+    return read_samples(folder, settings["num_samples"], verifier)
+
+
+def _write(dataset: Dataset, samples: Samples, given: argparse.Namespace) -> None:
+    logprobs = samples.logprobs if given.likelihood == "mean" else samples.logprobs * samples.lengths
+    values = (
+        semantic_entropy(samples.answers),
+        semantic_entropy(samples.answers, logprobs),
+        samples.correct.mean(1),
+    )
+    for name, column in zip(COLUMNS, values, strict=True):
+        if name in dataset.column_names:
+            dataset = dataset.remove_columns(name)
+        dataset = dataset.add_column(name, column.tolist())
+        print(f"{name}: mean {column.mean():.4f}, from {column.min():.4f} to {column.max():.4f}")
+    if given.sort:
+        dataset = dataset.select(np.argsort(values[0], kind="stable"))
+    write(dataset, given)

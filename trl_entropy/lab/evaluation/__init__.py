@@ -1,0 +1,1 @@
+"""Accuracy, diversity and calibration of a model, from several samples of each problem."""

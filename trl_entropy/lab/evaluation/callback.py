@@ -1,0 +1,152 @@
+"""The same evaluation inside of training."""
+
+from math import isnan
+
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.models import unwrap_model_for_generation
+
+from ...data.problems import problems_of
+from ...rewards import MathVerifyReward
+from ...trainers import check_trainer
+from .bootstrap import once
+from .drawing import Policy, all_rows, graded_lines
+from .folder import Line
+from .metrics import metrics
+from .prompts import encode
+from .run import samples_of
+from .sampling import Sampling
+
+
+class PassAtKCallback(TrainerCallback):
+    """
+    Sample held-out problems while a [`~trl.GRPOTrainer`] trains, and log accuracy, diversity and calibration.
+
+    The names are those of `trl-entropy eval` with `eval_` before them (`eval_pass@8`), which trackers show as
+    `eval/pass@8`. Without `every`, they also join the metrics of the trainer's own evaluation, so that
+    `metric_for_best_model="pass@8"`, `load_best_model_at_end` and [`~transformers.EarlyStoppingCallback`] know them.
+    Training goes on as it would without the callback. A value that is not defined (NaN) is not logged.
+
+    Args:
+        problems ([`~datasets.Dataset`]):
+            Held-out problems with `prompt` and `solution`.
+        every (`int`, *optional*):
+            Optimizer steps from one evaluation to the next. By default it takes place whenever the trainer evaluates.
+        num_samples (`int`, *optional*, defaults to `8`):
+            Responses to each problem.
+        temperature (`float`, *optional*):
+            That of the responses; by default the trainer's.
+        top_p (`float`, *optional*, defaults to `1.0`):
+            Probability of the smallest set of likeliest tokens that are drawn from.
+        max_new_tokens (`int`, *optional*):
+            Tokens after which a response is cut; by default the trainer's `max_completion_length`.
+        batch_size (`int`, *optional*, defaults to `64`):
+            Responses that a process draws at once.
+        seed (`int`, *optional*, defaults to `0`):
+            The random numbers of every evaluation, so that two differ by the policy alone.
+        reward ([`~rewards.MathVerifyReward`], *optional*):
+            Where the answer stands, and what is right; by default in the last box.
+
+    Raises `ValueError` for a value out of range, a missing column or problems with images, and at the start of
+    training if `attach` was not called or nothing would ever be evaluated.
+    """
+
+    def __init__(
+        self,
+        problems: Dataset,
+        every: int | None = None,
+        num_samples: int = 8,
+        temperature: float | None = None,
+        top_p: float = 1.0,
+        max_new_tokens: int | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        reward: MathVerifyReward | None = None,
+    ):
+        if every is not None and every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.problems = problems_of(problems)
+        self.every = every
+        self.settings = {"num_samples": num_samples, "top_p": top_p, "batch_size": batch_size, "seed": seed}
+        self.of_trainer = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+        Sampling(**self.settings, **{name: value for name, value in self.of_trainer.items() if value is not None})
+        self.reward = MathVerifyReward() if reward is None else reward
+        self.trainer: Trainer | None = None
+
+    def attach(self, trainer: Trainer) -> "PassAtKCallback":
+        """
+        Evaluate the model of a trainer, and be called by it before its other callbacks; once, before it trains.
+
+        Raises `TypeError` if it is none of [`~supported.FAMILIES`], and `ValueError` under FSDP, whose processes would
+        wait for each other.
+        """
+        check_trainer(trainer)
+        if self.trainer is not None:
+            raise ValueError("the callback is attached already: make one for each trainer")
+        if trainer.is_fsdp_enabled:
+            raise ValueError("PassAtKCallback does not work under FSDP: use `trl-entropy eval` on the checkpoints")
+        self.trainer = trainer
+        others = [other for other in trainer.callback_handler.callbacks if other is not self]
+        trainer.callback_handler.callbacks[:] = [self, *others]  # one that stops early reads what is added here
+        return self
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.trainer is None:
+            raise ValueError("PassAtKCallback is attached to no trainer: call attach(trainer) before trainer.train()")
+        if self.every is None and args.eval_strategy == "no":
+            raise ValueError(
+                "nothing would be evaluated: set every in PassAtKCallback, or eval_strategy in the config"
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.every is not None and state.global_step % self.every == 0:
+            self._log(self.evaluate(), control)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs,
+    ):
+        if self.every is None:
+            values = self.evaluate()
+            metrics.update(values)  # what the trainer picks the best model by
+            self._log(values, control)
+
+    def evaluate(self) -> dict[str, float]:
+        """The values now, the same on every process; every process has to call it."""
+        trainer, accelerator = self.trainer, self.trainer.accelerator
+        sampling = self._sampling()
+        tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+        chat = trainer.args.chat_template_kwargs or {}
+        prompts = encode([problem.prompt for problem in self.problems], tokenizer, "plain", **chat)
+        rows = all_rows(len(prompts), sampling.num_samples)
+        own = [row for row in rows if row.problem % accelerator.num_processes == accelerator.process_index]
+        with unwrap_model_for_generation(
+            trainer.model_wrapped, accelerator, gather_deepspeed3_params=trainer.args.ds3_gather_for_generation
+        ) as model:
+            batches = graded_lines(Policy(model, tokenizer), prompts, self.problems, own, sampling, self.reward)
+            lines = [line for batch in batches for line in batch]
+        lines = sorted(gather_object(lines), key=lambda line: line.row)
+        values = [self._values(lines, sampling.num_samples) if accelerator.is_main_process else None]
+        return broadcast_object_list(values)[0]
+
+    def _sampling(self) -> Sampling:
+        args = self.trainer.args
+        default = {"temperature": args.temperature, "max_new_tokens": args.max_completion_length}
+        given = {name: default[name] if value is None else value for name, value in self.of_trainer.items()}
+        return Sampling(**self.settings, **given)
+
+    def _values(self, lines: list[Line], num_samples: int) -> dict[str, float]:
+        table = metrics(samples_of(lines, num_samples, self.reward.verifier))
+        weights = once(len(self.problems))
+        return {f"eval_{name}": float(table[name](weights)[0]) for name in table}
+
+    def _log(self, values: dict[str, float], control: TrainerControl) -> None:
+        # TRL's own log would hand out the metrics of the training step, and a log ends the wish for one
+        should_log = control.should_log
+        Trainer.log(self.trainer, {name: value for name, value in values.items() if not isnan(value)})
+        control.should_log = should_log

@@ -1,0 +1,117 @@
+"""A model by its name: a whole one, or an adapter, as a run with `use_peft` leaves it, on its base."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from peft import PeftConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file, has_file
+
+from ...data.files import first_line
+
+
+HEAD = 2**20  # bytes at either end of a file of weights that tell it from another
+
+
+class Source(NamedTuple):
+    """Where a model is, in a folder or on the hub."""
+
+    path: str
+    revision: str | None = None
+    base: "Source | None" = None  # of an adapter
+
+
+def source_of(path: str, revision: str | None = None) -> Source:
+    """
+    The model or adapter in a folder or on the hub.
+
+    Raises `ValueError` with one line if there is neither, or an adapter that has no base or is not one of weights.
+    """
+    try:
+        if find_adapter_config_file(path, revision=revision) is None:
+            return Source(path, revision)
+        config = PeftConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"the model {path!r} cannot be loaded: {first_line(error)}") from error
+    if not config.base_model_name_or_path:
+        raise ValueError(f"the adapter {path!r} does not name its base: set base_model_name_or_path in its config")
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise ValueError(
+            f"the adapter {path!r} is not one of weights, but {config.peft_type.value}: it cannot be merged"
+        )
+    return Source(path, revision, Source(config.base_model_name_or_path, config.revision))
+
+
+def tokenizer_of(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer beside the model, or that of the base if an adapter has none; errors are as in [`source_of`]."""
+    path, revision, base = source
+    if base is not None and not has_file(path, "tokenizer_config.json", revision=revision):
+        path, revision, _ = base
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the tokenizer of {path!r} cannot be loaded: {first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def context_of(source: Source) -> int | None:
+    """Tokens that the model reads at most; None if its config does not say. Errors are as in [`source_of`]."""
+    path, revision, _ = source.base or source
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        which = f"the base {path!r} of the adapter {source.path!r}" if source.base else f"the model {path!r}"
+        raise ValueError(f"{which} cannot be loaded: {first_line(error)}") from error
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def load(source: Source, dtype: str) -> PreTrainedModel:
+    """
+    The model; an adapter is merged into its base, which generates faster.
+
+    An adapter on the embeddings or the head stays beside them: the two may share their weights, and a merge into one
+    would change the other.
+    """
+    path, revision, _ = source.base or source
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=getattr(torch, dtype))
+        if source.base is None:
+            return model
+        # by peft: transformers reads an adapter itself, and leaves the magnitudes of DoRA at random
+        model = PeftModel.from_pretrained(model, source.path, revision=source.revision)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"the weights of {source.path!r} cannot be loaded: {first_line(error)}") from error
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    return model.get_base_model() if any(isinstance(end, BaseTunerLayer) for end in ends) else model.merge_and_unload()
+
+
+def weights_of(source: Source) -> str | None:
+    """A digest of a folder's weights, of their sizes and both ends; None for a model of the hub."""
+    folders = [Path(part.path) for part in (source, source.base) if part is not None and os.path.isdir(part.path)]
+    files = [file for folder in folders for file in sorted(folder.glob("*"))]
+    weights = [file for file in files if file.suffix in (".safetensors", ".bin")]
+    return digest(part for file in weights for part in _ends(file)) if folders else None
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """The beginning of a hash."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()[:16]
+
+
+def _ends(file: Path) -> Iterable[bytes]:
+    yield f"{file.name} {file.stat().st_size} ".encode()
+    with open(file, "rb") as content:
+        yield content.read(HEAD)
+        content.seek(max(0, file.stat().st_size - HEAD))
+        yield content.read(HEAD)

@@ -1,0 +1,180 @@
+"""An evaluation on disk: what is missing is drawn, by all processes; the main one computes and writes the scores."""
+
+import json
+import logging
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+
+import torch
+import transformers
+from accelerate import PartialState
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ... import __version__
+from ...data.files import on_main
+from ...data.problems import Problem
+from ...rewards import REASONS, MathVerifyReward
+from ...rewards.verifier import Verifier
+from ...written import written_together
+from .drawing import Policy, all_rows, graded_lines
+from .figures import draw_figures
+from .folder import RESULTS, SAMPLES, Folder, Line, as_samples, by_problem, read_lines
+from .grading import answer_classes
+from .metrics import Score, at_powers_of_two, scores
+from .samples import Samples
+from .sampling import Row, Sampling
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    A set of problems with the folder for its samples.
+
+    Args:
+        name (`str`):
+            What it is called in the table.
+        folder (`Path`):
+            Where samples and results stand.
+        problems (`list[Problem]`):
+            The problems.
+        prompts (`list[list[int]]`):
+            Tokens of their prompts.
+        settings (`Mapping[str, object]`):
+            What the samples depend on.
+    """
+
+    name: str
+    folder: Path
+    problems: list[Problem]
+    prompts: list[list[int]]
+    settings: Mapping[str, object]
+
+
+def missing_rows(task: Task, sampling: Sampling, state: PartialState) -> list[Row]:
+    """
+    The rows of a task that are still to be drawn, the same on every process; claims the folder.
+
+    Raises `ValueError` if it holds samples of other settings.
+    """
+
+    def claim_and_read() -> set[Row]:
+        folder = Folder(task.folder)
+        folder.claim(task.settings)
+        return {line.row for line in folder.join()}
+
+    known = on_main(state, claim_and_read)
+    return [row for row in all_rows(len(task.problems), sampling.num_samples) if row not in known]
+
+
+def draw_missing(
+    task: Task, rows: list[Row], policy: Policy, sampling: Sampling, reward: MathVerifyReward, state: PartialState
+) -> None:
+    """Draw rows and write them as they come; each process has its own problems and its own file."""
+    by_length = sorted({row.problem for row in rows}, key=lambda problem: len(task.prompts[problem]))
+    own = set(by_length[state.process_index :: state.num_processes])
+    rows = [row for row in rows if row.problem in own]
+    folder = Folder(task.folder, state.process_index if state.num_processes > 1 else None)
+    with _progress(task.name, len(rows), state) as advance:
+        for lines in graded_lines(policy, task.prompts, task.problems, rows, sampling, reward):
+            folder.append(lines)
+            advance(len(lines))
+    state.wait_for_everyone()
+
+
+def write_results(
+    task: Task, sampling: Sampling, verifier: Verifier, settings: Mapping[str, object], resamples: int
+) -> dict[str, Score]:
+    """
+    The scores of all samples of a task, with `results.json` and the figures; for the main process.
+
+    The file alone has pass@k and maj@k of every k.
+    """
+    lines = _of_first(Folder(task.folder).join(), sampling.num_samples)
+    samples = samples_of(lines, sampling.num_samples, verifier)
+    table = scores(samples, range(1, sampling.num_samples + 1), resamples=resamples)
+    reasons = Counter(line.reason for line in lines)
+    unread = len({line.problem for line in lines if line.reason == "unparsable_gold"})
+    if unread:
+        logger.warning(
+            "%s: %d solutions cannot be read, and all samples of their problems count as wrong; `trl-entropy "
+            "check-rewards` lists them",
+            task.name,
+            unread,
+        )
+    results = {
+        "results": {task.name: _as_harness(table)},
+        "reasons": {reason: reasons[reason] / len(lines) for reason in REASONS if reasons[reason]},
+        "settings": {**settings, **task.settings},
+        "versions": versions(),
+    }
+    shown = at_powers_of_two(table, sampling.num_samples)
+    with written_together(task.folder, overwrite=True) as scratch:  # the folder is an evaluation's
+        (scratch / RESULTS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        draw_figures(task.name, samples, shown, scratch)
+    return shown
+
+
+def read_samples(folder: Path, num_samples: int, verifier: Verifier) -> Samples:
+    """The first `num_samples` samples of each problem of a finished folder."""
+    lines = _of_first(sorted(read_lines(folder / SAMPLES), key=lambda line: line.row), num_samples)
+    return samples_of(lines, num_samples, verifier)
+
+
+def samples_of(lines: list[Line], num_samples: int, verifier: Verifier) -> Samples:
+    """All K samples of all P problems, in this order, with the classes of their answers."""
+    answers = by_problem([line.answer for line in lines], num_samples)
+    reasons = by_problem([line.reason for line in lines], num_samples)
+    return as_samples(lines, answer_classes(answers, reasons, verifier))
+
+
+def versions() -> dict[str, str]:
+    """Of this package and what it computes with."""
+    return {
+        "trl_entropy": __version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _of_first(lines: list[Line], num_samples: int) -> list[Line]:
+    return [line for line in lines if line.sample < num_samples]
+
+
+def _as_harness(table: Mapping[str, Score]) -> dict[str, float | None]:
+    """By the keys of lm-evaluation-harness: the metric, a comma and the filter of answers, of which there is none."""
+    values = {}
+    for name, score in table.items():
+        values[f"{name},none"] = _json(score.value)
+        values[f"{name}_stderr,none"] = _json(score.stderr)
+    return values
+
+
+def _json(value: float) -> float | None:
+    return None if isnan(value) else value
+
+
+@contextmanager
+def _progress(name: str, total: int, state: PartialState) -> Iterator[Callable[[int], None]]:
+    """A bar on the main process, of its own share."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("samples"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not state.is_main_process) as progress:
+        bar = progress.add_task(name, total=total)
+        yield lambda number: progress.advance(bar, number)

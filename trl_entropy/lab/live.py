@@ -1,0 +1,157 @@
+"""A callback that shows a run in the terminal."""
+
+import atexit
+import inspect
+import logging
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import CallbackHandler
+from trl import GRPOConfig
+
+from ..callbacks.controllers import EntropyController
+from ..control.signals import ENTROPY
+from .panel import KnobState, LiveState, panel
+
+
+SECONDS_BETWEEN = 0.25  # two drawings
+
+
+class LiveView(TrainerCallback):
+    """
+    Show a run in the terminal: progress, reward, entropy against its target, the knobs that controllers turn, alarms.
+
+    On the main process, if stderr is a terminal, it stands in for the progress bar and the printed logs; elsewhere it
+    does nothing. What is printed, warned of or logged meanwhile stands above the panel.
+    """
+
+    def __init__(self):
+        self.state: LiveState | None = None  # None while nothing is shown
+        self._console: Console | None = None
+        self._live: Live | None = None
+        self._opened = ExitStack()
+        self._started = self._stepped = self._drawn = 0.0
+
+    def on_train_begin(self, args: GRPOConfig, state: TrainerState, control: TrainerControl, **kwargs):
+        self.stop()
+        self._console = Console(stderr=True)
+        if not state.is_world_process_zero or not _draws(self._console):
+            return
+        callbacks = _callbacks_at_work()
+        _replace_progress(callbacks, self, args, state, control)
+        driving = [other for other in callbacks if isinstance(other, EntropyController)]
+        controllers = [one for other in driving for one in other.controllers]
+        holding = [one.name for one in controllers if one.law.uses_target and one.signal == ENTROPY]
+        self.state = LiveState(
+            title=Path(args.output_dir).name,
+            max_steps=state.max_steps,
+            first_step=state.global_step,
+            step=state.global_step,
+            target_key=f"controllers/{holding[0]}/target" if holding else None,
+            knobs=[KnobState(one.knob.name, one.low, one.high) for one in controllers],
+        )
+        self._started = self._stepped = time.monotonic()
+        atexit.register(self.stop)  # a run that fails has no end of training
+        self._show()
+
+    def on_step_begin(self, args: GRPOConfig, state: TrainerState, control: TrainerControl, **kwargs):
+        self._show()
+
+    def on_step_end(self, args: GRPOConfig, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.state is None:
+            return
+        now = time.monotonic()
+        self.state.step, self.state.seconds, self.state.elapsed = (
+            state.global_step,
+            now - self._stepped,
+            now - self._started,
+        )
+        self._stepped = now
+        self._draw()
+
+    def on_log(self, args: GRPOConfig, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
+        if self.state is None:
+            return
+        self.state.update(state.global_step, logs)
+        if args.log_completions:
+            self._hide()  # TRL now prints them past any redirection; the next step shows the panel again
+        else:
+            self._draw()
+
+    def on_train_end(self, args: GRPOConfig, state: TrainerState, control: TrainerControl, **kwargs):
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the last panel where it is and give the terminal back; does nothing if none is shown."""
+        if self.state is None:
+            return
+        self._hide()
+        self._console.print(panel(self.state))
+        self.state = None
+        atexit.unregister(self.stop)
+
+    def _show(self) -> None:
+        if self.state is None or self._live is not None:
+            return
+        before = sys.stdout, sys.stderr
+        live = Live(
+            panel(self.state),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._live = self._opened.enter_context(live)
+        self._console.show_cursor(True)  # nothing is left hidden if the process is killed
+        for handler in _stream_handlers():
+            for stream, redirected in zip(before, (sys.stdout, sys.stderr), strict=True):
+                if handler.stream is stream:
+                    handler.setStream(redirected)
+                    self._opened.callback(handler.setStream, stream)
+                    break
+
+    def _hide(self) -> None:
+        self._opened.close()
+        self._live = None
+
+    def _draw(self) -> None:
+        now = time.monotonic()
+        if self._live is not None and now - self._drawn >= SECONDS_BETWEEN:
+            self._drawn = now
+            self._live.update(panel(self.state), refresh=True)
+
+
+def _draws(console: Console) -> bool:
+    """Whether a panel can be drawn: `FORCE_COLOR` makes no terminal of a file."""
+    return sys.stderr.isatty() and not console.is_dumb_terminal and console.encoding.startswith("utf")
+
+
+def _callbacks_at_work() -> list[TrainerCallback]:
+    """The callbacks of the trainer that is calling one of them, which is told of no other way to them."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, CallbackHandler):
+            return caller.callbacks
+        frame = frame.f_back
+    raise RuntimeError("a LiveView must be called by the trainer that it was given to as a callback")
+
+
+def _replace_progress(callbacks: list[TrainerCallback], view: LiveView, args, state, control) -> None:
+    """Put callbacks that do nothing in the places of those that draw or print the progress."""
+    for place, other in enumerate(callbacks):
+        if isinstance(other, ProgressCallback | PrinterCallback):
+            if place < callbacks.index(view):
+                other.on_train_end(args, state, control)  # it has begun
+            callbacks[place] = TrainerCallback()
+
+
+def _stream_handlers() -> set[logging.StreamHandler]:
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", [])}
+    return {handler for handler in handlers if isinstance(handler, logging.StreamHandler)}

@@ -1,0 +1,138 @@
+"""Runs that differ in nothing but the seed, and means over them."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from .runs import Run, Series
+from .series import smooth
+
+
+# Settings that seeds of one arm may differ in
+OF_A_RUN = ("data_seed", "hub_model_id", "logging_dir", "output_dir", "resume_from_checkpoint", "run_name", "seed")
+
+
+class Arm(NamedTuple):
+    """Runs that differ in the seed alone, under one name."""
+
+    name: str
+    runs: list[Run]
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds and half its 95% interval; `None` for a single seed."""
+
+    mean: float
+    half: float | None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if self.half is None else f"{self.mean:.2f} ± {self.half:.2f}"
+
+
+def arms(runs: Sequence[Run]) -> list[Arm]:
+    """
+    Runs by what they have in common, in the order of the first of each.
+
+    Runs with settings belong together if these are the same but for the seed and names of folders; others if their
+    folders have the same name below folders that differ in a number (`seed1/grpo`, `seed2/grpo`).
+    """
+    groups: dict[object, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_identity(run), []).append(run)
+    names = [_name(group) for group in groups.values()]
+    if len(set(names)) < len(names):
+        names = [group[0].name for group in groups.values()]
+    return [Arm(name, group) for name, group in zip(names, groups.values(), strict=True)]
+
+
+def _identity(run: Run) -> object:
+    if run.settings:
+        return json.dumps({key: value for key, value in run.settings.items() if key not in OF_A_RUN}, sort_keys=True)
+    folder = run.path.resolve()
+    numbered = re.search(r"\d", folder.parent.name)
+    return (folder.name, re.sub(r"\d+", "", folder.parent.name)) if numbered else folder
+
+
+def _name(group: list[Run]) -> str:
+    if len(group) == 1:
+        return group[0].name
+    folders = [run.path.resolve().name for run in group]
+    if len(set(folders)) == 1:
+        return folders[0]
+    return os.path.commonprefix(folders).rstrip("-_.0123456789") or group[0].name
+
+
+def seed_of(run: Run) -> object:
+    """What tells the seeds of an arm apart: the setting, or the folder above."""
+    return run.settings.get("seed", run.path.resolve().parent.name)
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    r"""
+    Mean and half of Student's 95% interval, \\( t_{0.975, n-1} \, s / \sqrt n \\), `s` the sample's deviation.
+
+    Raises `ValueError` for no values.
+    """
+    if not values:
+        raise ValueError("give one value or more")
+    if len(values) == 1 or not all(map(math.isfinite, values)):
+        return Estimate(fmean(values), None)
+    return Estimate(fmean(values), t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values)))
+
+
+def t_quantile(freedom: int) -> float:
+    r"""
+    \\( t \\) with \\( P(|T| < t) = 0.95 \\) for Student's T with `freedom` degrees, by halving.
+
+    With \\( \theta = \arctan(t / \sqrt \nu) \\) that probability is a finite sum of powers of \\( \cos \theta \\)
+    (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _probability(angle, freedom) < 0.95 else (low, angle)
+    return math.sqrt(freedom) * math.tan(angle)
+
+
+def _probability(angle: float, freedom: int) -> float:
+    odd = freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for power in range(3 if odd else 2, freedom - 1, 2):
+        term *= math.cos(angle) ** 2 * (power - 1) / power
+        total += term
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+
+
+class Band(NamedTuple):
+    """A smoothed metric of an arm: means over its seeds, and half their 95% interval where there are several."""
+
+    steps: list[int]
+    means: list[float]
+    halves: list[float] | None
+
+
+def band(arm: Arm, key: str) -> Band | None:
+    """The smoothed metric at the steps that all runs of an arm have logged; `None` if one has not logged it."""
+    logged = [run.series[key] for run in arm.runs if key in run.series]
+    if len(logged) < len(arm.runs):
+        return None
+    smoothed = [dict(zip(series.steps, smooth(series.values), strict=True)) for series in logged]
+    steps = sorted(set.intersection(*map(set, smoothed)))
+    if not steps:
+        return None
+    estimates = [estimate([values[step] for values in smoothed]) for step in steps]
+    means = [point.mean for point in estimates]
+    if len(arm.runs) == 1:
+        return Band(steps, means, None)
+    return Band(steps, means, [0.0 if point.half is None else point.half for point in estimates])
+
+
+def finite(series: Series | None) -> Series:
+    """A metric without its values that are not finite; empty if there is none."""
+    pairs = [] if series is None else [pair for pair in zip(*series, strict=True) if math.isfinite(pair[1])]
+    return Series([step for step, _ in pairs], [value for _, value in pairs])

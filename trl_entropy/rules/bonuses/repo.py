@@ -1,0 +1,54 @@
+"""Take from the advantage of a token its log-probability."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..rule import Rule, knob
+from ..tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Repo(Rule):
+    r"""
+    Take from the advantage of a token its log-probability.
+
+    $$
+    b_t = -\beta \, L_t, \qquad L_t = \log \pi_\theta(y_t) - \mathrm{mean}
+    $$
+
+    Entropy falls as far as advantage and log-probability go together; \\( L \\) takes that part out. On-policy the
+    expected gradient of the bonus is \\( \beta \\) times that of the entropy, without the gradient through the whole
+    vocabulary that an entropy bonus in the loss needs. Completions of advantage 0 get it too, and it has no bound.
+
+    Args:
+        beta (`float`, *optional*, defaults to `0.01`):
+            \\( \beta \ge 0 \\), advantage per nat. No value was found in the paper; the default is ours.
+        center (`str`, *optional*, defaults to `"position"`):
+            What the mean is over: "position" is the vocabulary at the token's own position, where it is
+            \\( -H_t \\) (the paper's); "step" is all tokens of the optimizer step (ours).
+
+    Raises `ValueError` for a beta out of range, or another center.
+
+    Reference: [Entropy-Preserving Reinforcement Learning](https://huggingface.co/papers/2603.11682), 2026 (REPO).
+    """
+
+    beta: float = knob(0.01, low=0.0, raises_entropy=True)
+    center: str = "position"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.center not in ("step", "position"):
+            raise ValueError(f"center must be 'step' or 'position', got {self.center!r}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"pool"}) if self.center == "step" else frozenset()
+
+    @property
+    def neutral(self) -> bool:
+        return self.beta == 0.0
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        mean = tokens.pool.mean(lambda batch: batch.logps) if self.center == "step" else -tokens.entropies
+        return self.beta * (mean - tokens.logps)

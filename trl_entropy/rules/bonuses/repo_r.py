@@ -1,0 +1,51 @@
+"""Add to the advantage of unlikely tokens, in proportion to its size."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..rule import Rule, knob
+from ..tokens import Tokens
+
+
+LEAST_LOGP = -20.0
+
+
+@dataclass(frozen=True)
+class RepoR(Rule):
+    r"""
+    Add to the advantage of unlikely tokens, in proportion to its size.
+
+    $$
+    b_t = A'_t - \hat A_t, \qquad
+    A'_t = \max(0, \hat A_t (1 - \zeta \ell_t)) \text{ if } \hat A_t > 0, \quad
+    \min(0, \hat A_t (1 + \zeta \ell_t)) \text{ if } \hat A_t < 0, \qquad
+    \ell_t = \max(\log \pi_\theta(y_t), -20)
+    $$
+
+    Without the bounds it is \\( -\zeta |\hat A_t| \log \pi_\theta(y_t) \\): [`~bonuses.Repo`] with the strength
+    \\( \zeta |\hat A_t| \\) and without its mean. With them an advantage keeps its sign. A negative \\( \zeta \\)
+    lowers entropy.
+
+    Args:
+        zeta (`float`, *optional*, defaults to `0.001`):
+            \\( \zeta \in [-0.05, 0.05] \\), share of the advantage per nat. The paper's range, at second hand; the
+            default is SkyRL's, from where the paper's controller [`~laws.Ratchet`] turns it.
+
+    Raises `ValueError` for a zeta out of range.
+
+    Reference: [Entropy-Preserving Reinforcement Learning](https://huggingface.co/papers/2603.11682), 2026 (REPO-R;
+    the bounds are of its Appendix D.2 as [SkyRL](https://github.com/NovaSky-AI/SkyRL/pull/1896) has it).
+    """
+
+    zeta: float = knob(0.001, low=-0.05, high=0.05, raises_entropy=True)
+
+    @property
+    def neutral(self) -> bool:
+        return self.zeta == 0.0
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        logps = tokens.logps.clamp(min=LEAST_LOGP)
+        # of the advantage; from -1 on the sum would have another sign
+        share = (-self.zeta * tokens.advantages.sign() * logps).clamp(min=-1)
+        return share * tokens.advantages

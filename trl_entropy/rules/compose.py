@@ -1,0 +1,98 @@
+"""From names to rules, and the algebra that joins their values."""
+
+import inspect
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..checks import bind, imported, unknown
+from .rule import PlainFunction, Rule
+from .tokens import Tokens
+
+
+def build(section: str, catalogue: Mapping[str, type], spec: Mapping[str, Mapping], base: type = Rule) -> dict:
+    """
+    Rules from a mapping of names to parameters.
+
+    Args:
+        section (`str`):
+            `token_weights`, `advantage_bonuses`, `loss_terms` or `rollout_rules`; stands in error messages.
+        catalogue (`Mapping[str, type]`):
+            The bundled rules by name.
+        spec (`Mapping[str, Mapping]`):
+            `{"confident_sign": {"alpha": -0.5}}`, or the dotted path of a rule class or plain function of your own.
+        base (`type`, *optional*, defaults to [`~tokens.Rule`]):
+            What a rule is here; only a rule of tokens may be a plain function.
+
+    Raises `ValueError` for an unknown name or parameter, or a value out of range.
+    """
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"{section} must be a mapping of names to parameters, got {spec!r}")
+    rules = {}
+    for name, parameters in spec.items():
+        what = f"{section}.{name}"
+        if name in catalogue:
+            factory = catalogue[name]
+        elif "." in name:
+            factory = imported(section, name)
+        else:
+            raise unknown(f"name in {section}", name, catalogue)
+        if inspect.isclass(factory) and issubclass(factory, base):
+            rules[name] = bind(what, factory, parameters or {})
+        elif base is Rule and callable(factory) and not inspect.isclass(factory) and not parameters:
+            rules[name] = PlainFunction(factory)
+        else:
+            or_function = ", or a function of tokens without parameters" if base is Rule else ""
+            raise ValueError(f"{what} must be a subclass of {base.__module__}.{base.__name__}{or_function}")
+    return rules
+
+
+def active(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """The rules that change anything."""
+    return {name: rule for name, rule in rules.items() if not rule.neutral}
+
+
+def evaluate(section: str, rules: Mapping[str, Rule], tokens: Tokens) -> dict[str, Tensor]:
+    """Each rule's `(B, T)` values of the same raw tokens. Raises `ValueError` for another shape."""
+    values = {name: rule(tokens) for name, rule in rules.items()}
+    for name, value in values.items():
+        if value.shape != tokens.mask.shape:
+            raise ValueError(
+                f"{section}.{name} must return a value per token, {tuple(tokens.mask.shape)}, got {tuple(value.shape)}"
+            )
+    return values
+
+
+def effective_advantages(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, Tensor]) -> Tensor:
+    r"""\\( A'_t = (\prod_i w_{i,t}) \, \hat A_t + \sum_j b_{j,t} \\), `(B, T)`; `0` outside the mask."""
+    advantages = tokens.advantages
+    for weight in weights.values():
+        advantages = tokens.trained(weight.detach() * advantages)
+    for bonus in bonuses.values():
+        advantages = tokens.trained(advantages + bonus.detach())
+    return advantages
+
+
+def term_sums(tokens: Tokens, rules: Mapping[str, Rule], terms: Mapping[str, Tensor]) -> dict[bool, Tensor]:
+    r"""\\( \sum_k t_{k,t} \\), `(B, T)`, 0 outside of the mask: of terms that follow `loss_type`, and of others."""
+    sums: dict[bool, Tensor] = {}
+    for name, term in terms.items():
+        follows, term = rules[name].follows_loss_type, tokens.trained(term)
+        sums[follows] = sums[follows] + term if follows in sums else term
+    return sums
+
+
+def faults(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, Tensor]) -> Tensor:
+    """Number of trained tokens whose weight is negative or not finite, or whose bonus is not finite; no host sync."""
+    bad = torch.zeros((), device=tokens.mask.device)
+    for weight in weights.values():
+        bad = bad + (tokens.mask & ~((weight >= 0) & weight.isfinite())).sum()
+    for bonus in bonuses.values():
+        bad = bad + (tokens.mask & ~bonus.isfinite()).sum()
+    return bad
+
+
+def needs(*rules: Mapping[str, Rule]) -> set[str]:
+    """What these rules read besides the facts that are always there."""
+    return {need for table in rules for rule in table.values() for need in rule.needs}

@@ -1,0 +1,81 @@
+"""What a rule on tokens is."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..checks import check_number
+from .tokens import Tokens
+
+
+def knob(
+    default: float,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    raises_entropy: bool | None = None,
+    flag: bool = False,
+) -> float:
+    """
+    A rule's numeric parameter that a controller may turn.
+
+    Args:
+        default (`float`):
+            Value when nothing is set.
+        low, high (`float`, *optional*):
+            Closed range of legal values; an infinite bound means none.
+        raises_entropy (`bool`, *optional*):
+            Whether a larger value raises the policy's entropy; `None` if unknown.
+        flag (`bool`, *optional*, defaults to `False`):
+            Whether the parameter is a plain flag of the config instead of an entry of its mapping.
+    """
+    return field(default=default, metadata={"low": low, "high": high, "raises_entropy": raises_entropy, "flag": flag})
+
+
+@dataclass(frozen=True)
+class Rule(ABC):
+    """A pure function of tokens: what a weight and a loss term are. Subclasses are final frozen dataclasses."""
+
+    # Where its formula is from: "paper", "code" (the authors'), or "style" (after what little is published)
+    origin: ClassVar[str] = "paper"
+    # False only if the value is the same for all tokens of a completion
+    token_selective: ClassVar[bool] = True
+    # True only for a bonus that puts another advantage in the place of TRL's: a weight would scale what is gone
+    replaces_advantage: ClassVar[bool] = False
+    # Whether it acts on groups that are all correct, and on no others
+    of_solved_groups: ClassVar[bool] = False
+    # What it reads besides the facts that are always there: `pool`, a fact of Tokens that may be None, or `clipped` if
+    # it means nothing unless TRL clips the ratios of tokens
+    needs: ClassVar[frozenset[str]] = frozenset()
+    # Of a loss term: True if it stands beside or in place of TRL's surrogate token by token, and so is averaged over
+    # tokens as `loss_type` averages that; False if it has the mean over all trained tokens of the optimizer step
+    follows_loss_type: ClassVar[bool] = False
+
+    def __post_init__(self):
+        for parameter in fields(self):
+            if "low" in parameter.metadata:
+                bounds = parameter.metadata["low"], parameter.metadata["high"]
+                check_number(parameter.name, getattr(self, parameter.name), *bounds)
+
+    @property
+    def neutral(self) -> bool:
+        """Whether these parameters leave the loss as it is."""
+        return False
+
+    @abstractmethod
+    def __call__(self, tokens: Tokens) -> Tensor:
+        """`(B, T)` values, one per token; what stands outside `tokens.mask` is ignored."""
+
+
+@dataclass(frozen=True)
+class PlainFunction(Rule):
+    """A rule given as a plain function of tokens."""
+
+    function: Callable[[Tokens], Tensor]
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        return self.function(tokens)

@@ -1,0 +1,217 @@
+"""The facts about every completion token when the loss is computed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .pool import Pool
+
+
+REQUIRED = ("logps", "entropies", "advantages")
+PER_TOKEN = (*REQUIRED, "old_logps", "old_entropies", "ref_logps", "expected_discriminator", "entropies_at_one")
+
+
+class _MadeWhenRead:
+    """A field of a dataclass that is made of the others when it is first read, if none was given."""
+
+    def __init__(self, make: Callable[["Tokens"], Any]):
+        self._make = make
+
+    def __set_name__(self, owner, name):
+        self._name = name
+
+    def __get__(self, tokens, owner):
+        if tokens is None:
+            return None  # the default of the field
+        if vars(tokens)[self._name] is None:
+            vars(tokens)[self._name] = self._make(tokens)
+        return vars(tokens)[self._name]
+
+    def __set__(self, tokens, value):
+        vars(tokens)[self._name] = value
+
+
+@dataclass(frozen=True)
+class Tokens:
+    r"""
+    What is known about every completion token at the moment the loss is computed. Tensors are `(B, T)` where no other
+    shape is given.
+
+    Positions outside `mask` are set to `0` here, once, so that no rule can see padding (which may hold NaN).
+
+    Args:
+        logps (`torch.Tensor`):
+            Log-probability \\( \log \pi_\theta(y_t) \\) of the sampled token, in nats. Carries the gradient for loss
+            terms; detached for weights.
+        old_logps (`torch.Tensor`):
+            Log-probability under the policy that produced the rollout; `None` when strictly on-policy, and then equal
+            to `logps`.
+        entropies (`torch.Tensor`):
+            Entropy \\( H(\pi_\theta(\cdot \mid y_{<t})) \\) in nats, at the sampling temperature.
+        advantages (`torch.Tensor`):
+            TRL's advantage of the completion, repeated along `T`.
+        mask (`torch.Tensor`):
+            Bool: `True` where the token is trained on.
+        step (`int`, *optional*, defaults to `0`):
+            Optimizer step; the seed of every random choice.
+        clip_range (`tuple[float, float]`, *optional*, defaults to `(0.2, 0.2)`):
+            \\( \epsilon_{\text{low}}, \epsilon_{\text{high}} \\) in force: TRL clips ratios outside of
+            \\( [1 - \epsilon_{\text{low}}, 1 + \epsilon_{\text{high}}] \\).
+        pool ([`~pool.Pool`], *optional*):
+            The tokens of the whole optimizer step. Every statistic over tokens is taken over it; these tokens alone
+            by default.
+        num_tokens (`torch.Tensor`, *optional*):
+            What the sum of a loss term over the optimizer step and all ranks is divided by, a number: TRL's
+            `num_items_in_batch` per update, so the mean over the updates of a rollout batch.
+        completions (`torch.Tensor`, *optional*):
+            `(B,)` int64: a number that tells completions apart and is the same wherever a completion stands.
+        old_entropies (`torch.Tensor`, *optional*):
+            Entropy under the policy that produced the rollout; equals `entropies` when strictly on-policy.
+        ref_logps (`torch.Tensor`, *optional*):
+            Log-probability under the reference policy; only with `beta > 0`.
+        rewards (`torch.Tensor`, *optional*):
+            `(B,)`: the reward of the completion, the weighted sum of all rewards; NaN where there was none.
+        group_rewards (`torch.Tensor`, *optional*):
+            `(B, G)`: the rewards of the completion's whole group; NaN where there was none.
+        group_logps (`torch.Tensor`, *optional*):
+            `(B, G)`: the mean log-probability, in nats per token, of every completion of the group under the policy
+            that produced the rollout; NaN where there is no trained token.
+        expected_discriminator (`torch.Tensor`, *optional*):
+            \\( \sum_v \pi_v^2 (H + \log \pi_v) \\), over the whole vocabulary.
+        entropies_at_one (`torch.Tensor`, *optional*):
+            Entropy in nats at temperature 1.
+        prompt_entropies (`torch.Tensor`, *optional*):
+            `(B, P - 1)`: entropy in nats at the prompt's tokens, at the sampling temperature; NaN where there is no
+            token to predict from or to predict.
+        offline (`torch.Tensor`, *optional*):
+            Bool `(B,)`: where the completion is a stored solution that no policy sampled; nowhere by default.
+    """
+
+    logps: Tensor
+    old_logps: Tensor | None
+    entropies: Tensor
+    advantages: Tensor
+    mask: Tensor
+    step: int = 0
+    clip_range: tuple[float, float] = (0.2, 0.2)
+    pool: Pool | None = _MadeWhenRead(lambda tokens: Pool([tokens.detach()]))
+    num_tokens: Tensor | None = None
+    completions: Tensor | None = _MadeWhenRead(
+        lambda tokens: torch.arange(len(tokens.mask), device=tokens.mask.device)
+    )
+    old_entropies: Tensor | None = _MadeWhenRead(lambda tokens: tokens.entropies.detach())
+    ref_logps: Tensor | None = None
+    rewards: Tensor | None = None
+    group_rewards: Tensor | None = None
+    group_logps: Tensor | None = None
+    expected_discriminator: Tensor | None = None
+    entropies_at_one: Tensor | None = None
+    prompt_entropies: Tensor | None = None
+    offline: Tensor | None = _MadeWhenRead(lambda tokens: tokens.mask.new_zeros(len(tokens.mask)))
+
+    def __post_init__(self):
+        if self.mask.dtype != torch.bool or self.mask.dim() != 2:
+            raise ValueError(f"mask must be a bool tensor (B, T), got {self.mask.dtype} {tuple(self.mask.shape)}")
+        for name in PER_TOKEN:
+            value = vars(self)[name]  # as it was given
+            if value is None and name not in REQUIRED:
+                continue
+            if value.shape != self.mask.shape:
+                raise ValueError(f"{name} must have mask's shape {tuple(self.mask.shape)}, got {tuple(value.shape)}")
+            object.__setattr__(self, name, self.trained(value))
+        if self.old_logps is None:
+            object.__setattr__(self, "old_logps", self.logps.detach())
+
+    @cached_property
+    def outside(self) -> Tensor:
+        """Bool: where nothing is trained."""
+        return ~self.mask
+
+    @cached_property
+    def positive(self) -> Tensor:
+        """Bool: where the advantage is above 0; nowhere outside of the mask."""
+        return self.advantages > 0
+
+    @cached_property
+    def negative(self) -> Tensor:
+        """Bool: where the advantage is below 0; nowhere outside of the mask."""
+        return self.advantages < 0
+
+    @property
+    def ratios(self) -> Tensor:
+        r"""Importance ratio \\( r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t) \\)."""
+        return torch.exp(self.logps - self.old_logps)
+
+    @property
+    def clipped(self) -> Tensor:
+        """Bool: where TRL's clip has stopped the gradient, at the clip range in force."""
+        return self.leaves(self.ratios, *self.clip_range)
+
+    def leaves(self, ratios: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+        r"""Bool: where ratios leave \\( [1 - \text{low}, 1 + \text{high}] \\) in the direction of the advantage."""
+        return (self.positive & (ratios > 1 + high)) | (self.negative & (ratios < 1 - low))
+
+    def trained(self, values: Tensor) -> Tensor:
+        """The values, and 0 outside of the mask."""
+        return values.masked_fill(self.outside, 0)
+
+    def mean_over_row(self, values: Tensor) -> Tensor:
+        """`(B,)`: the mean of `(B, T)` values over the trained tokens of each completion; 0 if it has none."""
+        return self.trained(values).sum(-1) / self.mask.sum(-1).clamp(min=1)
+
+    def noise(self) -> Tensor:
+        """
+        `(B, T)` numbers in [0, 1), uniform, float32: the randomness of a rule.
+
+        They depend on step, completion and position alone, so not on seeds, ranks or the order of the batch.
+        """
+        places = torch.arange(self.mask.shape[1], device=self.mask.device)
+        return hashed(self.completions.unsqueeze(1), places.unsqueeze(0), self.step)
+
+    def detach(self) -> "Tokens":
+        """The same facts without gradient."""
+        return self._with(logps=self.logps.detach(), entropies=self.entropies.detach())
+
+    def with_pool(self, pool: Pool) -> "Tokens":
+        """The same facts in a pool of choice."""
+        return self._with(pool=pool)
+
+    def _with(self, **changes) -> "Tokens":
+        same = object.__new__(type(self))  # the facts are checked, and 0 outside of the mask
+        vars(same).update(vars(self), **changes)
+        return same
+
+
+def is_correct(rewards: Tensor) -> Tensor:
+    """Bool, of the same shape: a completion is correct whose reward is above 0.5; without a reward (NaN) it is not."""
+    return rewards > 0.5
+
+
+def is_incorrect(rewards: Tensor) -> Tensor:
+    """Bool, of the same shape: where there is a reward, and the completion is not correct."""
+    return rewards <= 0.5
+
+
+def mixed(values: Tensor) -> Tensor:
+    """A hash of every int64, int64: each bit depends on all bits."""
+    for factor in (-4658895280553007687, -7723592293110705685):
+        values = (values ^ ((values >> 30) & (2**34 - 1))) * factor
+    return values ^ ((values >> 31) & (2**33 - 1))
+
+
+def token_hashes(ids: Tensor, mask: Tensor, start: int) -> Tensor:
+    """`(B, T)` int64: of each token a hash of it and its place, counted from `start`; 0 where the mask is."""
+    places = torch.arange(start, start + ids.shape[1], device=ids.device)
+    return torch.where(mask.bool(), mixed(mixed(ids.long()) + places), 0)
+
+
+def hashed(*keys: Tensor | int) -> Tensor:
+    """Uniform numbers in [0, 1), float32, from whole numbers; the first is an int64 tensor."""
+    state = torch.zeros_like(keys[0])
+    for key in keys:
+        state = mixed(state + key + 7046029254386353131)
+    return ((state >> 40) & (2**24 - 1)).float() / 2**24

@@ -1,0 +1,90 @@
+"""Drop the tokens whose update would move entropy most, judged against the step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..rule import Rule, knob
+from ..tokens import Tokens
+
+
+@dataclass(frozen=True)
+class ClipB(Rule):
+    r"""
+    Drop the tokens whose update would move entropy most, judged against the step.
+
+    $$
+    w_t = 0 \text{ if } \hat A_t < 0 \text{ and } S_t - \bar S < -\mu \sigma, \quad 1 \text{ otherwise}, \qquad
+    S_t = \pi_\theta(y_t) \, (H_t + \log \pi_\theta(y_t))
+    $$
+
+    with \\( \bar S, \sigma \\) the mean and standard deviation of \\( S \\) over the optimizer step. To first order an
+    update on a token changes entropy by \\( -\hat A_t (S_t - \mathbb{E}_{v \sim \pi} S_v) \\) times the step size, so
+    the released code, above, drops the penalties that lower it most. The general form, `sides="both"`, drops tokens of
+    either sign with \\( |S_t - \bar S| > \mu \sigma \\). A weight of 0 keeps the token in the denominator of the loss.
+
+    Args:
+        mu (`float`, *optional*, defaults to `2.5`):
+            \\( \mu \ge 0 \\), the distance in standard deviations beyond which tokens are dropped (the released
+            value); smaller drops more.
+        max_share (`float`, *optional*, defaults to `1.0`):
+            In [0, 1]: the largest share of all tokens that is dropped, the farthest first; at least one token unless
+            it is `0.0`, which drops none. Ours, after [`~weights.ClipV`]; `1.0` is no limit.
+
+        sides (`str`, *optional*, defaults to `"negative_low"`):
+            "negative_low" or "both": the released or the general form.
+
+    Raises `ValueError` for a value out of range, or other sides.
+
+    Reference: [On the Entropy Dynamics in Reinforcement Fine-Tuning of Large Language
+    Models](https://huggingface.co/papers/2602.03392), 2026 (Clip_B).
+    """
+
+    origin: ClassVar[str] = "code"
+    needs: ClassVar[frozenset[str]] = frozenset({"pool"})
+
+    mu: float = knob(2.5, low=0.0)
+    max_share: float = knob(1.0, low=0.0, high=1.0)
+    sides: str = "negative_low"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_sides(self.sides)
+
+    @property
+    def neutral(self) -> bool:
+        return self.max_share == 0.0
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        mean = tokens.pool.mean(discriminator)
+        return without_outliers(tokens, lambda batch: discriminator(batch) - mean, self.mu, self.max_share, self.sides)
+
+
+def discriminator(tokens: Tokens) -> Tensor:
+    r"""\\( S_t \\), `(B, T)`: what an update on a token costs in entropy, to first order, before its expectation."""
+    logps = tokens.logps.float()
+    return logps.exp() * (tokens.entropies.float() + logps)
+
+
+def check_sides(sides: str) -> None:
+    """Raise `ValueError` unless `sides` is known."""
+    if sides not in ("negative_low", "both"):
+        raise ValueError(f"sides must be 'negative_low' or 'both', got {sides!r}")
+
+
+def without_outliers(tokens: Tokens, deviation: Callable, mu: float, max_share: float, sides: str) -> Tensor:
+    """`(B, T)`: 0 where the deviation, a function of tokens, is beyond `mu` of its standard deviations, else 1."""
+    std = tokens.pool.std(deviation)
+
+    def distance(batch: Tokens) -> Tensor:
+        return deviation(batch).abs() if sides == "both" else -deviation(batch)
+
+    def outliers(batch: Tokens) -> Tensor:
+        eligible = batch.advantages != 0 if sides == "both" else batch.advantages < 0
+        return eligible & (distance(batch) > mu * std) & (std > 1e-12)  # the released code's bound against rounding
+
+    dropped = tokens.pool.top(tokens, distance, tokens.pool.share(max_share), outliers)
+    return torch.where(dropped, 0.0, torch.ones_like(tokens.logps))

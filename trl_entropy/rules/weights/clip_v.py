@@ -1,0 +1,66 @@
+"""Drop the tokens whose update would move entropy most, judged against the vocabulary."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..rule import Rule, knob
+from ..tokens import Tokens
+from .clip_b import check_sides, discriminator, without_outliers
+
+
+@dataclass(frozen=True)
+class ClipV(Rule):
+    r"""
+    Drop the tokens whose update would move entropy most, judged against the vocabulary.
+
+    $$
+    w_t = 0 \text{ if } \hat A_t < 0 \text{ and } D_t < -\mu \sigma, \quad 1 \text{ otherwise}, \qquad
+    D_t = S_t - \sum_v \pi_v S_v, \quad S_v = \pi_v (H + \log \pi_v)
+    $$
+
+    [`~weights.ClipB`] with the expectation at the token's own position instead of the mean over the step: to first
+    order an update changes entropy by \\( -\hat A_t D_t \\) times the step size. \\( \sigma \\) is the standard
+    deviation of \\( D \\) over the optimizer step, around its mean, and the threshold is not moved by that mean, as in
+    the released code. A weight of 0 keeps the token in the denominator of the loss.
+
+    Args:
+        mu (`float`, *optional*, defaults to `8.5`):
+            \\( \mu \ge 0 \\), the distance in standard deviations beyond which tokens are dropped; smaller drops more.
+            The value of the released settings; the released class has 2.0 where none is given.
+        max_share (`float`, *optional*, defaults to `1e-4`):
+            In [0, 1]: the largest share of all tokens that is dropped, the farthest first (the released value); at
+            least one token unless it is `0.0`, which drops none.
+
+        sides (`str`, *optional*, defaults to `"negative_low"`):
+            "negative_low" is the released form; "both" drops tokens of either sign with \\( |D_t| > \mu \sigma \\).
+
+    Raises `ValueError` for a value out of range, or other sides.
+
+    Reference: [On the Entropy Dynamics in Reinforcement Fine-Tuning of Large Language
+    Models](https://huggingface.co/papers/2602.03392), 2026 (Clip_V).
+    """
+
+    origin: ClassVar[str] = "code"
+    needs: ClassVar[frozenset[str]] = frozenset({"pool", "expected_discriminator"})
+
+    mu: float = knob(8.5, low=0.0)
+    max_share: float = knob(1e-4, low=0.0, high=1.0)
+    sides: str = "negative_low"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_sides(self.sides)
+
+    @property
+    def neutral(self) -> bool:
+        return self.max_share == 0.0
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        return without_outliers(tokens, excess, self.mu, self.max_share, self.sides)
+
+
+def excess(tokens: Tokens) -> Tensor:
+    r"""\\( D_t \\), `(B, T)`: the discriminator of the sampled token less its expectation."""
+    return discriminator(tokens) - tokens.expected_discriminator.float()

@@ -1,0 +1,209 @@
+"""The trainers and the versions of TRL that the seam fits."""
+
+import importlib
+import importlib.metadata
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from math import exp, inf
+
+from packaging.version import Version
+from transformers import Trainer
+
+from .control.signals import of_clipping
+
+
+logger = logging.getLogger(__name__)
+
+# Those that the tests are run on, from the oldest to the newest
+TRL_VERSIONS = ("1.10.0", "1.13.0", "1.14.2", "1.16.0")
+
+# What a `loss_type` of TRL does where the others clip ratios to [1 - epsilon_low, 1 + epsilon_high]
+UNCLIPPED = {
+    "cispo": "caps ratios at epsilon_high itself, with their gradient, and reads no epsilon_low",
+    "sapo": "reads neither bound",
+    "vespo": "reads neither bound",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    r"""
+    How a trainer of TRL, and each of its subclasses, reads a batch and scales its loss.
+
+    Args:
+        trainer, config (`str`):
+            Dotted paths of the two classes.
+        per_token (`bool`, *optional*, defaults to `True`):
+            Whether it takes advantages `(B, T)`. Otherwise it gets `(B,)`: the mean over a completion's trained
+            tokens.
+        scales_loss (`bool`, *optional*, defaults to `True`):
+            Whether it divides its loss by `gradient_accumulation_steps` itself. Otherwise transformers does so
+            afterwards.
+        keeps_old_logps (`bool`, *optional*, defaults to `True`):
+            Whether its batch has the log-probs of the old policy per token where the policy has moved since. Otherwise
+            it has their sums, and the seam adds them.
+        clips_logs (`bool`, *optional*, defaults to `False`):
+            Whether `epsilon` bounds the logarithm of the ratio.
+        loss_type (`str`, *optional*):
+            The `loss_type` of `GRPOTrainer` that averages over tokens as this trainer does, which has no such choice.
+        lacks (`Mapping[str, str]`, *optional*):
+            What rules or controllers cannot have of it, and why: a knob of TRL, or a name of `Rule.needs` or
+            `RolloutRule.acts`.
+    """
+
+    trainer: str
+    config: str
+    per_token: bool = True
+    scales_loss: bool = True
+    keeps_old_logps: bool = True
+    clips_logs: bool = False
+    loss_type: str | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_loss_types(self) -> bool:
+        """Whether its loss is the one that `loss_type` names."""
+        return self.loss_type is None
+
+    @property
+    def name(self) -> str:
+        """The name of the trainer."""
+        return self.trainer.rpartition(".")[2]
+
+    def config_class(self) -> type:
+        """The config of the trainer."""
+        module, _, name = self.config.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+    def clip_range(self, low: float, high: float, loss_type: str | None) -> tuple[float, float]:
+        r"""Its bounds \\( \epsilon \\) as those of \\( [1 - \epsilon_{\text{low}}, 1 + \epsilon_{\text{high}}] \\)."""
+        if self.has_loss_types and loss_type in UNCLIPPED:
+            return 1.0, inf  # no gradient is stopped
+        return (1 - exp(-low), exp(high) - 1) if self.clips_logs else (low, high)
+
+    def never_clips(self, args) -> str | None:
+        """Why TRL clips no ratio in a run of this config, and what to do about it; `None` if it does."""
+        loss_type = getattr(args, "loss_type", None)
+        if self.has_loss_types and loss_type in UNCLIPPED:
+            return f"loss_type={loss_type!r} {UNCLIPPED[loss_type]}: set another loss_type"
+        accumulation, steps = args.gradient_accumulation_steps, args.steps_per_generation
+        if accumulation % (steps * args.num_iterations):
+            return None
+        return (
+            "each rollout batch gets one optimizer update, so ratios stay 1: set "
+            f"num_iterations={2 * accumulation // steps} or steps_per_generation={2 * accumulation} "
+            "(as off_policy_updates=2 does)"
+        )
+
+
+GRPO = Family("trl.trainer.grpo_trainer.GRPOTrainer", "trl.trainer.grpo_config.GRPOConfig")
+FAMILIES = (
+    GRPO,
+    Family(
+        "trl.trainer.rloo_trainer.RLOOTrainer",
+        "trl.trainer.rloo_config.RLOOConfig",
+        per_token=False,
+        scales_loss=False,
+        keeps_old_logps=False,
+        loss_type="luspo",  # a sum over the tokens of a completion, then a mean over completions
+        lacks={
+            "entropy_coef": "it has no entropy bonus",
+            "ref_logps": "it takes the KL penalty into the reward and keeps no log-probs of the reference policy",
+            "clipped": "it clips the ratios of completions, not those of tokens",
+            "completions": "it has no place where they could be replaced",
+        },
+    ),
+    Family(
+        "trl.experimental.gmpo.gmpo_trainer.GMPOTrainer",
+        "trl.experimental.gmpo.gmpo_config.GMPOConfig",
+        per_token=False,
+        clips_logs=True,
+        loss_type="grpo",  # a mean over the tokens of a completion, then one over completions
+        lacks={"entropy_coef": "its loss has no entropy bonus"},
+    ),
+)
+NAMES = ", ".join(family.name for family in FAMILIES[:-1]) + f" and {FAMILIES[-1].name}"
+
+
+def base_in_trl(cls: type) -> type | None:
+    """The first class of TRL that a class is or inherits from."""
+    return next((base for base in cls.__mro__ if base.__module__.partition(".")[0] == "trl"), None)
+
+
+def family_of(cls: type) -> Family:
+    """The family of a trainer or config class. Raises `TypeError` if the seam does not fit it."""
+    of_trl = base_in_trl(cls)
+    behind = cls.__mro__[cls.__mro__.index(of_trl) :] if of_trl else ()
+    for late in (base.__name__ for base in behind if base.__module__.partition(".")[0] == "trl_entropy"):
+        raise TypeError(
+            f"{cls.__name__} would be plain {of_trl.__name__}: name {late} before it among the base classes"
+        )
+    for family in FAMILIES:
+        if of_trl and f"{of_trl.__module__}.{of_trl.__qualname__}" in (family.trainer, family.config):
+            return family
+    if of_trl is None:
+        why = "it is no trainer and no config of TRL"
+    elif not issubclass(cls, Trainer):
+        why = f"{of_trl.__name__} is the config of another trainer"
+    elif not hasattr(of_trl, "_compute_loss"):
+        why = f"{of_trl.__name__} has no `_compute_loss` that could read other advantages"
+    else:
+        why = f"it is not known whether the loss of {of_trl.__name__} reads advantages after the policy's log-probs"
+    raise TypeError(f"no entropy control for {cls.__name__}: {why}. It is for {NAMES}, their configs, and subclasses")
+
+
+def check_trainer(trainer: object) -> None:
+    """Raise `TypeError` unless a callback can be attached to this."""
+    if not isinstance(trainer, Trainer):
+        raise TypeError(f"attach takes a {NAMES.replace(' and ', ' or ')}, got {type(trainer).__name__}")
+    family_of(type(trainer))
+
+
+def clip_range_given(args) -> dict[str, bool]:
+    """Which bounds of the clip range a config sets itself: not at its own default, and above it not by `epsilon`."""
+    return {"epsilon_low": args.epsilon != type(args).epsilon, "epsilon_high": args.epsilon_high is not None}
+
+
+def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
+    """Raise `ValueError` if a controller's knob or signal, as in its settings, depends on a clip that never acts."""
+    why = family.never_clips(args)
+    for name in (spec["knob"], spec.get("signal", "")):
+        if why is not None and of_clipping(name):
+            raise ValueError(f"{what} would do nothing with {name}: {why}, or drop it")
+
+
+def installed_trl() -> str:
+    """The version of TRL that is imported."""
+    return importlib.metadata.version("trl")
+
+
+def warn_of_cut_sampling(args: object) -> None:
+    """Warn, once for each setting, where completions are sampled from a part of the vocabulary alone."""
+    cuts = {"top_p": (None, 1.0), "top_k": (None, 0, -1), "min_p": (None, 0.0)}
+    asked = {name: getattr(args, name, None) for name in cuts} | (args.generation_kwargs or {})
+    _warn_of_cuts(", ".join(f"{name}={asked[name]}" for name, off in cuts.items() if asked[name] not in off))
+
+
+@cache
+def _warn_of_cuts(cuts: str) -> None:
+    if cuts:
+        logger.warning(
+            "%s: completions are sampled from a part of the vocabulary, but log-probs and entropies are of the whole "
+            "of it, and so are targets in nats",
+            cuts,
+        )
+
+
+@cache
+def warn_if_untested(version: str) -> None:
+    """Warn, once, about a version of TRL outside of the range of those that are tested."""
+    oldest, newest = TRL_VERSIONS[0], TRL_VERSIONS[-1]
+    if not Version(oldest) <= Version(version) <= Version(newest):
+        warnings.warn(
+            f"TRL {version} is outside of the tested range {oldest} to {newest}: if TRL has changed what entropy "
+            f"control relies on, the first step ends in a SeamError. Install trl>={oldest},<={newest} to be sure",
+            stacklevel=2,
+        )
