@@ -59,12 +59,12 @@ def compare(size: Size, share: float, way: str, rounds: int, budget: float) -> d
     plain = Step(size, lengths, share, plain=True, steps_per_generation=updates * size.micro_batches)
     theirs, rows = plain.gradient(), plain.batches
     arm = Step(size, lengths, share, off_policy_updates=updates, **settings)
-    how = arm.trainer.compaction
+    how = arm.trainer.seam.trimming
 
     def steps() -> None:
         for update in range(updates):
             compacted(rows, how)
-            arm.trainer._updates = update
+            arm.trainer.seam.updates = update
             arm()
 
     def steps_of_trl() -> None:

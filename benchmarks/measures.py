@@ -100,21 +100,26 @@ class Clocked(EntropyGRPOTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._new_measures = lambda: ClockedMeasures(Clock())  # made anew when training starts
+        of_vocabulary, contexts = self.seam.facts._of_vocabulary, self.seam._contexts
+        gradient_sample = self.seam.gradient_sample
 
-    def _of_vocabulary(self, needs, *args):
-        facts = {}
-        for need in FULL[:3]:
-            with self.measures.clock.of(need):
-                facts |= super()._of_vocabulary({need} & needs, *args)
-        return facts
+        def clocked_vocabulary(needs, *args):
+            facts = {}
+            for need in FULL[:3]:
+                with self.measures.clock.of(need):
+                    facts |= of_vocabulary({need} & needs, *args)
+            return facts
 
-    def gradient_sample(self):
-        with self.measures.clock.of("noise of the gradient"):
-            return super().gradient_sample()
+        def clocked_contexts(batch):
+            with self.measures.clock.of("samples per context"):
+                return contexts(batch)
 
-    def _contexts(self, batch):
-        with self.measures.clock.of("samples per context"):
-            return super()._contexts(batch)
+        def clocked_sample():
+            with self.measures.clock.of("noise of the gradient"):
+                return gradient_sample()
+
+        self.seam.facts._of_vocabulary, self.seam._contexts = clocked_vocabulary, clocked_contexts
+        self.seam.gradient_sample = clocked_sample
 
     def _generate_and_score_completions(self, inputs):
         with self.measures.clock.of("generation"):

@@ -340,6 +340,10 @@ class Clocked(EntropyGiven):
     def __init__(self, *args, **kwargs):
         self._parts, self._steps = [], []
         super().__init__(*args, **kwargs)
+        facts = self.seam.facts
+        for name in ("tokens", "look_ahead"):
+            setattr(facts, name, self._clocked()(getattr(facts, name)))
+        self._reduce, facts.sum_over_ranks = facts.sum_over_ranks, self._counted
 
     @property
     def own(self) -> list[float]:
@@ -356,14 +360,6 @@ class Clocked(EntropyGiven):
         self._parts.append((start, mark(self.args.device.type)))
         self._inside = False
 
-    def _tokens(self, *args):
-        with self._clocked():
-            return super()._tokens(*args)
-
-    def _look_ahead(self, *args):
-        with self._clocked():
-            return super()._look_ahead(*args)
-
     def effective_advantages(self, *args):
         with self._clocked():
             return super().effective_advantages(*args)
@@ -376,15 +372,15 @@ class Clocked(EntropyGiven):
         with self._clocked():
             super().observe(*args)
 
-    def _end_optimizer_step(self):
+    def end_step(self):
         with self._clocked():
-            super()._end_optimizer_step()
+            super().end_step()
         self._steps.append(self._parts)
         self._parts = []
 
-    def _sum_over_ranks(self, values):
+    def _counted(self, values):
         self.sent += values.numel() * values.element_size()
-        return super()._sum_over_ranks(values)
+        return self._reduce(values)
 
 
 def policy(size: Size) -> PreTrainedModel:

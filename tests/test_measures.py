@@ -91,7 +91,7 @@ def test_full_alone_asks_the_head_again(build):
         assert [fact is not None for fact in facts] == [wanted] * 3
         trainer.model.eval()
         trainer._compute_loss(trainer.model, given_batch())
-        assert trainer._hidden is None
+        assert trainer.seam.facts.forward is None
         assert len(trainer.seen) == 1
 
 

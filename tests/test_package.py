@@ -49,10 +49,10 @@ SEAM = (
     "head",
     "means",
     "rollouts",
-    "compaction",
     "facts",
     "checkpoints",
-    "loss",
+    "seam",
+    "hooks",
     "__init__",
 )
 HEAVY = ("trl", "transformers")
@@ -185,8 +185,8 @@ def test_imports_of_the_seam_go_down():
 @pytest.mark.parametrize(
     ("file", "code", "found"),
     [
-        ("state", "from .error import SeamError\nfrom ..tokens import Tokens", set()),
-        ("state", "def f():\n    from .loss import LossSeam", {"loss"}),
+        ("state", "from .error import SeamError\nfrom ..rules.tokens import Tokens", set()),
+        ("state", "def f():\n    from .seam import Seam", {"seam"}),
         ("facts", "from . import checkpoints, error", {"checkpoints"}),
     ],
 )

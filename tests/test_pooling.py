@@ -5,7 +5,7 @@ import torch
 from toy import EntropyGiven, distance, flat, halves, parameters, same
 
 from trl_entropy import EntropyGRPOConfig
-from trl_entropy._seam import LossSeam, facts
+from trl_entropy._seam import facts
 
 
 SGD = {"loss_type": "dapo", "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.3, "max_steps": 2}
@@ -32,7 +32,7 @@ class Counting(EntropyGiven):
     forwards = 0
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        self.forwards += self._facts is not None
+        self.forwards += self.seam.facts.forward is not None
         return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
 
@@ -52,7 +52,7 @@ def test_selection_and_training_do_not_depend_on_micro_batches(run, split):
 
 def test_quantile_of_a_micro_batch_would_select_otherwise(run, monkeypatch):
     whole = trained(run, "one")
-    monkeypatch.setattr(LossSeam, "_look_ahead", lambda self, model: None)
+    monkeypatch.setattr(facts.Facts, "look_ahead", lambda self, model, needs: None)
     parts = trained(run, "four")
     assert whole.weights.keys() == parts.weights.keys()
     assert whole.weights != parts.weights
@@ -97,7 +97,7 @@ def test_evaluation_pools_its_own_batch(run):
     before = parameters(trainer)
     trainer.evaluate()
     assert same(parameters(trainer), before)
-    assert trainer._pool is None
+    assert trainer.seam.step is None
 
 
 @pytest.mark.parametrize("pooling", ["exact", "lagged"])

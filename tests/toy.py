@@ -8,6 +8,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, Tokens
+from trl_entropy._seam import Seam
 from trl_entropy.measures import StepMeasures
 
 
@@ -242,7 +243,7 @@ class EntropyTable(EntropyGRPOTrainer, Forward):
     def needs(self):
         return super().needs() - {"expected_discriminator"}  # there is no model to take it from
 
-    def _of_vocabulary(self, needs, entropies, inputs):
+    def of_vocabulary(self, needs, entropies, inputs):
         logps = self.logits.detach().log_softmax(-1)
         entropies = -(logps.exp() * logps).sum(-1, keepdim=True)
         return {"expected_discriminator": (logps.exp().square() * (entropies + logps)).sum(-1)}
@@ -279,6 +280,8 @@ def table(logits: torch.Tensor, plain: bool = False, **arguments):
     if not plain:
         trainer.token_weights, trainer.advantage_bonuses, trainer.loss_terms = args.build_rules().values()
         trainer.measures, trainer._signals = StepMeasures(args.entropy_measures), set()
+        trainer.measured_needs, trainer.seam = frozenset(), Seam(trainer)
+        trainer.seam.facts._of_vocabulary = trainer.of_vocabulary
     return trainer
 
 

@@ -5,7 +5,16 @@ from functools import partial
 from torch import Tensor
 from trl import GRPOTrainer
 
-from ._seam import LossSeam, clipped_bounds, last_checkpoint, logged_signal, rollout_ends, set_logged_entropy
+from ._seam import (
+    Hooks,
+    Seam,
+    clipped_bounds,
+    last_checkpoint,
+    log_means,
+    logged_signal,
+    rollout_ends,
+    set_logged_entropy,
+)
 from .callbacks.controllers import EntropyController, LearningRateScale, announce, trl_knobs
 from .callbacks.own import stop_views, with_own
 from .callbacks.watchdog import EntropyWatchdog
@@ -21,7 +30,7 @@ from .rules.compose import active, effective_advantages, evaluate, faults, needs
 from .trainers import family_of
 
 
-class EntropyControl(LossSeam):
+class EntropyControl(Hooks):
     r"""
     Entropy control, mixed in before a trainer of TRL: [`with_entropy_control`] gives the class.
 
@@ -57,13 +66,13 @@ class EntropyControl(LossSeam):
         kwargs["callbacks"] = with_own(kwargs.get("callbacks"), args.live_view)
         given = {"reward_funcs": reward_funcs, "train_dataset": train_dataset}
         kwargs |= {name: value for name, value in given.items() if value is not None}
+        self.seam = Seam(self)
         super().__init__(model=model, args=args, **kwargs)
         self.token_weights, self.advantage_bonuses, self.loss_terms = args.build_rules().values()
-        self.use_plan(args.build_rollout_plan(self.train_dataset, self.reward_func_names))
-        self.compact_steps(args.compaction)
+        self.seam.use(args.build_rollout_plan(self.train_dataset, self.reward_func_names), args.compaction)
         self.knobs = self._build_knobs()
         self.controllers = args.build_controllers()
-        of_steps = self.signal, self.log_means, partial(rollout_ends, self), partial(clipped_bounds, self)
+        of_steps = self.signal, partial(log_means, self), partial(rollout_ends, self), partial(clipped_bounds, self)
         self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
         self._new_measures = partial(StepMeasures, args.entropy_measures, self._signals, args.build_slopes())
@@ -73,7 +82,7 @@ class EntropyControl(LossSeam):
     def _build_knobs(self) -> Knobs:
         knobs = trl_knobs(self)
         temperature, learning_rate_scale = TRAINER_KNOBS[-2:]
-        knobs.add(temperature, lambda: self.temperature, self.plan_temperature)
+        knobs.add(temperature, lambda: self.temperature, partial(setattr, self.seam, "next_temperature"))
         self.add_callback(scale := LearningRateScale())
         knobs.add(learning_rate_scale, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
         for section in SECTIONS:
@@ -90,7 +99,7 @@ class EntropyControl(LossSeam):
             if isinstance(callback, EntropyWatchdog):
                 callback.attach(self)
         # Nothing is left of an earlier call: a resumed run takes its state from the checkpoint
-        self.begin_run(self.args.build_rollout_plan(self.train_dataset, self.reward_func_names))
+        self.seam.begin_run(self.args.build_rollout_plan(self.train_dataset, self.reward_func_names))
         self.measures = self._new_measures()
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -133,33 +142,32 @@ class EntropyControl(LossSeam):
         return term_sums(tokens, rules, terms)
 
     def observe(self, tokens: Tokens, effective: Tensor) -> None:
-        """Measure a training micro-batch."""
+        """Measure a training micro-batch: its raw tokens, and their advantages in the loss, `(B, T)`."""
         self.measures.add_tokens(tokens, effective)
 
     def observe_rollout(self, rewards: Tensor, completions: list, contexts: Tensor) -> None:
-        """Log what a training rollout holds."""
-        self.log_means(self.measures.of_rollout(rewards, lambda: answers_of(completions, self.reward_funcs), contexts))
+        """
+        Log what a training rollout holds on all ranks: rewards `(groups, G)`, completions group by group, and of every
+        trained token a hash of its context, `(B, T)`, 0 elsewhere.
+        """
+        answers = partial(answers_of, completions, self.reward_funcs)
+        log_means(self, self.measures.of_rollout(rewards, answers, contexts))
 
-    def training_step(self, *args, **kwargs):
-        loss = super().training_step(*args, **kwargs)
-        if self.accelerator.sync_gradients:
-            self._end_optimizer_step()
-        return loss
-
-    def _end_optimizer_step(self) -> None:
-        self.measures.add_gradient(self.gradient_sample())
-        means = self.measures.end_step(self._sum_over_ranks)
+    def end_step(self) -> None:
+        """Log what was measured in the optimizer step. Raises `ValueError` if a weight or bonus was out of range."""
+        self.measures.add_gradient(self.seam.gradient_sample())
+        means = self.measures.end_step(self.seam.facts.sum_over_ranks)
         if means.pop("faults", 0.0):
             raise ValueError(
                 f"a weight was negative, or a weight or bonus not finite, at step {self.state.global_step}: one of "
                 f"{', '.join([*self.token_weights, *self.advantage_bonuses])} must return finite values, weights >= 0"
             )
-        if self.compaction.skip and ENTROPY in means:
+        if self.seam.trimming.skip and ENTROPY in means:
             set_logged_entropy(self, means[ENTROPY])  # TRL has not seen all tokens
         # TRL logs an entropy of all tokens itself
-        self.log_means({name: value for name, value in means.items() if name != ENTROPY})
+        log_means(self, {name: value for name, value in means.items() if name != ENTROPY})
         # The values that were in force in this step; the controllers decide those of the next after it
-        self.log_means({f"knobs/{name}": value for name, value in self.knobs.items()})
+        log_means(self, {f"knobs/{name}": value for name, value in self.knobs.items()})
 
     def step_entropy(self) -> float | None:
         """Entropy (nats) over all tokens of the last optimizer step, on all ranks; `None` if there were none."""
@@ -173,13 +181,18 @@ class EntropyControl(LossSeam):
 
     def control_state(self) -> dict:
         """The state of every controller, of the measures, and of the rollouts if a rule decides about them."""
-        rollouts = {"rollouts": self.plan.state_dict(not rollout_ends(self))} if self.plan.rules else {}
+        rollouts = (
+            {"rollouts": self.seam.rollouts.plan.state_dict(not rollout_ends(self))}
+            if self.seam.rollouts.plan.rules
+            else {}
+        )
         return {"controllers": states(self.controllers), "measures": self.measures.state_dict(), **rollouts}
 
     def load_control_state(self, state: dict, source: str) -> None:
         """Continue every controller and the rollouts. Raises `ValueError` if one has no state in `source`."""
-        if self.plan.rules or "rollouts" in state:
-            self.plan.load_state_dict(state.get("rollouts"), source)
+        plan = self.seam.rollouts.plan
+        if plan.rules or "rollouts" in state:
+            plan.load_state_dict(state.get("rollouts"), source)
         if "measures" in state:
             self.measures.load_state_dict(state["measures"], source)
         load_states(self.controllers, state["controllers"], source)

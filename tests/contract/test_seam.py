@@ -23,7 +23,9 @@ from toy import (
 from trl import GRPOTrainer
 
 from trl_entropy import EntropyGRPOTrainer, SeamError
-from trl_entropy._seam import LateAdvantages, LossSeam
+from trl_entropy._seam import Hooks, Seam
+from trl_entropy._seam.facts import LateAdvantages
+from trl_entropy.trainers import GRPO
 
 
 class Order:
@@ -50,6 +52,13 @@ class AdvantagesFirst(Order):
         advantages = inputs["advantages"]
         self._get_per_token_logps_and_entropies()
         return advantages.sum()
+
+
+class AdvantagesTwice(Order):
+    def _compute_loss(self, model, inputs):
+        self.first = inputs["advantages"]
+        self._get_per_token_logps_and_entropies()
+        return inputs["advantages"].sum()
 
 
 class AdvantagesNever(Order):
@@ -89,11 +98,19 @@ class Breaks(Order):
 def seam(order: type, doubled: bool = False):
     """The seam before a stand-in; it records what it is given."""
 
-    class Seam(LossSeam, order):
+    class Ours(Hooks, order):
+        family = GRPO
+        measured_needs = frozenset()
         seen = None
         observed = 0
         epsilon_low, epsilon_high = 0.2, 0.28
         importance_sampling_level = "token"
+
+        def __init__(self):
+            self.seam = Seam(self)
+
+        def needs(self):
+            return frozenset()
 
         def effective_advantages(self, raw, tokens):
             self.seen = tokens
@@ -106,7 +123,7 @@ def seam(order: type, doubled: bool = False):
             self.observed += 1
             self.effective = effective
 
-    return Seam()
+    return Ours()
 
 
 def inputs() -> dict:
@@ -119,19 +136,20 @@ def test_order_that_trl_has_works():
     assert seam(ForwardFirst, doubled=True)._compute_loss(None, inputs()) == -4
 
 
-def test_advantages_read_before_the_forward_are_refused():
-    with pytest.raises(SeamError, match="read `advantages` before the forward had given log-probs and entropies"):
-        seam(AdvantagesFirst)._compute_loss(None, inputs())
+def test_whoever_looks_before_the_forward_sees_the_raw_advantages():
+    trainer = seam(AdvantagesTwice, doubled=True)
+    assert trainer._compute_loss(None, inputs()) == -4
+    assert trainer.first.tolist() == [1.0, -3.0]
 
 
-@pytest.mark.parametrize("order", [AdvantagesNever, AdvantagesByGet, AdvantagesOfCopy])
+@pytest.mark.parametrize("order", [AdvantagesFirst, AdvantagesNever, AdvantagesByGet, AdvantagesOfCopy])
 def test_advantages_not_read_through_the_seam_are_refused(order):
     with pytest.raises(SeamError, match="without reading `advantages`"):
         seam(order)._compute_loss(None, inputs())
 
 
 def test_forward_without_entropies_is_refused():
-    with pytest.raises(SeamError, match="before the forward had given log-probs and entropies"):
+    with pytest.raises(SeamError, match="gave no entropies"):
         seam(NoEntropies)._compute_loss(None, inputs())
 
 
@@ -146,7 +164,7 @@ def test_error_inside_trl_closes_the_seam():
     trainer = seam(Breaks)
     with pytest.raises(FloatingPointError, match="in TRL"):
         trainer._compute_loss(None, inputs())
-    assert trainer._facts is None
+    assert trainer.seam.facts.forward is None
 
 
 @pytest.mark.parametrize("order", [ForwardFirst, AdvantagesFirst, AdvantagesNever])
@@ -154,13 +172,13 @@ def test_seam_is_closed_after_every_loss(order):
     trainer = seam(order)
     with contextlib.suppress(SeamError):
         trainer._compute_loss(None, inputs())
-    assert trainer._facts is None
+    assert trainer.seam.facts.forward is None
 
 
 def test_forward_outside_of_a_loss_is_not_captured():
     trainer = seam(ForwardFirst)
     assert len(trainer._get_per_token_logps_and_entropies()) == 3
-    assert trainer._facts is None
+    assert trainer.seam.facts.forward is None
 
 
 def test_error_of_one_loss_does_not_hide_the_next():
@@ -226,7 +244,10 @@ def test_advantages_are_decided_once_and_other_keys_pass():
         return raw + 1
 
     given = {"advantages": torch.zeros(2), "other": "kept"}
-    late = LateAdvantages(given, decide)
+    known = []
+    late = LateAdvantages(given, lambda: bool(known), decide)
+    assert late["advantages"] is given["advantages"]
+    known.append(True)
     assert (late["other"], late.get("missing"), "advantages" in late, calls) == ("kept", None, True, [])
     assert late["advantages"] is late["advantages"]
     assert late["advantages"].tolist() == [1.0, 1.0]
@@ -252,7 +273,7 @@ def test_batch_is_not_changed(build, settings):
     assert all(torch.equal(given[name], before[name]) for name in before)
 
 
-def test_real_trainer_that_reads_advantages_first_is_refused(build):
+def test_real_trainer_that_reads_advantages_first_alone_is_refused(build):
     class Early(GRPOTrainer):
         def _compute_loss(self, model, inputs):
             return super()._compute_loss(model, {**inputs, "advantages": inputs["advantages"]})
@@ -261,8 +282,28 @@ def test_real_trainer_that_reads_advantages_first_is_refused(build):
         pass
 
     trainer = build(trainer_class=Ours)
-    with pytest.raises(SeamError, match="before the forward"):
+    with pytest.raises(SeamError, match="without reading `advantages` after the forward"):
         trainer._compute_loss(trainer.model, batch())
+
+
+def test_real_trainer_that_looks_at_advantages_first_is_weighted_all_the_same(build):
+    class Skips(GRPOTrainer):
+        """Leaves out a micro-batch without a signal, as trainers of others do."""
+
+        def _compute_loss(self, model, inputs):
+            self.looked = inputs["advantages"]
+            return super()._compute_loss(model, inputs) * (self.looked != 0).any()
+
+    class Ours(EntropyGRPOTrainer, Skips):
+        pass
+
+    given, weights = batch(), {"positive_advantage_coef": 0.3, "negative_advantage_coef": 0.7}
+    trainer = build(trainer_class=Ours, **weights)
+    actual = loss_and_gradients(trainer, given)
+    expected = loss_and_gradients(build(**weights), given)
+    assert torch.equal(trainer.looked, given["advantages"])
+    assert torch.equal(actual[0], expected[0])
+    assert same(actual[1], expected[1])
 
 
 def test_real_trainer_that_does_not_read_advantages_is_refused(build):

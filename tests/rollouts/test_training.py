@@ -25,15 +25,18 @@ class Watched(EntropyGiven):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.rounds, self.rollouts = [], []
+        rollouts = self.seam.rollouts
+        sample, planned = rollouts.sample, rollouts.planned
 
-    def _sample(self, rows):
-        self.rounds.append([number(row["prompt"]) for row in rows])
-        return super()._sample(rows)
+        def sampled(generate, rows):
+            self.rounds.append([number(row["prompt"]) for row in rows])
+            return sample(generate, rows)
 
-    def _sample_planned(self, inputs):
-        rollout = super()._sample_planned(inputs)
-        self.rollouts.append(rollout)
-        return rollout
+        def kept(generate, inputs):
+            self.rollouts.append(planned(generate, inputs))
+            return self.rollouts[-1]
+
+        rollouts.sample, rollouts.planned = sampled, kept
 
 
 # Dynamic sampling
@@ -163,9 +166,9 @@ def test_perplexities_are_those_of_the_policy(build, model_dir):
     expected = [perplexity(model, trainer.processing_class, prompt) for prompt in dataset["prompt"]]
     assert len(set(expected)) == 5
     # float32 in a padded batch
-    assert trainer._perplexities(list(range(5))) == pytest.approx(expected, rel=1e-5)
+    assert trainer.seam.rollouts.perplexities(list(range(5))) == pytest.approx(expected, rel=1e-5)
     trainer.args.per_device_train_batch_size = 2
-    assert trainer._perplexities([3, 1]) == pytest.approx([expected[3], expected[1]], rel=1e-5)
+    assert trainer.seam.rollouts.perplexities([3, 1]) == pytest.approx([expected[3], expected[1]], rel=1e-5)
 
 
 def test_window_slides_from_low_to_high_perplexity(build, model_dir):
@@ -190,7 +193,7 @@ def test_window_slides_from_low_to_high_perplexity(build, model_dir):
 
 def test_curriculum_goes_through_its_stages(build, dataset):
     trainer = build(trainer_class=Watched, max_steps=8, rollout_rules={"curriculum": {"column": "hard", "count": 2}})
-    assert trainer.plan.stage == 0
+    assert trainer.seam.rollouts.plan.stage == 0
     trainer.train()
     first, second = trainer.rounds[:4], trainer.rounds[4:]
     hard = dict(zip(map(number, dataset["prompt"]), dataset["hard"], strict=True))
@@ -273,7 +276,7 @@ def test_prompts_are_remembered_as_the_dataset_has_them(model_dir, tmp_path):
     settings = {"reward_funcs": solved, "per_device_train_batch_size": 16, "rollout_rules": rules}
     trainer = build_trainer(model_dir, prompts, tmp_path, **settings)
     trainer.train()
-    (memory,) = trainer.plan.memory.values()
+    (memory,) = trainer.seam.rollouts.plan.memory.values()
     assert memory.keys() <= {key_of(row["prompt"]) for row in prompts}
     assert len(memory) == 3 * 4
 
@@ -392,7 +395,7 @@ def test_rollout_that_a_checkpoint_cut_is_sampled_again(run, tmp_path):
     }
     first = run(output_dir=tmp_path, callbacks=[StopAt(3)], **settings)
     resumed = run(output_dir=tmp_path, resume=str(tmp_path / "checkpoint-3"), **settings)
-    saved = first.plan.state_dict(unfinished=True)["unfinished"]
+    saved = first.seam.rollouts.plan.state_dict(unfinished=True)["unfinished"]
     assert [sorted(set(row)) for row in resumed.rounds[: len(saved)]] == [sorted(problems) for problems in saved]
 
 

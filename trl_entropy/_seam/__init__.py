@@ -8,9 +8,9 @@ whose advantages are decided at the moment they are read, from the log-probs and
 
 from .checkpoints import last_checkpoint
 from .error import SeamError
-from .facts import LateAdvantages
 from .head import has_tiles, skip_lm_head_tokens, use_small_tiles
-from .loss import LossSeam
+from .hooks import Hooks
+from .seam import Seam
 from .state import (
     clipped_bounds,
     log_means,
@@ -24,8 +24,8 @@ from .state import (
 
 
 __all__ = [
-    "LateAdvantages",
-    "LossSeam",
+    "Hooks",
+    "Seam",
     "SeamError",
     "clipped_bounds",
     "has_tiles",

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -17,53 +18,44 @@ STATE_FILE = "entropy_control.json"
 VERSION = 1  # of its layout; a file without one has the first
 
 
-class CheckpointSeam:
-    """Mixed in before a trainer of transformers: a state of its own stands in every checkpoint, written last."""
+def save(trainer, save_checkpoint: Callable, model, trial) -> None:
+    """TRL's checkpoint, then the trainer's `control_state()` beside it: where it stands the checkpoint is whole."""
+    folder = os.path.join(trainer._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}")
+    try:
+        save_checkpoint(model, trial)
+    except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors raise on a full disk
+        free = shutil.disk_usage(trainer.args.output_dir).free / 1e9
+        raise OSError(
+            f"{folder} could not be written ({error}); {free:.1f} GB are free. Once there is room, "
+            "resume_from_checkpoint=true resumes from the checkpoint before it"
+        ) from error
+    trainer.accelerator.wait_for_everyone()
+    if trainer.args.should_save:
+        path = os.path.join(folder, STATE_FILE)
+        with open(f"{path}.part", "w") as file:
+            json.dump({"version": VERSION, **trainer.control_state()}, file, indent=2)
+        os.replace(f"{path}.part", path)
 
-    def control_state(self) -> dict:
-        """What has to stand beside a checkpoint."""
-        raise NotImplementedError
 
-    def load_control_state(self, state: dict, source: str) -> None:
-        """Continue from `control_state()`, read from the file `source`."""
-        raise NotImplementedError
-
-    def _save_checkpoint(self, model, trial):
-        folder = os.path.join(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors raise on a full disk
-            free = shutil.disk_usage(self.args.output_dir).free / 1e9
-            raise OSError(
-                f"{folder} could not be written ({error}); {free:.1f} GB are free. resume_from_checkpoint=true goes "
-                "on from the checkpoint before it, once there is room"
-            ) from error
-        self.accelerator.wait_for_everyone()  # the state file says that the checkpoint is whole
-        if self.args.should_save:
-            path = os.path.join(folder, STATE_FILE)
-            with open(f"{path}.part", "w") as file:
-                json.dump({"version": VERSION, **self.control_state()}, file, indent=2)
-            os.replace(f"{path}.part", path)
-
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        path = os.path.join(checkpoint, STATE_FILE)
-        state = {"controllers": {}}  # of a checkpoint of plain TRL
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                try:
-                    state = json.load(file)
-                except ValueError as error:  # not JSON, or not text
-                    raise damaged(path, error) from error
-            check_saved(path, state, {"controllers": {str: dict}})
-            check_saved(path, version := state.get("version", VERSION), int, "version")
-            if version > VERSION:
-                raise ValueError(
-                    f"{path} has version {version} of the state, and trl-entropy here reads {VERSION}: upgrade it"
-                )
-        self.load_control_state(state, path)
+def load(trainer, checkpoint: str | None) -> None:
+    """Let the trainer `load_control_state()` of a checkpoint. Raises `ValueError` if its state is damaged."""
+    if checkpoint is None:
+        return
+    path = os.path.join(checkpoint, STATE_FILE)
+    state = {"controllers": {}}  # of a checkpoint of plain TRL
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            try:
+                state = json.load(file)
+            except ValueError as error:  # not JSON, or not text
+                raise damaged(path, error) from error
+        check_saved(path, state, {"controllers": {str: dict}})
+        check_saved(path, version := state.get("version", VERSION), int, "version")
+        if version > VERSION:
+            raise ValueError(
+                f"{path} has version {version} of the state, and trl-entropy here reads {VERSION}: upgrade it"
+            )
+    trainer.load_control_state(state, path)
 
 
 def last_checkpoint(output_dir: str) -> str | None:

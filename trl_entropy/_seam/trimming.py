@@ -1,6 +1,7 @@
 """The micro-batches of an optimizer step, with less padding and without rows that have no gradient."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from ..rollouts.batch import Batch, picked
 
 
+# The rows that a micro-batch leaves out, beside TRL's columns
+LEFT_OUT = "left_out"
 # How columns begin that have a value for each completion of a group, which may be as wide as the completions by chance
 OF_GROUP = "group_"
 
@@ -98,3 +101,35 @@ def trimmed(batch: Batch) -> Batch:
         return values[:, :length] if of_tokens else values
 
     return {name: cut(name, values) for name, values in batch.items()}
+
+
+def check_trimming(trainer, how: Compaction) -> None:
+    """Raise `ValueError` for a mixture of experts and for images, whose micro-batches cannot be cut."""
+    if any(how[:3]) and (getattr(trainer, "aux_loss_enabled", False) or getattr(trainer, "_is_vlm", False)):
+        raise ValueError(
+            "trim_padding, sort_by_length and skip_zero_advantage are for text without the auxiliary loss of a "
+            "mixture of experts, which is taken over each micro-batch: drop them"
+        )
+
+
+def prepared(trainer, prepare: Callable[[Any], dict], generation_batch, how: Compaction) -> dict:
+    """TRL's next micro-batch; those of a new rollout are trimmed first, an optimizer step at a time."""
+    before = trainer._buffered_inputs
+    inputs = prepare(generation_batch)
+    if not trainer.model.training or trainer._buffered_inputs is before or not any(how[:3]):
+        return inputs
+    batches, size = trainer._buffered_inputs, trainer.args.gradient_accumulation_steps
+    windows = [batches[start : start + size] for start in range(0, len(batches), size)]
+    most = _rows_to_train(trainer, windows) if how.skip else [0] * len(windows)
+    trainer._buffered_inputs = [
+        batch if left_out is None else {**batch, LEFT_OUT: left_out}
+        for window, least in zip(windows, most, strict=True)
+        for batch, left_out in compacted(window, how, least)
+    ]
+    return trainer._buffered_inputs[trainer._step % trainer.args.steps_per_generation]
+
+
+def _rows_to_train(trainer, windows: list[list[dict]]) -> list[int]:
+    """How many rows of each optimizer step have an advantage, on the rank where most have."""
+    counts = torch.stack([sum(has_advantage(batch).sum() for batch in window) for window in windows])
+    return trainer.accelerator.gather(counts.unsqueeze(0)).amax(0).tolist()

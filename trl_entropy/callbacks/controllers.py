@@ -8,7 +8,7 @@ from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .._seam import LossSeam, clipped_bounds, log_means, logged_signal, rollout_ends, set_entropy_coef
+from .._seam import Hooks, clipped_bounds, log_means, logged_signal, rollout_ends, set_entropy_coef
 from ..control.advice import CLIP_RATIOS, HOLD, NO_AUTHORITY, PREDICTED, SIGN_COEFFICIENTS, without_authority
 from ..control.controller import Controller, build_controllers
 from ..control.knobs import ACTS_ON, TRL_KNOBS, Knob, Knobs
@@ -213,7 +213,7 @@ class EntropyCallback(EntropyController):
         return self
 
     def _check(self, trainer: Trainer) -> None:
-        if isinstance(trainer, LossSeam):
+        if isinstance(trainer, Hooks):
             raise ValueError(
                 "an EntropyGRPOTrainer needs no callback: "
                 f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"

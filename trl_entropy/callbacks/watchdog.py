@@ -7,7 +7,7 @@ from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .._seam import LossSeam, clipped_bounds, logged_signal, lower_learning_rate
+from .._seam import Hooks, clipped_bounds, logged_signal, lower_learning_rate
 from ..checks import check_number, check_saved, unknown
 from ..control.advice import Facts, to_move
 from ..control.signals import ENTROPY, is_entropy
@@ -96,7 +96,7 @@ class EntropyWatchdog(TrainerCallback):
         check_trainer(trainer)
         if trainer.accelerator.is_main_process:
             warn_of_cut_sampling(trainer.args)
-        of_ours = isinstance(trainer, LossSeam)
+        of_ours = isinstance(trainer, Hooks)
         self.entropy = trainer.step_entropy if of_ours else partial(logged_signal, trainer, ENTROPY)
         self.facts = partial(facts_of, trainer)
         if self not in trainer.callback_handler.callbacks:
@@ -167,7 +167,7 @@ class EntropyWatchdog(TrainerCallback):
 
 def facts_of(trainer: Trainer) -> Facts:
     """What advice depends on, of a trainer that is training."""
-    knobs = trainer.knobs if isinstance(trainer, LossSeam) else trl_knobs(trainer)
+    knobs = trainer.knobs if isinstance(trainer, Hooks) else trl_knobs(trainer)
     callbacks = trainer.callback_handler.callbacks
     controllers = [each for one in callbacks if isinstance(one, EntropyController) for each in one.controllers]
     holding = {one.knob.name for one in controllers if one.law.uses_target and is_entropy(one.signal)}

@@ -1,0 +1,43 @@
+"""The methods of TRL's trainers that the seam has a part in."""
+
+from . import checkpoints
+from .seam import Seam
+
+
+class Hooks:
+    """Mixed in before a trainer of TRL: each method hands TRL's own over to the seam."""
+
+    seam: Seam
+
+    def training_step(self, *args, **kwargs):
+        return self.seam.training_step(super().training_step, *args, **kwargs)
+
+    def _prepare_inputs(self, generation_batch):
+        return self.seam.prepare(super()._prepare_inputs, generation_batch)
+
+    def _generate_and_score_completions(self, inputs):
+        return self.seam.rollout(super()._generate_and_score_completions, inputs)
+
+    def _generate(self, prompts):
+        return self.seam.rollouts.generate(super()._generate, prompts)
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids):
+        score = super()._calculate_rewards
+        return self.seam.rollouts.score(score, inputs, prompts, completions, completion_ids)
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        return self.seam.forward(super()._get_per_token_logps_and_entropies, *args, **kwargs)
+
+    def _compute_loss(self, model, inputs):
+        return self.seam.loss(super()._compute_loss, model, inputs)
+
+    def trl_loss(self, model, inputs):
+        """TRL's own loss."""
+        return super()._compute_loss(model, inputs)
+
+    def _save_checkpoint(self, model, trial):
+        checkpoints.save(self, super()._save_checkpoint, model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        checkpoints.load(self, checkpoint)

@@ -1,0 +1,242 @@
+"""A training step of TRL with the rules in it, in the order of time: rollout, facts, rules, loss, end of the step."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..measures import contexts
+from ..rollouts import RolloutPlan
+from ..rollouts.batch import picked
+from ..rules.tokens import Tokens
+from .error import UNREAD, UNSUPPORTED, SeamError
+from .facts import VOCABULARY, Facts, Step, per_token, tokens_of_step
+from .head import skip_lm_head_tokens
+from .means import OVER_ROWS, OVER_TOKENS, micro_batch_mean
+from .rollouts import Rollout, Rollouts
+from .state import check_finite, gradient_sample, log_means, set_temperature
+from .trimming import LEFT_OUT, Compaction, check_trimming, prepared, trained_tokens
+
+
+class Seam:
+    """
+    Between a trainer of TRL and its rules. [`~hooks.Hooks`] hands TRL's methods over to it.
+
+    The trainer answers what it is asked here: `needs()`, `measured_needs`, `effective_advantages(raw, tokens)`,
+    `extra_loss(tokens)`, `observe(tokens, effective)`, `observe_rollout(rewards, completions, contexts)` and
+    `end_step()`.
+
+    Args:
+        trainer: the trainer.
+
+    Attributes:
+        rollouts ([`~rollouts.Rollouts`]): what is sampled.
+        facts ([`~facts.Facts`]): the tokens of a micro-batch.
+        step ([`~facts.Step`] or `None`): the optimizer step at work.
+        updates (`int`): optimizer steps since completions were generated.
+        next_temperature (`float` or `None`): what the next rollout is sampled and scored at, if it changes.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.rollouts = Rollouts(trainer, self._add_facts)
+        self.facts = Facts(trainer, self.rollouts)
+        self.trimming = Compaction()
+        self.step: Step | None = None
+        self.updates = 0
+        self.next_temperature: float | None = None
+        self._last_pool = None  # if pooling is lagged, that of the step before
+
+    def use(self, plan: RolloutPlan, trimming: Compaction) -> None:
+        """Sample by this plan, and trim steps in this way. Raises `ValueError` if the model or trainer cannot."""
+        check_trimming(self.trainer, trimming)
+        self.rollouts.use(plan)
+        self.trimming = trimming
+        if trimming.head:
+            skip_lm_head_tokens()
+
+    def begin_run(self, plan: RolloutPlan) -> None:
+        """Forget the run before, and sample by a new plan of the same rules."""
+        self.rollouts.plan, self.step, self._last_pool = plan, None, None
+
+    # A step begins
+
+    def training_step(self, train: Callable, *args, **kwargs) -> Tensor:
+        """TRL's, for one micro-batch. Raises [`SeamError`] if its loss came from elsewhere."""
+        self.step = self.step or self._step()
+        self.step.reached = False
+        loss = train(*args, **kwargs)
+        if not self.step.reached:
+            raise SeamError(
+                "TRL trained without calling `_compute_loss`, so no rule could act: set use_liger_kernel=False"
+            )
+        if self.trainer.accelerator.sync_gradients:
+            self._end_step()
+        return loss
+
+    def _step(self) -> Step:
+        training = self.trainer.model.training
+        measured, pool = (self.trainer.measured_needs, self._last_pool) if training else (frozenset(), None)
+        return Step(self.trainer.needs(), measured, pool)
+
+    def prepare(self, prepare: Callable, generation_batch) -> dict:
+        """TRL's next micro-batch, trimmed."""
+        return prepared(self.trainer, prepare, generation_batch, self.trimming)
+
+    # Its rollout
+
+    def rollout(self, generate: Callable[[list[dict]], dict], inputs: list[dict]) -> dict:
+        """TRL's batch of completions with their rewards, and facts beside them."""
+        trainer = self.trainer
+        if not trainer.model.training:
+            return self.rollouts.sample(generate, inputs).batch
+        if self.next_temperature is not None:
+            set_temperature(trainer, self.next_temperature)
+            self.next_temperature = None
+        check_finite(trainer.model, trainer.state.global_step, trainer.accelerator)
+        rollout = self.rollouts.planned(generate, inputs)
+        self.updates = 0
+        trainer.observe_rollout(rollout.rewards, rollout.completions, self._contexts(rollout.batch))
+        return rollout.batch
+
+    def _add_facts(self, rollout: Rollout) -> None:
+        """What is added here is shuffled and split with the rest of the batch."""
+        trainer, batch, groups = self.trainer, rollout.batch, rollout.rewards
+        needs = self.step.needs if self.step else trainer.needs()
+        mine = self.rollouts.of_this_rank(len(batch["completion_mask"]))
+        batch["rewards"] = groups.flatten()[mine]
+        if "group_rewards" in needs:
+            batch["group_rewards"] = groups.repeat_interleave(groups.shape[1], dim=0)[mine]
+        if "num_items_in_batch" not in batch:
+            batch["num_items_in_batch"] = trainer.accelerator.gather(batch["completion_mask"].sum()).sum()
+        old_logps, old_entropies = rollout.old or (None, None)
+        if not trainer.family.keeps_old_logps:
+            if old_logps is None:
+                raise SeamError(f"{trainer.family.name} took no log-probs of the policy that sampled. {UNSUPPORTED}")
+            batch["old_per_token_logps"] = old_logps
+        if old_entropies is not None and batch.get("old_per_token_logps") is old_logps:
+            batch["old_entropies"] = old_entropies
+        if "group_logps" in needs:
+            means = trainer.accelerator.gather(self._mean_logps(batch)).view(groups.shape)
+            batch["group_logps"] = means.repeat_interleave(groups.shape[1], dim=0)[mine]
+
+    def _mean_logps(self, batch: dict) -> Tensor:
+        """`(B,)`: the mean log-prob of each completion under the policy that has sampled it; NaN without a token."""
+        logps = batch.get("old_per_token_logps")
+        if logps is None:  # TRL takes none where the policy is not updated before it trains on all of them
+            if "pixel_values" in batch:
+                raise ValueError(
+                    "a rule reads the log-probs of the group, which are taken of problems in text, and these have "
+                    "images: drop it, or set its scope to step"
+                )
+            size, rows = self.trainer.args.per_device_train_batch_size, len(batch["completion_ids"])
+            parts = [picked(batch, slice(start, start + size)) for start in range(0, rows, size)]
+            logps = torch.cat([self.facts.look(self.trainer.model, part, set()).logps for part in parts])
+        mask = trained_tokens(batch).bool()
+        return torch.where(mask, logps.float(), 0.0).sum(1) / mask.sum(1)
+
+    def _contexts(self, batch: dict) -> Tensor:
+        """`(B, T)` int64, of all ranks: of every trained token a hash of its context, 0 elsewhere."""
+        accelerator, columns = self.trainer.accelerator, ("prompt_ids", "prompt_mask", "completion_ids")
+        known = trained_tokens(batch).bool() & ("pixel_values" not in batch)  # with images a text is no context
+        hashes = contexts(*(batch[name] for name in (*columns, "completion_mask"))).masked_fill(~known, 0)
+        return accelerator.gather(accelerator.pad_across_processes(hashes, dim=1))
+
+    # Its losses
+
+    def forward(self, forward: Callable[..., tuple], *args, **kwargs) -> tuple:
+        """TRL's log-probs and entropies; also called, outside of a loss, for the old and the reference policy."""
+        facts, sampling = self.facts.forward, self.rollouts.sampling
+        of_policy = bool(args) and args[0] is self.trainer.model  # the head of the reference model gives no entropies
+        of_old = facts is None and of_policy and sampling is not None and sampling.old is None
+        if of_old and ("old_entropies" in (self.step or self._step()).needs or self.trimming.skip):
+            kwargs["compute_entropy"] = True
+        with self.rollouts.tempered():
+            outputs = forward(*args, **kwargs)  # TRL < 1.7 returns two values
+        if facts is not None:
+            facts.logps, facts.entropies = outputs[:2]
+        elif of_old:
+            sampling.old = outputs[0], outputs[1]
+        return outputs
+
+    def loss(self, compute_loss: Callable, model, inputs: dict) -> Tensor:
+        """TRL's loss with the effective advantages, and the loss terms."""
+        trainer, training = self.trainer, self.trainer.model.training
+        step = self.step if training and self.step else self._step()
+        if training and self.trimming.skip:
+            self._observe_left_out(inputs, step)
+        if "entropy_gradient" in step.needs:
+            trainer._entropy_bonus_enabled = True  # without its bonus TRL < 1.15 takes entropies without gradient
+        if "pool" in step.needs and training and step.pool is None and trainer.args.pooling == "exact":
+            step.pool = self.facts.look_ahead(model, step.needs)
+        needs = step.needs | step.measured
+        tokens = seen = effective = None
+
+        def decide(raw: Tensor) -> Tensor:
+            nonlocal tokens, seen, effective
+            tokens = self.facts.tokens(inputs, raw, needs, step)
+            seen = tokens.detach()
+            effective = trainer.effective_advantages(raw, seen)
+            per_row = not trainer.family.per_token or trainer.importance_sampling_level == "sequence"
+            if effective is not raw and per_row:  # one ratio for each completion: only the mean over its tokens acts
+                effective = seen.mean_over_row(effective)
+            return effective
+
+        with self.facts.captured(inputs, needs):
+            loss = compute_loss(model, self.facts.late(inputs, decide))
+        if tokens is None:
+            raise SeamError(UNREAD)
+        step.reached = True
+        if training:
+            as_given = effective is inputs["advantages"]
+            advantages = seen.advantages if as_given else per_token(effective, seen.mask)
+            if "importance_sampling_ratio" in inputs:  # with vLLM; TRL multiplies the loss of each token by it
+                advantages = advantages * inputs["importance_sampling_ratio"]
+            trainer.observe(seen, advantages)
+        if training and self.trimming.skip and trainer.args.loss_type in OVER_ROWS:
+            loss = loss * (len(seen.mask) / trainer.args.per_device_train_batch_size)
+        for follows_loss_type, values in trainer.extra_loss(tokens).items():
+            loss = loss + self._mean_of_term(values, tokens, inputs, follows_loss_type)
+        return loss
+
+    def _observe_left_out(self, inputs: dict, step: Step) -> None:
+        """Measure the rows that a micro-batch leaves out, under the policy as it is at this optimizer step."""
+        trainer, rows = self.trainer, inputs.get(LEFT_OUT)
+        measured = step.measured | {"group_rewards"} & step.needs
+        # Up to the first update the policy is that of the rollout, whose log-probs and entropies were taken there
+        known = self.updates == 0 and "old_entropies" in inputs and not measured & VOCABULARY
+        share_parameters = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        if rows is not None:
+            tokens = self.facts.under_old(rows) if known else self.facts.look(trainer.model, rows, measured)
+            trainer.observe(tokens, torch.zeros_like(tokens.logps))
+        elif share_parameters and not known:  # the ranks that have such rows wait for this one in their forward pass
+            self.facts.look(trainer.model, inputs, measured)
+
+    def _mean_of_term(self, values: Tensor, tokens: Tokens, inputs: dict, follows_loss_type: bool) -> Tensor:
+        trainer = self.trainer
+        loss_type = trainer.family.loss_type or trainer.args.loss_type
+        # An evaluation batch is not accumulated
+        micro_batches = trainer.current_gradient_accumulation_steps if trainer.model.training else 1
+        divided_later = 1 if trainer.family.scales_loss else micro_batches  # by transformers
+        corrects = trainer.family.has_loss_types and loss_type != "vespo"  # whose surrogate has it in its own weight
+        if follows_loss_type and corrects and "importance_sampling_ratio" in inputs:
+            values = values * inputs["importance_sampling_ratio"]  # as TRL corrects its surrogate for vLLM's log-probs
+        if follows_loss_type and loss_type not in OVER_TOKENS:
+            mean = micro_batch_mean(loss_type, values, tokens.mask, trainer.max_completion_length)
+            return mean * divided_later / micro_batches
+        # Divided by the ranks, because DDP averages gradients: a term does not depend on how the batch is split
+        of_rank = tokens_of_step(trainer, inputs) / trainer.accelerator.num_processes
+        return values.sum() / (of_rank / divided_later)
+
+    # Its end
+
+    def gradient_sample(self) -> Tensor:
+        """`(D,)`: some coordinates of the gradient of the optimizer step, those that this rank holds."""
+        return gradient_sample(self.trainer)
+
+    def _end_step(self) -> None:
+        self._last_pool = self.step.next_pool
+        log_means(self.trainer, {"staleness/updates": self.updates})
+        self.updates += 1
+        self.step = None
+        self.trainer.end_step()
