@@ -32,7 +32,7 @@ from shared import (
 )
 from trl.trainer import utils
 
-from trl_entropy import _seam
+from trl_entropy._seam.head import SMALL
 from trl_entropy._seam.trimming import compacted
 
 
@@ -92,15 +92,12 @@ def small_tiles(rounds: int, budget: float) -> dict:
         model.zero_grad()
         model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs.sum().backward()
 
-    def on_own_tiles() -> None:
-        head.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE = own
-        run()
-
     def on_small_tiles() -> None:
-        _seam.use_small_tiles()
+        head.TOKEN_CHUNK_SIZE = utils._CHUNKED_LOGPROB_CHUNK_SIZE = SMALL
         run()
+        head.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE = own
 
-    return estimate(ratios(on_own_tiles, {"small": on_small_tiles}, rounds, budget, HEAD.device)["small"])
+    return estimate(ratios(run, {"small": on_small_tiles}, rounds, budget, HEAD.device)["small"])
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def measured(flags: argparse.Namespace) -> dict:
     import torch
     from shared import Step, drawn_lengths, machine, seconds
 
-    from trl_entropy import _seam
+    from trl_entropy._seam import patched_head
 
     torch.set_num_threads(1)
     name, size = flags.arm, flags.size
@@ -53,13 +53,13 @@ def measured(flags: argparse.Namespace) -> dict:
     lengths = drawn_lengths(size) if flags.drawn else [size.length] * size.rows * size.micro_batches
     plain = name in ("full logits", "TRL", "TRL, entropy bonus")
     step = Step(size, lengths, flags.no_advantage, plain=plain, **ARMS[name])
-    if name.endswith("small tiles"):
-        _seam.use_small_tiles()
+    tiles = patched_head(step.trainer.accelerator.device, small_tiles=name.endswith("small tiles"))
     call = _full_logits(step) if name == "full logits" else step
     before = torch.cuda.memory_allocated() if on_gpu else psutil.Process().memory_info().rss
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()  # sampling has taken some too
-    taken = [seconds(call, size.device) for _ in range(flags.repeats)]
+    with tiles:
+        taken = [seconds(call, size.device) for _ in range(flags.repeats)]
     unit = 1 if sys.platform == "darwin" else 1024
     most = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     # The first step also starts kernels and gets memory

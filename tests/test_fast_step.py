@@ -51,7 +51,7 @@ def test_training_is_the_same(run, plain, way, loss_type):
 
 
 def test_the_run_would_be_another_without_the_scale_of_a_mean(run, plain, monkeypatch):
-    monkeypatch.setattr("trl_entropy._seam.loss.OVER_ROWS", ())
+    monkeypatch.setattr("trl_entropy._seam.seam.OVER_ROWS", ())
     fast, whole = pair(run, plain, WAYS["skip"], loss_type="grpo")
     assert distance(weights(fast), weights(whole)) > 1e-2
 

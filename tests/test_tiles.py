@@ -10,7 +10,8 @@ from toy import distance, parameters
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl.trainer import utils
 
-from trl_entropy import _seam
+from trl_entropy import SeamError
+from trl_entropy._seam import has_tiles, patched_head
 from trl_entropy.commands.cli import main
 from trl_entropy.commands.grpo import set_tiles
 
@@ -18,12 +19,7 @@ from trl_entropy.commands.grpo import set_tiles
 kernel = pytest.importorskip("trl.kernels.chunked_logprob", reason="TRL < 1.15 has no tiles")
 
 
-@pytest.fixture(autouse=True)
-def _tiles_of_trl(monkeypatch):
-    """What a test sets holds for it alone."""
-    monkeypatch.setattr(kernel, "TOKEN_CHUNK_SIZE", kernel.TOKEN_CHUNK_SIZE)
-    for name in ("_CHUNKED_LOGPROB_CHUNK_SIZE", "_ChunkedLogProbFunction"):
-        monkeypatch.setattr(utils, name, getattr(utils, name))
+CPU = torch.device("cpu")
 
 
 def head_model() -> Qwen2ForCausalLM:
@@ -46,11 +42,13 @@ def test_small_tiles_give_the_same():
     model = head_model()
     ids = torch.randint(3000, (3, 500))  # more rows, and more entries, than a tile has
     theirs = computed(model, ids)
-    assert _seam.has_tiles()
-    _seam.use_small_tiles()
-    assert kernel.TOKEN_CHUNK_SIZE == utils._CHUNKED_LOGPROB_CHUNK_SIZE == 1024
-    for ours, its in zip(computed(model, ids), theirs, strict=True):
-        assert distance(ours, its) < 1e-6  # float32: sums of another order
+    assert has_tiles()
+    own = kernel.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE
+    with patched_head(CPU, small_tiles=True):
+        assert kernel.TOKEN_CHUNK_SIZE == utils._CHUNKED_LOGPROB_CHUNK_SIZE == 1024
+        for ours, its in zip(computed(model, ids), theirs, strict=True):
+            assert distance(ours, its) < 1e-6  # float32: sums of another order
+    assert own == (kernel.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +71,9 @@ def test_small_tiles_give_the_same():
 def test_tiles_are_small_where_it_is_asked_for_and_of_use(asked, vocabulary, use_cpu, small, said, caplog):
     model = SimpleNamespace(config=Qwen2Config(vocab_size=vocabulary))
     with caplog.at_level(logging.INFO, logger="trl_entropy"):
-        set_tiles(asked, SimpleNamespace(model=model, args=SimpleNamespace(use_cpu=use_cpu)))
-    assert (kernel.TOKEN_CHUNK_SIZE == 1024) is small
+        seam = SimpleNamespace(small_tiles=False)
+        set_tiles(asked, SimpleNamespace(model=model, args=SimpleNamespace(use_cpu=use_cpu), seam=seam))
+    assert seam.small_tiles is small
     assert re.search(said, caplog.text) if said else not caplog.text
 
 
@@ -108,9 +107,9 @@ def test_tokens_without_a_gradient_are_left_out(monkeypatch, share, entropy):
         return backward(ctx, *gradients)
 
     monkeypatch.setattr(whole, "backward", staticmethod(counted))
-    _seam.skip_lm_head_tokens()
-    _seam.skip_lm_head_tokens()  # twice is once
-    ours = gradient()
+    with patched_head(CPU, skip_tokens=True):
+        rows.clear()  # of the check
+        ours = gradient()
     live = int((weights != 0).sum())
     assert rows == [live if live <= 0.7 * 147 else 147]
     assert (ours - theirs).norm() <= 1e-6 * theirs.norm()  # float32: sums of another order
@@ -120,5 +119,50 @@ def test_a_run_that_trains_few_tokens_is_the_same(run):
     few = {"token_weights": {"high_entropy": {"fraction": 0.2}}, "learning_rate": 0.3, "optim": "sgd"}
     whole = torch.cat([value.flatten() for value in parameters(run(**few)).values()])
     skipped = torch.cat([value.flatten() for value in parameters(run(**few, skip_lm_head_tokens=True)).values()])
-    assert hasattr(utils._ChunkedLogProbFunction, "of_all_tokens")
     assert distance(skipped, whole) < 1e-5
+
+
+def test_patches_are_gone_after_a_run(run, monkeypatch):
+    head, seen = utils._ChunkedLogProbFunction, []
+
+    def reward(completions, **kwargs):
+        seen.append(utils._ChunkedLogProbFunction)
+        return [0.0] * len(completions)
+
+    run(reward_funcs=reward, skip_lm_head_tokens=True, max_steps=1)
+    assert head not in seen
+    assert utils._ChunkedLogProbFunction is head
+
+    def fail(completions, **kwargs):
+        raise RuntimeError("in a reward")
+
+    with pytest.raises(RuntimeError, match="in a reward"):
+        run(reward_funcs=fail, skip_lm_head_tokens=True, max_steps=1)
+    assert utils._ChunkedLogProbFunction is head
+
+
+class AnotherHead(kernel.ChunkedLogProbFunction):
+    """A TRL that keeps one more number of each token where its backward pass does not look for one of each token."""
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        order = torch.arange(len(ctx.saved_tensors[0]))  # it takes all tokens to be there
+        scale = 1 + order / 1000
+        scaled = (None if one is None else one * scale for one in gradients[:2])
+        return kernel.ChunkedLogProbFunction.backward(ctx, *scaled, *gradients[2:])
+
+
+def test_head_with_another_gradient_is_refused(monkeypatch):
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", AnotherHead)
+    refused = pytest.raises(SeamError, match="the LM head of this TRL has another gradient")
+    with refused, patched_head(CPU, skip_tokens=True):
+        pass
+    assert utils._ChunkedLogProbFunction is AnotherHead
+
+
+def test_check_leaves_the_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with patched_head(CPU, small_tiles=True, skip_tokens=True):
+        assert torch.equal(torch.rand(2), expected)

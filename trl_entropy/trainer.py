@@ -102,7 +102,8 @@ class EntropyControl(Hooks):
         self.seam.begin_run(self.args.build_rollout_plan(self.train_dataset, self.reward_func_names))
         self.measures = self._new_measures()
         try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            with self.seam.patched():
+                return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             stop_views(self.callback_handler.callbacks)
 

@@ -8,7 +8,7 @@ whose advantages are decided at the moment they are read, from the log-probs and
 
 from .checkpoints import last_checkpoint
 from .error import SeamError
-from .head import has_tiles, skip_lm_head_tokens, use_small_tiles
+from .head import has_tiles, patched_head
 from .hooks import Hooks
 from .seam import Seam
 from .state import (
@@ -33,10 +33,9 @@ __all__ = [
     "log_means",
     "logged_signal",
     "lower_learning_rate",
+    "patched_head",
     "rollout_ends",
     "set_entropy_coef",
     "set_logged_entropy",
     "set_temperature",
-    "skip_lm_head_tokens",
-    "use_small_tiles",
 ]

@@ -1,15 +1,23 @@
 """The LM head of TRL: smaller tiles on a CPU, and a backward pass of the tokens that get a gradient."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl.trainer import utils
+
+from .error import SeamError
 
 
 TILES = "trl.kernels.chunked_logprob"
 # The share of live tokens above which copying them costs more than it spares
 MOSTLY_LIVE = 0.7
+SMALL = 1024  # tokens, and entries of the vocabulary, of a small tile
+TOLERANCE = 1e-4  # of the gradient in float32: its sums have another order
 
 
 def has_tiles() -> bool:
@@ -17,36 +25,69 @@ def has_tiles() -> bool:
     return TILES in sys.modules
 
 
-def use_small_tiles() -> None:
+@contextmanager
+def patched_head(device: torch.device, small_tiles: bool = False, skip_tokens: bool = False) -> Iterator[None]:
     """
-    Let TRL's LM head work on tiles of 1024 tokens x 1024 entries of the vocabulary, if it [`has_tiles`].
+    Within this, TRL's LM head is faster with the same outputs and gradients, up to rounding.
 
-    On a CPU its own, 4096 x 32768, spend most of their time on getting memory: twice as slow or worse, with outputs
-    equal to rounding. It holds for the whole process.
+    Args:
+        device (`torch.device`):
+            Where the policy is: the patches are checked there before they are used.
+        small_tiles (`bool`, *optional*, defaults to `False`):
+            Whether it works on tiles of 1024 tokens x 1024 entries of the vocabulary, if it [`has_tiles`]. On a CPU
+            its own, 4096 x 32768, spend most of their time on getting memory.
+        skip_tokens (`bool`, *optional*, defaults to `False`):
+            Whether its backward pass leaves out the tokens that get no gradient. It asks the device how many there
+            are, once for each micro-batch.
+
+    Raises `ValueError` for a TRL whose LM head has no backward pass of its own, and [`SeamError`] if the gradient of
+    random tokens is not TRL's.
     """
-    utils._CHUNKED_LOGPROB_CHUNK_SIZE = sys.modules[TILES].TOKEN_CHUNK_SIZE = 1024
-
-
-def skip_lm_head_tokens() -> None:
-    """
-    Let the backward pass of TRL's LM head leave out the tokens that get no gradient, for the whole process.
-
-    It asks the device how many there are, once for each micro-batch. Raises `ValueError` for a TRL without such a
-    head.
-    """
-    head = getattr(utils, "_ChunkedLogProbFunction", None)
-    if head is None:
+    if not (small_tiles or skip_tokens):
+        yield
+        return
+    if not has_tiles():
         raise ValueError(
             "skip_lm_head_tokens needs TRL >= 1.15, whose LM head has a backward pass of its own: drop it"
         )
-    if not hasattr(head, "of_all_tokens"):
-        utils._ChunkedLogProbFunction = _of_live_tokens(head)
+    kernel, head = sys.modules[TILES], utils._ChunkedLogProbFunction
+    sizes = utils._CHUNKED_LOGPROB_CHUNK_SIZE, kernel.TOKEN_CHUNK_SIZE
+    of_trl = _gradient(device)
+    try:
+        if small_tiles:
+            utils._CHUNKED_LOGPROB_CHUNK_SIZE = kernel.TOKEN_CHUNK_SIZE = SMALL
+        if skip_tokens:
+            utils._ChunkedLogProbFunction = _of_live_tokens(head)
+        difference = (_gradient(device) - of_trl).norm() / of_trl.norm()
+        if not difference < TOLERANCE:
+            raise SeamError(
+                f"the LM head of this TRL has another gradient, by {difference:.1g}, with small_lm_head_tiles or "
+                "skip_lm_head_tokens: drop them; this TRL version is not supported"
+            )
+        yield
+    finally:
+        utils._CHUNKED_LOGPROB_CHUNK_SIZE, kernel.TOKEN_CHUNK_SIZE = sizes
+        utils._ChunkedLogProbFunction = head
+
+
+def _gradient(device: torch.device) -> Tensor:
+    """The gradient of a small model through TRL's LM head, from a tenth of some random tokens."""
+    with torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(0)
+        shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+        heads = {"num_attention_heads": 1, "num_key_value_heads": 1}
+        model = Qwen2ForCausalLM(Qwen2Config(vocab_size=SMALL + 99, **shape, **heads)).to(device)
+        ids = torch.randint(SMALL + 99, (2, SMALL // 2 + 99), device=device)
+        weights = torch.randn(2, SMALL // 2 + 98, device=device)
+        weights *= torch.rand_like(weights) < 0.1
+    utils.add_fused_lm_head(model, 0.7, False, outputs=("log_probs", "entropy"))
+    outputs = model(input_ids=ids, labels=ids, fused_lm_head=True)
+    ((outputs.log_probs + 2 * outputs.entropy) * weights).sum().backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
 def _of_live_tokens(head: type) -> type:
     class OfLiveTokens(head):
-        of_all_tokens = head
-
         @staticmethod
         def backward(ctx, *gradients):
             given = [gradient for gradient in gradients[:2] if gradient is not None]

@@ -1,6 +1,7 @@
 """A training step of TRL with the rules in it, in the order of time: rollout, facts, rules, loss, end of the step."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from ..rollouts.batch import picked
 from ..rules.tokens import Tokens
 from .error import UNREAD, UNSUPPORTED, SeamError
 from .facts import VOCABULARY, Facts, Step, per_token, tokens_of_step
-from .head import skip_lm_head_tokens
+from .head import patched_head
 from .means import OVER_ROWS, OVER_TOKENS, micro_batch_mean
 from .rollouts import Rollout, Rollouts
 from .state import check_finite, gradient_sample, log_means, set_temperature
@@ -35,6 +36,7 @@ class Seam:
         step ([`~facts.Step`] or `None`): the optimizer step at work.
         updates (`int`): optimizer steps since completions were generated.
         next_temperature (`float` or `None`): what the next rollout is sampled and scored at, if it changes.
+        small_tiles (`bool`): whether TRL's LM head works on small tiles in a run.
     """
 
     def __init__(self, trainer):
@@ -45,6 +47,7 @@ class Seam:
         self.step: Step | None = None
         self.updates = 0
         self.next_temperature: float | None = None
+        self.small_tiles = False
         self._last_pool = None  # if pooling is lagged, that of the step before
 
     def use(self, plan: RolloutPlan, trimming: Compaction) -> None:
@@ -52,12 +55,14 @@ class Seam:
         check_trimming(self.trainer, trimming)
         self.rollouts.use(plan)
         self.trimming = trimming
-        if trimming.head:
-            skip_lm_head_tokens()
 
     def begin_run(self, plan: RolloutPlan) -> None:
         """Forget the run before, and sample by a new plan of the same rules."""
         self.rollouts.plan, self.step, self._last_pool = plan, None, None
+
+    def patched(self) -> AbstractContextManager:
+        """Around a run: the patches of TRL's LM head that the config asks for."""
+        return patched_head(self.trainer.accelerator.device, self.small_tiles, self.trimming.head)
 
     # A step begins
 

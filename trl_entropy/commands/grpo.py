@@ -27,7 +27,7 @@ from trl import (
     rewards,
 )
 
-from .._seam import has_tiles, use_small_tiles
+from .._seam import has_tiles
 from ..checks import lab, unknown
 from ..config import EntropyGRPOConfig, check_rollout_fits
 from ..data.files import EMBEDDED, model_path
@@ -311,7 +311,7 @@ def set_tiles(small: bool, trainer: EntropyGRPOTrainer) -> None:
     vocabulary = trainer.model.config.get_text_config().vocab_size
     can_act = trainer.args.use_cpu and vocabulary > 1024 and has_tiles()
     if small and can_act:
-        use_small_tiles()
+        trainer.seam.small_tiles = True
     elif small:
         logger.warning(
             "small_lm_head_tiles does nothing here: it is for a CPU (use_cpu), a vocabulary above 1024, here %d, and "
