@@ -19,7 +19,7 @@ from .staleness import log_ratio
 from .surrogate import gradient_mass, surrogate_slopes
 
 
-LEVELS = ("basic", "full")
+LEVELS = ("none", "basic", "full")
 # Functions of tokens, and of tokens and the slopes of the surrogate
 OF_TOKENS = (entropy_by_sign, entropy_by_correctness, entropy_by_position, quadrants, covariance_parts, log_ratio)
 OF_SLOPES = (gradient_mass, change_parts)
@@ -32,7 +32,8 @@ class StepMeasures:
 
     Args:
         level (`str`):
-            "basic" is what costs next to nothing; "full" also what needs another pass of the LM head, or the texts.
+            "none" is only what controllers look at; "basic" what costs next to nothing; "full" also what needs another
+            pass of the LM head, or the texts.
         signals (`Collection[str]`, *optional*):
             What controllers look at; of the rules among them the entropy of their tokens is measured.
         slopes (`Slopes`, *optional*, defaults to [`surrogate_slopes`]):
@@ -45,7 +46,7 @@ class StepMeasures:
     """
 
     def __init__(self, level: str, signals: Collection[str] = (), slopes: Slopes | None = surrogate_slopes):
-        self.full = level == "full"
+        self.full, self.none = level == "full", level == "none"
         self.signals = signals
         self.slopes = slopes
         self.last: dict[str, float] = {}
@@ -71,8 +72,8 @@ class StepMeasures:
 
     def add_tokens(self, tokens: Tokens, effective: Tensor) -> None:
         """Add what is measured of a micro-batch; `effective` are its advantages in the loss, `(B, T)`."""
-        values = [measure(tokens) for measure in OF_TOKENS]
-        if self.slopes:
+        values = [measure(tokens) for measure in ((entropy_by_sign,) if self.none else OF_TOKENS)]
+        if self.slopes and not self.none:
             slopes = self.slopes(tokens, effective)
             values += [measure(tokens, slopes) for measure in OF_SLOPES]
         self.sums.add_values({name: value for part in values for name, value in part.items()})
