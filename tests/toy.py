@@ -277,7 +277,7 @@ def table(logits: torch.Tensor, plain: bool = False, **arguments):
     )
     trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
     if not plain:
-        trainer.token_weights, trainer.advantage_bonuses, trainer.loss_terms = args.build_rules().values()
+        trainer.token_weights, trainer.advantage_bonuses, trainer.loss_terms = args.control.sections.values()
         trainer.measures, trainer._signals = StepMeasures(args.entropy_measures), set()
     return trainer
 

@@ -1,24 +1,26 @@
-"""Trainers of TRL with entropy control."""
+"""Entropy control of a trainer of TRL."""
 
 from functools import partial
+from inspect import signature
+from typing import Any
 
 from torch import Tensor
-from trl import GRPOTrainer
 
 from ._seam import LossSeam, clipped_bounds, last_checkpoint, logged_signal, rollout_ends, set_logged_entropy
+from .build import SECTIONS, rollout_plan, token_slopes
 from .callbacks.controllers import EntropyController, LearningRateScale, announce, trl_knobs
-from .callbacks.own import stop_views, with_own
-from .callbacks.watchdog import EntropyWatchdog
-from .config import SECTIONS, EntropyFlags, check_rollout_fits, with_flags
+from .callbacks.own import attach_all, stop_all, with_own
+from .config import with_flags
 from .control.controller import load_states, states
 from .control.knobs import TRAINER_KNOBS, Knobs, acting
-from .control.signals import ENTROPY, of_clipping
+from .control.signals import ENTROPY, is_own, of_clipping
 from .control.signals import needs as needs_of_signals
 from .measures import StepMeasures
+from .refusals import check_rollout_fits
 from .rewards import answers_of
 from .rules import Rule, Tokens
 from .rules.compose import active, effective_advantages, evaluate, faults, needs, term_sums
-from .trainers import family_of
+from .trainers import base_in_trl, family_of
 
 
 class EntropyControl(LossSeam):
@@ -45,30 +47,30 @@ class EntropyControl(LossSeam):
         super().__init_subclass__(**kwargs)
         cls.family = family_of(cls)
 
-    def __init__(self, model, reward_funcs=None, args: EntropyFlags | None = None, train_dataset=None, **kwargs):
-        config = self.family.config_class()
-        args = with_flags(config)() if args is None else args
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        named = dict(**signature(base_in_trl(type(self))).bind_partial(*positional).arguments, **named)
+        config, args = self.family.config_class(), named.get("args")
+        args = named["args"] = with_flags(config)() if args is None else args
         if getattr(args, "family", None) is not self.family:
             raise TypeError(
                 f"args must be an {with_flags(config).__name__}, which takes the same arguments; got {type(args)}. "
                 f"with_entropy_control({config.__name__}) is that class"
             )
-        check_rollout_fits(args, train_dataset, kwargs)
-        kwargs["callbacks"] = with_own(kwargs.get("callbacks"), args.live_view)
-        given = {"reward_funcs": reward_funcs, "train_dataset": train_dataset}
-        kwargs |= {name: value for name, value in given.items() if value is not None}
-        super().__init__(model=model, args=args, **kwargs)
-        self.token_weights, self.advantage_bonuses, self.loss_terms = args.build_rules().values()
-        self.use_plan(args.build_rollout_plan(self.train_dataset, self.reward_func_names))
-        self.compact_steps(args.compaction)
+        check_rollout_fits(args, named.get("train_dataset"), named)
+        named["callbacks"] = with_own(named.get("callbacks"), args.live_view)
+        super().__init__(**{name: value for name, value in named.items() if value is not None})
+        self.token_weights, self.advantage_bonuses, self.loss_terms = args.control.sections.values()
+        self.use_plan(rollout_plan(args, self.train_dataset, self.reward_func_names))
+        self.compact_steps(args.control.trimming)
         self.knobs = self._build_knobs()
-        self.controllers = args.build_controllers()
+        self.controllers = args.control.fresh_controllers()
         of_steps = self.signal, self.log_means, partial(rollout_ends, self), partial(clipped_bounds, self)
         self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
         self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
-        self._new_measures = partial(StepMeasures, args.entropy_measures, self._signals, args.build_slopes())
+        self._new_measures = partial(StepMeasures, args.entropy_measures, self._signals, token_slopes(args))
         self.measures = self._new_measures()
         self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
+        attach_all(self)
 
     def _build_knobs(self) -> Knobs:
         knobs = trl_knobs(self)
@@ -76,8 +78,7 @@ class EntropyControl(LossSeam):
         knobs.add(temperature, lambda: self.temperature, self.plan_temperature)
         self.add_callback(scale := LearningRateScale())
         knobs.add(learning_rate_scale, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
-        for section in SECTIONS:
-            knobs.add_rules(section, getattr(self, section))
+        knobs.add_rules(self.args.control.knobs.values(), {section: getattr(self, section) for section in SECTIONS})
         return knobs
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
@@ -86,21 +87,19 @@ class EntropyControl(LossSeam):
             announce(self.args, self.controllers)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, EntropyWatchdog):
-                callback.attach(self)
+        attach_all(self)
         # Nothing is left of an earlier call: a resumed run takes its state from the checkpoint
-        self.begin_run(self.args.build_rollout_plan(self.train_dataset, self.reward_func_names))
+        self.begin_run(rollout_plan(self.args, self.train_dataset, self.reward_func_names))
         self.measures = self._new_measures()
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
-            stop_views(self.callback_handler.callbacks)
+            stop_all(self)
 
     def needs(self) -> set[str]:
         """What the active rules read besides the facts that are always there."""
         # A controller may make a rule active in the middle of a rollout batch
-        turned = {controller.knob.name for controller in self.controllers}
+        turned = [controller.knob for controller in self.controllers]
         return needs(
             *(self._active(section) | acting(section, getattr(self, section), turned) for section in SECTIONS)
         )
@@ -168,7 +167,8 @@ class EntropyControl(LossSeam):
     def signal(self, name: str) -> float | None:
         """A signal of the last optimizer step, on all ranks; `None` if it had none."""
         # TRL logs a clip ratio of 0 where no token is trained
-        measured = name.startswith(ENTROPY) or (of_clipping(name) and ENTROPY not in self.measures.last)
+        untrained = of_clipping(name) and ENTROPY not in self.measures.last
+        measured = name.startswith(ENTROPY) or is_own(name) or untrained
         return self.measures.last.get(name) if measured else logged_signal(self, name)
 
     def control_state(self) -> dict:
@@ -183,7 +183,3 @@ class EntropyControl(LossSeam):
         if "measures" in state:
             self.measures.load_state_dict(state["measures"], source)
         load_states(self.controllers, state["controllers"], source)
-
-
-class EntropyGRPOTrainer(EntropyControl, GRPOTrainer):
-    """TRL's [`~trl.GRPOTrainer`] with [`EntropyControl`]; the arguments are TRL's, `args` an [`EntropyGRPOConfig`]."""
