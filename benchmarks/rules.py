@@ -13,7 +13,7 @@ import torch
 from shared import DEVICE, seconds
 
 from trl_entropy import Tokens
-from trl_entropy.config import SECTIONS
+from trl_entropy.build import SECTIONS
 from trl_entropy.rules.pool import Pool
 
 

@@ -90,8 +90,7 @@ class Simulator:
         self.learning_rate, self.steps, self.group, self.updates = learning_rate, steps, group, updates
         self.token_weights = build("token_weights", WEIGHTS, {"sign": {}, **(rules or {})})
         self.knobs = self._build_knobs(knobs)
-        known = {knob.name: knob for knob in TRL_KNOBS}
-        known |= {name: entry[0] for name, entry in rule_knobs("token_weights", self.token_weights).items()}
+        known = {knob.name: knob for knob in TRL_KNOBS} | rule_knobs({"token_weights": self.token_weights})
         self.controllers = build_controllers(controllers or {}, known, self.knobs)
         self.callbacks = [
             EntropyController(
@@ -110,7 +109,8 @@ class Simulator:
         for knob in TRL_KNOBS:
             name = knob.name
             knobs.add(knob, lambda name=name: own[name], lambda value, name=name: own.update({name: value}))
-        knobs.add_rules("token_weights", self.token_weights)
+        sections = {"token_weights": self.token_weights}
+        knobs.add_rules(rule_knobs(sections).values(), sections)
         for name, value in values.items():
             knobs[name] = value
         return knobs

@@ -433,7 +433,7 @@ def told_of_authority(caplog, changes, turned=(), main=True, **knobs) -> int:
     knobs = {"positive_advantage_coef": 1.0, "negative_advantage_coef": 1.0, "entropy_coef": 0.0, **knobs}
     built = build_controllers(
         {name: {"law": "constant", "knob": name, "value": 0.5} for name in turned},
-        {knob.name: knob for knob in (*TRL_KNOBS, *(found for found, *_ in rule_knobs("", {"": Sign()}).values()))},
+        {knob.name: knob for knob in (*TRL_KNOBS, *rule_knobs({"": {"": Sign()}}).values())},
         knobs,
     )
     controller = EntropyController(built, knobs, read, lambda means: None, lambda: True, set)

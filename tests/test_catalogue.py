@@ -8,11 +8,12 @@ from toy import LOSS_TYPES
 from trl import GRPOConfig
 
 from trl_entropy import EntropyGRPOConfig
+from trl_entropy.build import SECTIONS
 from trl_entropy.commands import cli
 from trl_entropy.commands.grpo import prepare
 from trl_entropy.commands.ls import catalogue, first_line
-from trl_entropy.config import SECTIONS, presets
 from trl_entropy.control.laws import LAWS
+from trl_entropy.control.presets import presets
 from trl_entropy.rewards import REWARDS
 from trl_entropy.rollouts import ROLLOUT_RULES
 
@@ -91,7 +92,7 @@ def test_listed_knob_can_be_turned(name):
     rules = {kind: {rule: at_work}, "beta": 0.1} if kind else {}
     spec = {"law": "bang_bang", "knob": name, "raises_signal": True}
     made = EntropyGRPOConfig(**SETTINGS, **rules, controllers={"c": spec}, num_iterations=2)
-    (controller,) = made.build_controllers()
+    (controller,) = made.control.fresh_controllers()
     assert controller.knob.name == name
 
 
@@ -99,7 +100,7 @@ def test_listed_knob_can_be_turned(name):
 def test_listed_method_can_be_named_and_is_described_by_its_head_line(name):
     content = PRESET_FILES[name]
     made = EntropyGRPOConfig(**SETTINGS, entropy_control=name, num_train_epochs=2, num_iterations=2)
-    assert made.build_controllers() or made.build_rollout_rules()
+    assert made.control.fresh_controllers() or made.control.rollout_rules
     assert section("entropy_control")[name] in content.splitlines()[0]
     source = r"ours|https://(huggingface\.co/papers/\d{4}\.\d{5}|microsoft\.ai/pdf/[\w-]+\.pdf)"
     assert re.fullmatch(rf"# .+ \((?:{source})\):.*", content.splitlines()[0])

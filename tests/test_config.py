@@ -7,9 +7,9 @@ import yaml
 from trl import GRPOConfig, TrlParser
 
 from trl_entropy import EntropyGRPOConfig
-from trl_entropy.config import presets
 from trl_entropy.control.controller import Controller
 from trl_entropy.control.laws import PI, BangBang, Epoch, Stage
+from trl_entropy.control.presets import presets
 from trl_entropy.control.targets import Target
 from trl_entropy.rules.bonuses import RepoR
 from trl_entropy.rules.terms import AerEntropy, ConfidentSurrogate
@@ -37,7 +37,7 @@ def test_defaults_are_those_of_trl():
     }
     assert changed <= {"run_name", "entropy_target"}
     assert ours.entropy_target is None  # nothing reads it
-    assert (*ours.build_rules().values(), ours.build_controllers()) == (
+    assert (*ours.control.sections.values(), ours.control.fresh_controllers()) == (
         {"sign": Sign()},
         {},
         {},
@@ -52,17 +52,19 @@ def test_rules_are_built_from_mappings_and_flags():
         token_weights={"confident_sign": {"alpha": -0.5}, "high_entropy": None},
         loss_terms={"confident_surrogate": {"alpha": 0.25, "threshold": 0.5}},
     )
-    assert made.build_rules()["token_weights"] == {
+    assert made.control.sections["token_weights"] == {
         "confident_sign": ConfidentSign(alpha=-0.5),
         "high_entropy": HighEntropy(),
         "sign": Sign(positive_advantage_coef=0.5, negative_advantage_coef=1.5),
     }
-    assert made.build_rules()["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(alpha=0.25, threshold=0.5)}
+    assert made.control.sections["loss_terms"] == {
+        "confident_surrogate": ConfidentSurrogate(alpha=0.25, threshold=0.5)
+    }
 
 
 def test_json_is_read_where_a_mapping_is_asked_for():
     made = config(token_weights='{"confident_sign": {"alpha": -0.5}}', controllers="{}")
-    assert made.build_rules()["token_weights"]["confident_sign"] == ConfidentSign(alpha=-0.5)
+    assert made.control.sections["token_weights"]["confident_sign"] == ConfidentSign(alpha=-0.5)
 
 
 def test_command_line_reads_flags_and_json():
@@ -72,8 +74,8 @@ def test_command_line_reads_flags_and_json():
         *("--controllers", json.dumps(controllers), "--off_policy_updates", "4"),
     )
     assert made.positive_advantage_coef == 0.25
-    assert made.build_rules()["token_weights"]["confident_sign"].alpha == -0.5
-    assert made.build_controllers()[0].knob.name == "epsilon_high"
+    assert made.control.sections["token_weights"]["confident_sign"].alpha == -0.5
+    assert made.control.fresh_controllers()[0].knob.name == "epsilon_high"
     assert made.steps_per_generation == 4
 
 
@@ -90,9 +92,9 @@ def test_yaml_reads_mappings(tmp_path):
         )
     )
     made = parsed("--config", str(recipe))
-    (controller,) = made.build_controllers()
+    (controller,) = made.control.fresh_controllers()
     assert (controller.law, controller.target) == (PI(kp=1.0, ki=0.5), Target(0.4, 0.4))
-    assert made.build_rules()["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(alpha=0.25)}
+    assert made.control.sections["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(alpha=0.25)}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_bundled_presets():
     ],
 )
 def test_preset_that_steers_is_that_of_its_paper(name, law, knob, low, high, value):
-    (controller,) = config(entropy_control=name).build_controllers()
+    (controller,) = config(entropy_control=name).control.fresh_controllers()
     assert (controller.name, controller.law, controller.knob.name) == (name, law, knob)
     assert (controller.low, controller.high, controller.value) == (low, high, value)
     assert controller.raises_signal is False
@@ -148,14 +150,14 @@ def test_preset_that_steers_is_that_of_its_paper(name, law, knob, low, high, val
 
 
 def test_hold_turns_the_bonus_up_below_the_target():
-    (controller,) = config(entropy_control="hold").build_controllers()
+    (controller,) = config(entropy_control="hold").control.fresh_controllers()
     assert (controller.law, controller.knob.name) == (PI(0.5, 0.02, anti_windup=True), "entropy_coef")
     assert (controller.low, controller.high, controller.value, controller.raises_signal) == (0.0, 0.5, 0.0, True)
 
 
 @pytest.mark.parametrize(("name", "law"), [("stage", Stage()), ("epoch", Epoch())])
 def test_preset_that_is_a_schedule(name, law):
-    (controller,) = config(entropy_control=name).build_controllers()
+    (controller,) = config(entropy_control=name).control.fresh_controllers()
     assert (controller.law, controller.knob.name, controller.target) == (law, "positive_advantage_coef", None)
 
 
@@ -167,10 +169,10 @@ def test_preset_with_entries_put_over_it():
         loss_terms={"confident_surrogate": {"threshold": 0.8}},
         controllers={"entropic": {"kp": 0.5}, "second": {"law": "stage", "knob": "positive_advantage_coef"}},
     )
-    rules = made.build_rules()
+    rules = made.control.sections
     assert rules["loss_terms"] == {"confident_surrogate": ConfidentSurrogate(threshold=0.8, mean_over="confident")}
     assert rules["token_weights"]["high_entropy"] == HighEntropy(0.4)
-    first, second = made.build_controllers()
+    first, second = made.control.fresh_controllers()
     assert (first.law, first.target) == (PI(0.5, 0.01), Target(0.5, 0.5, is_ratio=True, start_steps=5))
     assert second.law == Stage()
 
@@ -196,7 +198,7 @@ def follow(controllers: list[Controller], steps: list[float], per_rollout: int =
 def test_skywork_is_its_published_rule():
     # target 0.2, up by 1e-4 at or below it, down above it, in [0, 5e-3], 0 in force above it; once per rollout batch,
     # here of two steps: means 0.25, 0.1, 0.2, 0.3, 0.15
-    controllers = config(entropy_control="skywork").build_controllers()
+    controllers = config(entropy_control="skywork").control.fresh_controllers()
     (values,) = follow(controllers, [0.2, 0.3, 0.05, 0.15, 0.2, 0.2, 0.1, 0.5, 0.1, 0.2], per_rollout=2)
     assert values == pytest.approx([0.0, 0.0, 0.0, 1e-4, 1e-4, 2e-4, 2e-4, 0.0, 0.0, 2e-4], abs=1e-12)
     (values,) = follow(controllers, [0.1] * 51 + [0.3, 0.1])
@@ -206,7 +208,7 @@ def test_skywork_is_its_published_rule():
 def test_mai_clip_is_its_published_rule():
     # the interval is [1 - 0.6, 1 / (1 - 0.6) + k], k <- clip(k + 0.25 sign(0.3 - H), 0, 2.5)
     entropies = [0.5, 0.1, 0.2, 0.4] + [0.1] * 12 + [0.4] * 2
-    high, low = follow(config(entropy_control="mai_clip", num_iterations=2).build_controllers(), entropies)
+    high, low = follow(config(entropy_control="mai_clip", num_iterations=2).control.fresh_controllers(), entropies)
     k, upper = 0.0, []
     for entropy in entropies:
         k = min(2.5, max(0.0, k + (0.25 if entropy < 0.3 else -0.25)))
@@ -219,8 +221,10 @@ def test_mai_clip_is_its_published_rule():
 def test_repo_r_is_its_published_rule():
     # after five steps the start is their mean, 1: doubled below it, halved above, and the sign changes at 1e-4
     made = config(entropy_control="repo_r")
-    assert made.build_rules()["advantage_bonuses"] == {"repo_r": RepoR(zeta=0.001)}
-    (values,) = follow(made.build_controllers(), [0.8, 1.2, 1.0, 1.0, 1.0] + [0.9] * 7 + [1.1, 1.0] + [2.0] * 20)
+    assert made.control.sections["advantage_bonuses"] == {"repo_r": RepoR(zeta=0.001)}
+    (values,) = follow(
+        made.control.fresh_controllers(), [0.8, 1.2, 1.0, 1.0, 1.0] + [0.9] * 7 + [1.1, 1.0] + [2.0] * 20
+    )
     assert values[:5] == [0.001] * 5
     assert values[5:14] == pytest.approx([0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05, 0.025, 0.025], rel=1e-12)
     assert values[14:24] == pytest.approx([0.025 / 2**k for k in range(1, 8)] + [-1e-4, -2e-4, -4e-4], rel=1e-12)
@@ -228,7 +232,7 @@ def test_repo_r_is_its_published_rule():
 
 
 def test_repo_r_decides_once_per_rollout():
-    (controller,) = config(entropy_control="repo_r", entropy_target=0.5).build_controllers()
+    (controller,) = config(entropy_control="repo_r", entropy_target=0.5).control.fresh_controllers()
     for entropy, last, value in ((0.9, False, 1e-3), (0.2, True, 5e-4), (0.1, False, 5e-4), (0.2, True, 1e-3)):
         controller.update(entropy, 0.0, 0.0, 1, rollout_ends=last)
         assert controller.value == value
@@ -237,10 +241,10 @@ def test_repo_r_decides_once_per_rollout():
 def test_aer_by_hand():
     # after five steps the target is 0.4 of their mean, 1; then 1e-3 times the error, in [0, 0.05]: no wind-up at 0
     made = config(entropy_control="aer")
-    assert made.build_rules()["loss_terms"] == {"aer_entropy": AerEntropy()}
-    (values,) = follow(made.build_controllers(), [1.0] * 20 + [0.3, 0.2, 0.9, 0.3, 0.4])
+    assert made.control.sections["loss_terms"] == {"aer_entropy": AerEntropy()}
+    (values,) = follow(made.control.fresh_controllers(), [1.0] * 20 + [0.3, 0.2, 0.9, 0.3, 0.4])
     assert values == pytest.approx([0.0] * 20 + [1e-4, 3e-4, 0.0, 1e-4, 1e-4], abs=1e-12)
-    (values,) = follow(config(entropy_control="aer").build_controllers(), [1.0] * 5 + [0.0] * 200)
+    (values,) = follow(config(entropy_control="aer").control.fresh_controllers(), [1.0] * 5 + [0.0] * 200)
     # 0.05 / (1e-3 * 0.4) = 125 steps
     assert values[5 + 123 : 5 + 126] == pytest.approx([0.0496, 0.05, 0.05], abs=1e-12)
     assert values[-1] == 0.05
@@ -275,13 +279,13 @@ def test_target_of_a_preset_is_taken_where_no_flag_sets_one(name, flags, target)
     copied = replace(made, generation_batch_size=None)  # TRL fills it in, and then refuses it
     for same in (made, copied, parsed("--entropy_control", name, *words)):
         assert {flag: getattr(same, flag) for flag in target} == target
-    assert copied.build_controllers() == made.build_controllers()
+    assert copied.control.fresh_controllers() == made.control.fresh_controllers()
 
 
 def test_knobs_of_trl_start_at_its_flags():
     def start(knob: str, **arguments) -> float:
         spec = {"law": "pi", "knob": knob, "target": 0.3}
-        return config(controllers={"mine": spec}, num_iterations=2, **arguments).build_controllers()[0].value
+        return config(controllers={"mine": spec}, num_iterations=2, **arguments).control.fresh_controllers()[0].value
 
     assert start("epsilon_low", epsilon=0.1) == 0.1
     assert start("epsilon_high", epsilon=0.1) == 0.1
@@ -308,7 +312,7 @@ def test_start_that_is_set_twice_is_refused_though_one_is_the_default(knob, flag
 def test_start_is_free_where_a_flag_only_follows_another():
     # TRL takes epsilon for an epsilon_high that is not set
     mine = {"mine": {"law": "pi", "knob": "epsilon_high", "target": 0.3, "initial": 0.4}}
-    assert config(epsilon=0.1, num_iterations=2, controllers=mine).build_controllers()[0].value == 0.4
+    assert config(epsilon=0.1, num_iterations=2, controllers=mine).control.fresh_controllers()[0].value == 0.4
 
 
 # Off-policy updates
@@ -511,7 +515,7 @@ def test_controllers_that_can_act_are_taken(arguments):
 
 def test_weights_by_sign_stand_with_sequence_level_ratios():
     made = config(positive_advantage_coef=0.5, **SELECTIVE)
-    assert made.build_rules()["token_weights"] == {"sign": Sign(positive_advantage_coef=0.5)}
+    assert made.control.sections["token_weights"] == {"sign": Sign(positive_advantage_coef=0.5)}
     config(entropy_control="entropy_guided", **SELECTIVE)
 
 
@@ -537,7 +541,7 @@ def test_control_that_is_turned_off_over_a_recipe_tells_of_its_target(caplog):
 
 
 def test_start_of_a_bundled_method_may_be_set():
-    (made,) = config(entropy_control="repo_r", controllers={"repo_r": {"initial": 0.01}}).build_controllers()
+    (made,) = config(entropy_control="repo_r", controllers={"repo_r": {"initial": 0.01}}).control.fresh_controllers()
     assert made.value == 0.01
 
 

@@ -16,11 +16,12 @@ from trl import GRPOTrainer
 import trl_entropy
 from study import __main__ as study
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer
+from trl_entropy.build import SECTIONS
 from trl_entropy.commands import cli
 from trl_entropy.commands.grpo import prepare
 from trl_entropy.commands.ls import first_line
-from trl_entropy.config import SECTIONS, presets
 from trl_entropy.control.laws import LAWS
+from trl_entropy.control.presets import presets
 from trl_entropy.control.targets import Target
 from trl_entropy.lab.data import VERBS as STEPS
 from trl_entropy.rewards import MathVerifyReward
@@ -84,7 +85,7 @@ def test_python_of_the_readme_runs_up_to_the_model(tmp_path):
     call.keywords += [ast.keyword(name, ast.Constant(value)) for name, value in settings.items()]
     args = eval(compile(ast.fix_missing_locations(ast.Expression(call)), "README", "eval"), namespace)
     assert isinstance(args, EntropyGRPOConfig)
-    assert [controller.target for controller in args.build_controllers()] == [
+    assert [controller.target for controller in args.control.fresh_controllers()] == [
         Target(0.5, 0.5, is_ratio=True, start_steps=5)
     ]
 

@@ -578,7 +578,7 @@ def test_recipe_and_command_line_give_the_same_config(no_model):
     from_recipe = prepare(flags("--config", "recipe.yaml")).training
     from_flags = prepare(flags(*given)).training
     assert from_recipe.to_dict() == from_flags.to_dict()
-    assert from_recipe.build_controllers() == from_flags.build_controllers()
+    assert from_recipe.control.fresh_controllers() == from_flags.control.fresh_controllers()
     assert {name: getattr(from_flags, name) for name in sections} == sections
     assert {name: getattr(from_flags, name) for name in plain} == plain
     assert from_recipe.to_dict() != prepare(flags()).training.to_dict()
@@ -592,7 +592,7 @@ def test_command_line_goes_before_the_recipe(no_model):
 
 def test_settings_beside_a_bundled_method_are_put_over_it(no_model):
     more = ["--entropy_control", "entropy_guided", "--controllers", '{"entropy_guided": {"step": 0.02}}']
-    (controller,) = prepare(flags(*more)).training.build_controllers()
+    (controller,) = prepare(flags(*more)).training.control.fresh_controllers()
     assert (controller.law.step, controller.low, controller.high, controller.value) == (0.02, 0.0, 1.0, 0.0)
 
 

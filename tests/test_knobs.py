@@ -54,26 +54,24 @@ def test_unknown_knob_comes_with_the_nearest():
 
 def test_knobs_of_rules_have_paths_and_those_with_a_flag_its_name():
     rules = {"confident_sign": ConfidentSign(alpha=-0.5), "sign": Sign()}
-    table = rule_knobs("token_weights", rules)
+    table = rule_knobs({"token_weights": rules})
     assert set(table) == {
         "positive_advantage_coef",
         "negative_advantage_coef",
         "token_weights.confident_sign.alpha",
         "token_weights.confident_sign.threshold",
     }
-    assert table["token_weights.confident_sign.alpha"] == (
-        Knob("token_weights.confident_sign.alpha", -1.0, 1.0, raises_entropy=False, default=0.0),
-        "confident_sign",
-        "alpha",
-    )
-    assert table["negative_advantage_coef"][0] == Knob("negative_advantage_coef", 0.0, math.inf, True, 1.0)
+    place = ("token_weights", "confident_sign", "alpha")
+    assert table[".".join(place)] == Knob(".".join(place), -1.0, 1.0, False, 0.0, *place)
+    place = ("token_weights", "sign", "negative_advantage_coef")
+    assert table["negative_advantage_coef"] == Knob("negative_advantage_coef", 0.0, math.inf, True, 1.0, *place)
 
 
 def test_turned_rule_replaces_the_old_one_and_leaves_the_rest():
     old = ConfidentSign(alpha=-0.5, threshold=0.9)
     rules = {"confident_sign": old, "high_entropy": HighEntropy(0.3)}
     knobs = Knobs()
-    knobs.add_rules("token_weights", rules)
+    knobs.add_rules(rule_knobs({"token_weights": rules}).values(), {"token_weights": rules})
     knobs["token_weights.confident_sign.alpha"] = 0.25
     assert rules == {"confident_sign": ConfidentSign(alpha=0.25, threshold=0.9), "high_entropy": HighEntropy(0.3)}
     assert old.alpha == -0.5
@@ -85,7 +83,7 @@ def test_turned_rule_replaces_the_old_one_and_leaves_the_rest():
 
 
 def test_rules_without_numbers_have_no_knobs():
-    assert rule_knobs("token_weights", {"mine": PlainFunction(lambda tokens: tokens.logps)}) == {}
+    assert rule_knobs({"token_weights": {"mine": PlainFunction(lambda tokens: tokens.logps)}}) == {}
 
 
 def entropy_after_a_step(advantage: float, ratio: float, **settings) -> float:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from trl.trainer import utils
 from trl_entropy import SeamError
 from trl_entropy._seam import has_tiles, patched_head
 from trl_entropy.commands.cli import main
-from trl_entropy.commands.grpo import set_tiles
 
 
 kernel = pytest.importorskip("trl.kernels.chunked_logprob", reason="TRL < 1.15 has no tiles")
@@ -60,7 +58,7 @@ def test_small_tiles_give_the_same():
             3000,
             True,
             False,
-            "on a CPU, --small_lm_head_tiles true makes the LM head two to three times as fast",
+            "on a CPU, small_lm_head_tiles=true makes the LM head two to three times as fast",
         ),
         (False, 3000, False, False, None),
         (True, 3000, True, True, None),
@@ -68,12 +66,13 @@ def test_small_tiles_give_the_same():
         (True, 3000, False, False, "small_lm_head_tiles does nothing here: it is for a CPU"),
     ],
 )
-def test_tiles_are_small_where_it_is_asked_for_and_of_use(asked, vocabulary, use_cpu, small, said, caplog):
-    model = SimpleNamespace(config=Qwen2Config(vocab_size=vocabulary))
+def test_tiles_are_small_where_it_is_asked_for_and_of_use(build, asked, vocabulary, use_cpu, small, said, caplog):
+    trainer = build()
+    trainer.model.config.vocab_size = vocabulary
     with caplog.at_level(logging.INFO, logger="trl_entropy"):
-        seam = SimpleNamespace(small_tiles=False)
-        set_tiles(asked, SimpleNamespace(model=model, args=SimpleNamespace(use_cpu=use_cpu), seam=seam))
-    assert seam.small_tiles is small
+        trainer.args.use_cpu, trainer.args.small_lm_head_tiles = use_cpu, asked
+        with trainer.seam.patched():
+            assert (kernel.TOKEN_CHUNK_SIZE == 1024) is small
     assert re.search(said, caplog.text) if said else not caplog.text
 
 

@@ -561,7 +561,7 @@ def test_what_has_its_place_is_taken():
         config(name, entropy_control="stage")
         config(name, loss_terms={"kl_cov": {}})
     config("gmpo", loss_terms={"ce_gppo": {}, "sent": {}}, beta=0.1)
-    (adaptive, _) = config("rloo", entropy_control="mai_clip", num_iterations=2).build_controllers()
+    (adaptive, _) = config("rloo", entropy_control="mai_clip", num_iterations=2).control.fresh_controllers()
     assert adaptive.target.low == 0.3  # the preset's own, where RLOOConfig has no entropy_target
     assert not hasattr(RLOOConfig, "entropy_target")
 

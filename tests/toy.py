@@ -10,6 +10,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, Tokens
 from trl_entropy._seam import Seam
 from trl_entropy.measures import StepMeasures
+from trl_entropy.objective import Objective
 
 
 LOSS_TYPES = ("bnpo", "cispo", "dapo", "dr_grpo", "grpo", "luspo", "sapo", "vespo")
@@ -278,8 +279,8 @@ def table(logits: torch.Tensor, plain: bool = False, **arguments):
     )
     trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
     if not plain:
-        trainer.token_weights, trainer.advantage_bonuses, trainer.loss_terms = args.build_rules().values()
-        trainer.measures, trainer._signals = StepMeasures(args.entropy_measures), set()
+        trainer.objective = Objective(args.control.sections, [], set())
+        trainer.measures = StepMeasures(args.entropy_measures)
         trainer.measured_needs, trainer.seam = frozenset(), Seam(trainer)
         trainer.seam.facts._of_vocabulary = trainer.of_vocabulary
     return trainer

@@ -1,30 +1,53 @@
 """Entropy control for GRPO: see and hold the policy's entropy, in TRL, by a flag."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
+
+if TYPE_CHECKING:  # for type checkers and editors
+    from ._seam import SeamError as SeamError
+    from .callbacks import EntropyCallback as EntropyCallback
+    from .callbacks import EntropyController as EntropyController
+    from .callbacks import EntropyWatchdog as EntropyWatchdog
+    from .callbacks import Recorder as Recorder
+    from .config import EntropyGRPOConfig as EntropyGRPOConfig
+    from .control.laws import Law as Law
+    from .lab.evaluation.callback import PassAtKCallback as PassAtKCallback
+    from .lab.live import LiveView as LiveView
+    from .rollouts import RolloutRule as RolloutRule
+    from .rules.pool import Pool as Pool
+    from .rules.rule import Rule as Rule
+    from .rules.rule import knob as knob
+    from .rules.tokens import Tokens as Tokens
+    from .wrap import EntropyGRPOTrainer as EntropyGRPOTrainer
+    from .wrap import with_entropy_control as with_entropy_control
 
 __version__ = "0.1.0"
 
-# Public names, imported on first use: `import trl_entropy` must not load TRL
+# The same names, imported on first use: `import trl_entropy` must not load TRL
 _HOME = {
     "EntropyCallback": "callbacks",
     "EntropyController": "callbacks",
     "EntropyGRPOConfig": "config",
-    "EntropyGRPOTrainer": "trainer",
+    "EntropyGRPOTrainer": "wrap",
     "EntropyWatchdog": "callbacks",
+    "Law": "control.laws",
     "LiveView": "lab.live",
     "PassAtKCallback": "lab.evaluation.callback",
+    "Pool": "rules.pool",
     "Recorder": "callbacks",
+    "RolloutRule": "rollouts",
     "Rule": "rules.rule",
     "SeamError": "_seam",
     "Tokens": "rules.tokens",
+    "knob": "rules.rule",
     "with_entropy_control": "wrap",
 }
 
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

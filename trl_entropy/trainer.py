@@ -1,9 +1,10 @@
-"""Trainers of TRL with entropy control."""
+"""Entropy control of a trainer of TRL."""
 
 from functools import partial
+from inspect import signature
+from typing import Any
 
 from torch import Tensor
-from trl import GRPOTrainer
 
 from ._seam import (
     Hooks,
@@ -15,19 +16,19 @@ from ._seam import (
     rollout_ends,
     set_logged_entropy,
 )
-from .callbacks.controllers import EntropyController, LearningRateScale, announce, trl_knobs
-from .callbacks.own import stop_views, with_own
-from .callbacks.watchdog import EntropyWatchdog
-from .config import SECTIONS, EntropyFlags, check_rollout_fits, with_flags
+from .build import rollout_plan, token_slopes
+from .callbacks.controllers import EntropyController, LearningRateScale, all_knobs, announce
+from .callbacks.own import attach_all, stop_all, with_own
+from .config import with_flags
 from .control.controller import load_states, states
-from .control.knobs import TRAINER_KNOBS, Knobs, acting
-from .control.signals import ENTROPY, of_clipping
+from .control.signals import ENTROPY, is_own, of_clipping
 from .control.signals import needs as needs_of_signals
-from .measures import StepMeasures
+from .measures import Log, StepMeasures
+from .objective import Objective
+from .refusals import check_rollout_fits
 from .rewards import answers_of
-from .rules import Rule, Tokens
-from .rules.compose import active, effective_advantages, evaluate, faults, needs, term_sums
-from .trainers import family_of
+from .rules import Tokens
+from .trainers import base_in_trl, family_of
 
 
 class EntropyControl(Hooks):
@@ -54,40 +55,34 @@ class EntropyControl(Hooks):
         super().__init_subclass__(**kwargs)
         cls.family = family_of(cls)
 
-    def __init__(self, model, reward_funcs=None, args: EntropyFlags | None = None, train_dataset=None, **kwargs):
-        config = self.family.config_class()
-        args = with_flags(config)() if args is None else args
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        named = dict(**signature(base_in_trl(type(self))).bind_partial(*positional).arguments, **named)
+        config, args = self.family.config_class(), named.get("args")
+        args = named["args"] = with_flags(config)() if args is None else args
         if getattr(args, "family", None) is not self.family:
             raise TypeError(
                 f"args must be an {with_flags(config).__name__}, which takes the same arguments; got {type(args)}. "
                 f"with_entropy_control({config.__name__}) is that class"
             )
-        check_rollout_fits(args, train_dataset, kwargs)
-        kwargs["callbacks"] = with_own(kwargs.get("callbacks"), args.live_view)
-        given = {"reward_funcs": reward_funcs, "train_dataset": train_dataset}
-        kwargs |= {name: value for name, value in given.items() if value is not None}
+        check_rollout_fits(args, named.get("train_dataset"), named)
+        named["callbacks"] = with_own(named.get("callbacks"), args.live_view)
         self.seam = Seam(self)
-        super().__init__(model=model, args=args, **kwargs)
-        self.token_weights, self.advantage_bonuses, self.loss_terms = args.build_rules().values()
-        self.seam.use(args.build_rollout_plan(self.train_dataset, self.reward_func_names), args.compaction)
-        self.knobs = self._build_knobs()
-        self.controllers = args.build_controllers()
-        of_steps = self.signal, partial(log_means, self), partial(rollout_ends, self), partial(clipped_bounds, self)
-        self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
-        self._signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
-        self._new_measures = partial(StepMeasures, args.entropy_measures, self._signals, args.build_slopes())
+        super().__init__(**{name: value for name, value in named.items() if value is not None})
+        control = args.control
+        self.controllers = control.fresh_controllers()
+        turned = [controller.knob for controller in self.controllers]
+        signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
+        self.objective = Objective(control.sections, turned, signals)
+        self.seam.use(rollout_plan(args, self.train_dataset, self.reward_func_names), control.trimming)
+        self.metrics = Log(args.entropy_measures, [knob.name for knob in turned], partial(log_means, self))
+        self._new_measures = partial(StepMeasures, args.entropy_measures, signals, token_slopes(args))
         self.measures = self._new_measures()
-        self.measured_needs = self.measures.needs | needs_of_signals(self._signals)
-
-    def _build_knobs(self) -> Knobs:
-        knobs = trl_knobs(self)
-        temperature, learning_rate_scale = TRAINER_KNOBS[-2:]
-        knobs.add(temperature, lambda: self.temperature, partial(setattr, self.seam, "next_temperature"))
+        self.measured_needs = self.measures.needs | needs_of_signals(signals)
         self.add_callback(scale := LearningRateScale())
-        knobs.add(learning_rate_scale, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
-        for section in SECTIONS:
-            knobs.add_rules(section, getattr(self, section))
-        return knobs
+        self.knobs = all_knobs(self, scale)
+        of_steps = self.signal, self.metrics.add, partial(rollout_ends, self), partial(clipped_bounds, self)
+        self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
+        attach_all(self)
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """TRL's; `True` resumes from the last checkpoint that was written to its end."""
@@ -95,56 +90,33 @@ class EntropyControl(Hooks):
             announce(self.args, self.controllers)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, EntropyWatchdog):
-                callback.attach(self)
+        attach_all(self)
         # Nothing is left of an earlier call: a resumed run takes its state from the checkpoint
-        self.seam.begin_run(self.args.build_rollout_plan(self.train_dataset, self.reward_func_names))
+        self.seam.begin_run(rollout_plan(self.args, self.train_dataset, self.reward_func_names))
         self.measures = self._new_measures()
         try:
             with self.seam.patched():
                 return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
-            stop_views(self.callback_handler.callbacks)
+            stop_all(self)
 
-    def needs(self) -> set[str]:
-        """What the active rules read besides the facts that are always there."""
-        # A controller may make a rule active in the middle of a rollout batch
-        turned = {controller.knob.name for controller in self.controllers}
-        return needs(
-            *(self._active(section) | acting(section, getattr(self, section), turned) for section in SECTIONS)
-        )
+    # What the seam asks, in this order
 
-    def _active(self, section: str) -> dict[str, Rule]:
-        """The rules of a section that change anything, or whose tokens a controller looks at."""
-        rules = getattr(self, section)
-        watched = {name for name in rules if f"{ENTROPY}/{section}.{name}" in self._signals}
-        return active(rules) | {name: rules[name] for name in watched}
+    def needs(self) -> frozenset[str]:
+        """What the rules read besides the facts that are always there."""
+        return self.objective.needs()
 
     def effective_advantages(self, raw: Tensor, tokens: Tokens) -> Tensor:
         """`A'`, `(B, T)`; `raw` itself if no weight and no bonus is active."""
-        weights, bonuses = self._active("token_weights"), self._active("advantage_bonuses")
-        if not weights and not bonuses:
-            return raw
-        weights = evaluate("token_weights", weights, tokens)
-        bonuses = evaluate("advantage_bonuses", bonuses, tokens)
-        if self.model.training:
-            self.measures.add({"faults": (faults(tokens, weights, bonuses), tokens.mask.sum())})
-            self.measures.add_rules("token_weights", weights, tokens)
-            self.measures.add_rules("advantage_bonuses", bonuses, tokens)
-        return effective_advantages(tokens, weights, bonuses)
-
-    def extra_loss(self, tokens: Tokens) -> dict[bool, Tensor]:
-        """The loss terms added up, `(B, T)`, by whether they follow `loss_type`; empty if no term is active."""
-        rules = self._active("loss_terms")
-        terms = evaluate("loss_terms", rules, tokens)
-        if self.model.training:
-            self.measures.add_rules("loss_terms", terms, tokens)
-        return term_sums(tokens, rules, terms)
+        return self.objective.effective_advantages(raw, tokens, self.measures if self.model.training else None)
 
     def observe(self, tokens: Tokens, effective: Tensor) -> None:
         """Measure a training micro-batch: its raw tokens, and their advantages in the loss, `(B, T)`."""
         self.measures.add_tokens(tokens, effective)
+
+    def extra_loss(self, tokens: Tokens) -> dict[bool, Tensor]:
+        """The loss terms added up, `(B, T)`, by whether they follow `loss_type`."""
+        return self.objective.extra_loss(tokens, self.measures if self.model.training else None)
 
     def observe_rollout(self, rewards: Tensor, completions: list, contexts: Tensor) -> None:
         """
@@ -152,7 +124,7 @@ class EntropyControl(Hooks):
         trained token a hash of its context, `(B, T)`, 0 elsewhere.
         """
         answers = partial(answers_of, completions, self.reward_funcs)
-        log_means(self, self.measures.of_rollout(rewards, answers, contexts))
+        self.metrics.add(self.measures.of_rollout(rewards, answers, contexts))
 
     def end_step(self) -> None:
         """Log what was measured in the optimizer step. Raises `ValueError` if a weight or bonus was out of range."""
@@ -161,14 +133,15 @@ class EntropyControl(Hooks):
         if means.pop("faults", 0.0):
             raise ValueError(
                 f"a weight was negative, or a weight or bonus not finite, at step {self.state.global_step}: one of "
-                f"{', '.join([*self.token_weights, *self.advantage_bonuses])} must return finite values, weights >= 0"
+                f"{', '.join(name for rules in self.objective.sections.values() for name in rules)} must return "
+                "finite values, weights >= 0"
             )
         if self.seam.trimming.skip and ENTROPY in means:
             set_logged_entropy(self, means[ENTROPY])  # TRL has not seen all tokens
         # TRL logs an entropy of all tokens itself
-        log_means(self, {name: value for name, value in means.items() if name != ENTROPY})
+        self.metrics.add({name: value for name, value in means.items() if name != ENTROPY})
         # The values that were in force in this step; the controllers decide those of the next after it
-        log_means(self, {f"knobs/{name}": value for name, value in self.knobs.items()})
+        self.metrics.add({f"knobs/{name}": value for name, value in self.knobs.items()})
 
     def step_entropy(self) -> float | None:
         """Entropy (nats) over all tokens of the last optimizer step, on all ranks; `None` if there were none."""
@@ -177,16 +150,14 @@ class EntropyControl(Hooks):
     def signal(self, name: str) -> float | None:
         """A signal of the last optimizer step, on all ranks; `None` if it had none."""
         # TRL logs a clip ratio of 0 where no token is trained
-        measured = name.startswith(ENTROPY) or (of_clipping(name) and ENTROPY not in self.measures.last)
+        untrained = of_clipping(name) and ENTROPY not in self.measures.last
+        measured = name.startswith(ENTROPY) or is_own(name) or untrained
         return self.measures.last.get(name) if measured else logged_signal(self, name)
 
     def control_state(self) -> dict:
         """The state of every controller, of the measures, and of the rollouts if a rule decides about them."""
-        rollouts = (
-            {"rollouts": self.seam.rollouts.plan.state_dict(not rollout_ends(self))}
-            if self.seam.rollouts.plan.rules
-            else {}
-        )
+        plan = self.seam.rollouts.plan
+        rollouts = {"rollouts": plan.state_dict(not rollout_ends(self))} if plan.rules else {}
         return {"controllers": states(self.controllers), "measures": self.measures.state_dict(), **rollouts}
 
     def load_control_state(self, state: dict, source: str) -> None:
@@ -197,7 +168,3 @@ class EntropyControl(Hooks):
         if "measures" in state:
             self.measures.load_state_dict(state["measures"], source)
         load_states(self.controllers, state["controllers"], source)
-
-
-class EntropyGRPOTrainer(EntropyControl, GRPOTrainer):
-    """TRL's [`~trl.GRPOTrainer`] with [`EntropyControl`]; the arguments are TRL's, `args` an [`EntropyGRPOConfig`]."""

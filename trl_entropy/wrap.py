@@ -1,15 +1,40 @@
-"""Entropy control for further trainers of TRL."""
+"""The trainers of TRL with entropy control, and their configs."""
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from transformers import Trainer
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 
-from .config import with_flags
-from .trainer import EntropyControl, EntropyGRPOTrainer
+from .config import EntropyGRPOConfig, with_flags
+from .trainer import EntropyControl
 from .trainers import family_of
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _takes_what(method: Callable[P, None]) -> Callable[[Callable[..., None]], Callable[P, None]]:
+    """Show the arguments of another method, to people and to type checkers."""
+    return cast(Any, wraps(method, assigned=(), updated=()))
+
+
+class EntropyGRPOTrainer(EntropyControl, GRPOTrainer):
+    """TRL's [`~trl.GRPOTrainer`] with [`EntropyControl`]; the arguments are TRL's, `args` an [`EntropyGRPOConfig`]."""
+
+    @_takes_what(GRPOTrainer.__init__)
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        super().__init__(*positional, **named)
+
+
+@overload
+def with_entropy_control(cls: type[GRPOTrainer]) -> type[EntropyGRPOTrainer]: ...
+@overload
+def with_entropy_control(cls: type[GRPOConfig]) -> type[EntropyGRPOConfig]: ...
+@overload
+def with_entropy_control(cls: type[T]) -> type[T]: ...
 def with_entropy_control(cls: type) -> type:
     """
     The class of a trainer of TRL with [`EntropyControl`], or that of its config with [`EntropyFlags`].

@@ -5,6 +5,7 @@ import torch
 from toy import chosen_logps, distance, logged, random_tokens, table, table_case, table_gradient
 
 from trl_entropy import EntropyGRPOConfig, Tokens
+from trl_entropy.build import token_slopes
 from trl_entropy.measures.surrogate import gradient_mass, surrogate_slopes
 
 
@@ -65,8 +66,8 @@ def test_slope_is_that_of_the_loss_of_trl(delta):
 )
 def test_another_gradient_has_no_slopes(another):
     settings = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
-    assert EntropyGRPOConfig(**settings, delta=3.0).build_slopes().keywords == {"delta": 3.0}
-    assert EntropyGRPOConfig(**settings, **another).build_slopes() is None
+    assert token_slopes(EntropyGRPOConfig(**settings, delta=3.0)).keywords == {"delta": 3.0}
+    assert token_slopes(EntropyGRPOConfig(**settings, **another)) is None
 
 
 def test_mass_is_the_derivative_by_the_logit_of_the_token():

@@ -9,8 +9,9 @@ from toy import sums_with_columns
 from trl import TrlParser
 
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer
+from trl_entropy.build import rollout_plan
 from trl_entropy.commands.ls import catalogue
-from trl_entropy.config import check_rollout_fits
+from trl_entropy.refusals import check_rollout_fits
 from trl_entropy.rollouts import (
     ROLLOUT_RULES,
     Curriculum,
@@ -61,12 +62,12 @@ def config(**arguments) -> EntropyGRPOConfig:
 
 
 def rules(**given) -> dict[str, RolloutRule]:
-    return config(rollout_rules=given).build_rollout_rules()
+    return config(rollout_rules=given).control.rollout_rules
 
 
 def test_there_are_none_by_default():
-    assert config().build_rollout_rules() == {}
-    assert config().build_rollout_plan(None).rules == {}
+    assert config().control.rollout_rules == {}
+    assert rollout_plan(config(), None).rules == {}
 
 
 def test_rules_are_built_from_a_mapping():
@@ -80,7 +81,7 @@ def test_command_line_reads_json():
     flags = ["--output_dir", "unused", "--use_cpu", "--bf16", "false", "--report_to", "none"]
     given = json.dumps({"perplexity_window": {"share": 0.5}})
     (made,) = TrlParser([EntropyGRPOConfig]).parse_args_and_config([*flags, "--rollout_rules", given])
-    assert made.build_rollout_rules() == {"perplexity_window": PerplexityWindow(share=0.5)}
+    assert made.control.rollout_rules == {"perplexity_window": PerplexityWindow(share=0.5)}
 
 
 def test_rule_of_ones_own_is_named_by_its_dotted_path():
@@ -101,20 +102,23 @@ def test_catalogue_lists_each_with_its_origin():
 
 def test_preset_of_prepo():
     made = config(entropy_control="prepo")
-    assert made.build_rollout_rules() == {"perplexity_window": PerplexityWindow(share=0.2)}
-    assert made.build_rules()["token_weights"] == {"relative_entropy": RelativeEntropy(strength=1.0), "sign": Sign()}
+    assert made.control.rollout_rules == {"perplexity_window": PerplexityWindow(share=0.2)}
+    assert made.control.sections["token_weights"] == {
+        "relative_entropy": RelativeEntropy(strength=1.0),
+        "sign": Sign(),
+    }
 
 
 def test_preset_in_the_style_of_erpo():
     made = config(entropy_control="erpo")
-    assert made.build_rollout_rules() == {"prompt_temperature": PromptTemperature(step=0.05, highest=1.2)}
-    assert made.build_rules()["advantage_bonuses"] == {"pseudo_negative": PseudoNegative(coef=1.0)}
+    assert made.control.rollout_rules == {"prompt_temperature": PromptTemperature(step=0.05, highest=1.2)}
+    assert made.control.sections["advantage_bonuses"] == {"pseudo_negative": PseudoNegative(coef=1.0)}
 
 
 def test_preset_of_offline_injection():
     made = config(entropy_control="offline_injection")
-    assert made.build_rollout_rules() == {"offline_injection": OfflineInjection(accuracy=0.125)}
-    assert made.build_rules() == {
+    assert made.control.rollout_rules == {"offline_injection": OfflineInjection(accuracy=0.125)}
+    assert made.control.sections == {
         "token_weights": {"sampled_only": SampledOnly(), "sign": Sign()},
         "advantage_bonuses": {},
         "loss_terms": {"offline_shaping": OfflineShaping(gamma=0.1)},
@@ -124,7 +128,7 @@ def test_preset_of_offline_injection():
 def test_entries_are_put_over_a_preset():
     given = {"perplexity_window": {"share": 0.5}, "dynamic_sampling": {}}
     made = config(entropy_control="prepo", rollout_rules=given)
-    assert made.build_rollout_rules() == {
+    assert made.control.rollout_rules == {
         "perplexity_window": PerplexityWindow(share=0.5),
         "dynamic_sampling": DynamicSampling(),
     }
@@ -221,8 +225,8 @@ def test_rule_for_solved_groups_with_one_that_drops_them_is_refused(given):
 def test_sum_of_several_rewards_may_differ_in_a_solved_group():
     made = config(entropy_control="erpo", rollout_rules={"dynamic_sampling": {}})
     with pytest.raises(ValueError, match=DROPPED.format("dynamic_sampling")):
-        made.build_rollout_plan(rows(), ["math"])
-    made.build_rollout_plan(rows(), ["math", "length"])
+        rollout_plan(made, rows(), ["math"])
+    rollout_plan(made, rows(), ["math", "length"])
 
 
 def test_rule_for_solved_groups_goes_with_one_that_keeps_them():
@@ -250,7 +254,7 @@ def test_stored_solutions_with_the_correction_of_vllm_are_refused():
 
 
 def plan_of(dataset, **given):
-    return config(rollout_rules=given).build_rollout_plan(dataset)
+    return rollout_plan(config(rollout_rules=given), dataset)
 
 
 def rows(**columns) -> Dataset:
@@ -274,8 +278,8 @@ def test_reward_function_that_there_is_none_of_is_refused():
         r"math_verify_reward \(in rollout_rules\.dynamic_sampling\)$"
     )
     with pytest.raises(ValueError, match=refused):
-        made.build_rollout_plan(rows(), ["math_verify_reward", "length"])
-    made.build_rollout_plan(rows(), ["math_verify_rewards", "length"])
+        rollout_plan(made, rows(), ["math_verify_reward", "length"])
+    rollout_plan(made, rows(), ["math_verify_rewards", "length"])
 
 
 @pytest.mark.parametrize("rule", ["curriculum", "dynamic_sampling", "perplexity_window"])
@@ -308,6 +312,6 @@ def test_seed_of_the_run_decides_the_order():
     def order(seed: int) -> list[int]:
         made = config(rollout_rules={"dynamic_sampling": {}}, seed=seed)
         problems = Dataset.from_dict({"prompt": [f"{n}=" for n in range(30)]})
-        return made.build_rollout_plan(problems).problems(30, 0.0, lambda places: [])[0]
+        return rollout_plan(made, problems).problems(30, 0.0, lambda places: [])[0]
 
     assert order(1) == order(1) != order(2)

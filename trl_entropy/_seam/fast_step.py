@@ -62,7 +62,7 @@ def _reasons(part: str, args: Any, sections: Mapping, controllers: list[Controll
         != 0,
     }
     if part == "skip":
-        turned = {controller.knob.name for controller in controllers}
+        turned = [controller.knob for controller in controllers]
         for section in ("advantage_bonuses", "loss_terms"):
             for name in acting(section, sections[section], turned):
                 reasons[f"{section}.{name} trains on completions without an advantage too"] = True

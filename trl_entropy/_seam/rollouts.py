@@ -16,7 +16,6 @@ from ..rewards.math_verify import written
 from ..rollouts import RolloutPlan
 from ..rollouts.batch import Collected, padding_of, picked, refill
 from ..rollouts.rule import check_sources, given_images
-from .state import log_means
 from .trimming import trained_tokens
 from .vocabulary import RowTemperatures
 
@@ -110,7 +109,7 @@ class Rollouts:
             collected.add(self._everywhere(rollout.batch), rollout.rewards, rollout.completions, keep)
             if not collected.missing:
                 break
-        log_means(trainer, collected.means())
+        trainer.metrics.add(collected.means())
         batch, rewards, completions = collected.rollout(trainer._tokenizer.pad_token_id)
         trained = trained_tokens(batch)
         batch = picked(batch, self.of_this_rank(len(inputs)))
@@ -157,7 +156,7 @@ class Rollouts:
             return inputs
         progress = trainer.state.global_step / trainer.state.max_steps
         problems, means = self.plan.problems(groups, progress, self.perplexities)
-        log_means(trainer, {f"rollout/{name}": value for name, value in means.items()})
+        trainer.metrics.add({f"rollout/{name}": value for name, value in means.items()})
         problems = [problem for problem in problems for _ in range(trainer.num_generations)]
         mine = problems[self.of_this_rank(len(problems) // trainer.accelerator.num_processes)]
         return [trainer.train_dataset[problem] for problem in mine]
@@ -286,7 +285,7 @@ class Rollouts:
         return nullcontext() if self._temperatures is None else self._row_temperatures.over(self._temperatures)
 
     def _log_mean(self, name: str, values: Tensor) -> None:
-        log_means(self.trainer, {name: self.trainer.accelerator.gather(values.float()).mean().item()})
+        self.trainer.metrics.add({name: self.trainer.accelerator.gather(values.float()).mean().item()})
 
 
 def _reads_rollout(reward: Callable) -> bool:

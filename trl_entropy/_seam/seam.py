@@ -1,5 +1,6 @@
 """A training step of TRL with the rules in it, in the order of time: rollout, facts, rules, loss, end of the step."""
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -12,11 +13,14 @@ from ..rollouts.batch import picked
 from ..rules.tokens import Tokens
 from .error import UNREAD, UNSUPPORTED, SeamError
 from .facts import VOCABULARY, Facts, Step, per_token, tokens_of_step
-from .head import patched_head
+from .head import SMALL, has_tiles, patched_head
 from .means import OVER_ROWS, OVER_TOKENS, micro_batch_mean
 from .rollouts import Rollout, Rollouts
-from .state import check_finite, gradient_sample, log_means, set_temperature
+from .state import check_finite, gradient_sample, set_temperature
 from .trimming import LEFT_OUT, Compaction, check_trimming, prepared, trained_tokens
+
+
+logger = logging.getLogger(__name__)
 
 
 class Seam:
@@ -36,7 +40,6 @@ class Seam:
         step ([`~facts.Step`] or `None`): the optimizer step at work.
         updates (`int`): optimizer steps since completions were generated.
         next_temperature (`float` or `None`): what the next rollout is sampled and scored at, if it changes.
-        small_tiles (`bool`): whether TRL's LM head works on small tiles in a run.
     """
 
     def __init__(self, trainer):
@@ -47,7 +50,6 @@ class Seam:
         self.step: Step | None = None
         self.updates = 0
         self.next_temperature: float | None = None
-        self.small_tiles = False
         self._last_pool = None  # if pooling is lagged, that of the step before
 
     def use(self, plan: RolloutPlan, trimming: Compaction) -> None:
@@ -62,7 +64,20 @@ class Seam:
 
     def patched(self) -> AbstractContextManager:
         """Around a run: the patches of TRL's LM head that the config asks for."""
-        return patched_head(self.trainer.accelerator.device, self.small_tiles, self.trimming.head)
+        trainer = self.trainer
+        vocabulary = trainer.model.config.get_text_config().vocab_size
+        wants, small = trainer.args.small_lm_head_tiles, trainer.args.use_cpu and vocabulary > SMALL and has_tiles()
+        if wants and not small:
+            logger.warning(
+                "small_lm_head_tiles does nothing here: it is for a CPU (use_cpu), a vocabulary above %d, here %d, "
+                "and TRL >= 1.15",
+                *(SMALL, vocabulary),
+            )
+        elif small and not wants:
+            logger.info(
+                "on a CPU, small_lm_head_tiles=true makes the LM head two to three times as fast, equal to rounding"
+            )
+        return patched_head(trainer.accelerator.device, wants and small, self.trimming.head)
 
     # A step begins
 
@@ -241,7 +256,7 @@ class Seam:
 
     def _end_step(self) -> None:
         self._last_pool = self.step.next_pool
-        log_means(self.trainer, {"staleness/updates": self.updates})
+        self.trainer.metrics.add({"staleness/updates": self.updates})
         self.updates += 1
         self.step = None
         self.trainer.end_step()

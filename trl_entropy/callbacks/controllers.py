@@ -11,19 +11,19 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from .._seam import Hooks, clipped_bounds, log_means, logged_signal, rollout_ends, set_entropy_coef
 from ..control.advice import CLIP_RATIOS, HOLD, NO_AUTHORITY, PREDICTED, SIGN_COEFFICIENTS, without_authority
 from ..control.controller import Controller, build_controllers
-from ..control.knobs import ACTS_ON, TRL_KNOBS, Knob, Knobs
-from ..control.laws import LAWS
+from ..control.knobs import ACTS_ON, TRAINER_KNOBS, TRL_KNOBS, Knob, Knobs
+from ..control.laws import law_class
 from ..control.signals import ENTROPY, TRL_SIGNALS
 from ..measures import WHY_KNOBS, Idle
 from ..trainers import (
     check_clip_acts,
-    check_trainer,
     clip_range_given,
     family_of,
     installed_trl,
     warn_if_untested,
     warn_of_cut_sampling,
 )
+from .attached import Attached
 
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class LearningRateScale(TrainerCallback):
             group["lr"] = rate
 
 
-class EntropyCallback(EntropyController):
+class EntropyCallback(Attached, EntropyController):
     """
     A controller on a plain [`~trl.GRPOTrainer`], of a knob that TRL itself has.
 
@@ -182,35 +182,33 @@ class EntropyCallback(EntropyController):
                 f"on a plain GRPOTrainer signal must be one of {', '.join(TRL_SIGNALS)}, got {signal!r}: the others "
                 "need an EntropyGRPOTrainer, with controllers in its config"
             )
-        if law in LAWS and LAWS[law].uses_target and not {"target", "target_ratio"} & settings.keys():
+        uses_target = law_class(f"controllers.{knob if name is None else name}", law).uses_target
+        if uses_target and not {"target", "target_ratio"} & settings.keys():
             raise ValueError(f"the {law} law needs target (nats) or target_ratio (share of the starting entropy)")
         self.name = knob if name is None else name
         self.spec = {"law": law, "knob": knob, **settings}
-        self.trainer: Trainer | None = None
+        super().__init__(
+            controllers=[],
+            knobs=Knobs(),
+            read=lambda signal: logged_signal(self.attached(), signal),
+            log=lambda means: log_means(self.attached(), means),
+            rollout_ends=lambda: rollout_ends(self.attached()),
+            clipped=lambda: clipped_bounds(self.attached()),
+        )
 
-    def attach(self, trainer: Trainer) -> "EntropyCallback":
-        """
-        Take the knob and the entropy from a trainer, and be called by it; once, before it trains.
+    def __str__(self) -> str:
+        return f"the callback of {self.spec['knob']}"
 
-        Raises `TypeError` if it is none of [`~supported.FAMILIES`], and `ValueError` for wrong settings or if
-        something else steers.
-        """
+    def take(self, trainer: Trainer) -> None:
+        """Take the knob from a trainer. Raises `ValueError` for wrong settings, or if something else steers."""
         self._check(trainer)
         knobs = {knob.name: knob for knob in trl_knobs_of(trainer)}
         values = {name: getattr(trainer, name) for name in knobs}
         given = clip_range_given(trainer.args)
-        (controller,) = build_controllers({self.name: self.spec}, knobs, values, given=given)
-        of_trainer = (
-            partial(function, trainer) for function in (logged_signal, log_means, rollout_ends, clipped_bounds)
-        )
-        super().__init__([controller], trl_knobs(trainer), *of_trainer)
-        self.trainer = trainer
+        self.controllers = build_controllers({self.name: self.spec}, knobs, values, given=given)
+        self.knobs = trl_knobs(trainer)
         if trainer.accelerator.is_main_process:
-            announce(trainer.args, [controller])
-        callbacks = trainer.callback_handler.callbacks
-        if self not in callbacks:
-            callbacks.append(self)  # add_callback warns of a second one of a class
-        return self
+            announce(trainer.args, self.controllers)
 
     def _check(self, trainer: Trainer) -> None:
         if isinstance(trainer, Hooks):
@@ -218,10 +216,7 @@ class EntropyCallback(EntropyController):
                 "an EntropyGRPOTrainer needs no callback: "
                 f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
             )
-        check_trainer(trainer)
-        check_clip_acts(f"the callback of {self.spec['knob']}", self.spec, trainer.args, family_of(type(trainer)))
-        if self.trainer is not None:
-            raise ValueError(f"the callback of {self.spec['knob']} is attached already: make one for each trainer")
+        check_clip_acts(f"{self}", self.spec, trainer.args, family_of(type(trainer)))
         if getattr(trainer, "use_adaptive_entropy", False):
             raise ValueError(
                 f"use_adaptive_entropy (TRL's controller of entropy_coef) and the callback of {self.spec['knob']} "
@@ -235,11 +230,7 @@ class EntropyCallback(EntropyController):
                 raise ValueError(f"two callbacks have the name {self.name!r}: rename one of them")
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        if self.trainer is None:
-            raise ValueError(
-                f"the callback of {self.spec['knob']} is attached to no trainer: call attach(trainer) before "
-                "trainer.train()"
-            )
+        self.attached()
         # Not by way of ExportableState: restoring one makes a new callback, which would be attached to nothing
         saved = state.stateful_callbacks.get(self._key)
         if saved is None and state.global_step > 0:
@@ -286,6 +277,16 @@ def trl_knobs(trainer: Trainer) -> Knobs:
         if knob.name == "entropy_coef":
             write = partial(set_entropy_coef, trainer)
         knobs.add(knob, partial(getattr, trainer, knob.name), write)
+    return knobs
+
+
+def all_knobs(trainer: Trainer, scale: LearningRateScale) -> Knobs:
+    """Those, and the knobs that a trainer with entropy control has besides: its temperature, its rules' numbers."""
+    knobs, (temperature, learning_rate_scale) = trl_knobs(trainer), TRAINER_KNOBS[len(TRL_KNOBS) :]
+    next_temperature = partial(setattr, trainer.seam, "next_temperature")
+    knobs.add(temperature, partial(getattr, trainer, temperature.name), next_temperature)
+    knobs.add(learning_rate_scale, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
+    knobs.add_rules(trainer.args.control.knobs.values(), trainer.objective.sections)
     return knobs
 
 

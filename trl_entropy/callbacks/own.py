@@ -1,21 +1,30 @@
-"""The callbacks that every trainer of ours has."""
+"""What a trainer of ours does with its callbacks."""
 
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from ..checks import lab
+from .attached import Attached
 from .recorder import Recorder
 
 
-def with_own(callbacks: list | None, live_view: bool) -> list:
+def with_own(given: list | None, live_view: bool) -> list[TrainerCallback]:
     """The callbacks that a trainer was given, a [`Recorder`] and, if asked for, a `LiveView`; none of them twice."""
-    given = callbacks or []
-    kinds = [one if isinstance(one, type) else type(one) for one in given]
     own = [Recorder, lab("live", "live_view").LiveView] if live_view else [Recorder]
-    return [*given, *(kind() for kind in own if not any(issubclass(other, kind) for other in kinds))]
+    callbacks = [one() if isinstance(one, type) else one for one in given or []]
+    return [*callbacks, *(kind() for kind in own if not any(isinstance(one, kind) for one in callbacks))]
 
 
-def stop_views(callbacks: list[TrainerCallback]) -> None:
-    """Give the terminal back, whatever has ended the run."""
-    for callback in callbacks:
-        if hasattr(callback, "stop"):
-            callback.stop()
+def attach_all(trainer: Trainer) -> None:
+    """Attach every callback that needs its trainer."""
+    for callback in _attached(trainer):
+        callback.attach(trainer)
+
+
+def stop_all(trainer: Trainer) -> None:
+    """Let go of what callbacks hold, whatever has ended the run."""
+    for callback in _attached(trainer):
+        callback.stop()
+
+
+def _attached(trainer: Trainer) -> list[Attached]:
+    return [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Attached)]

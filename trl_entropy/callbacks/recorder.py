@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 import transformers
 import trl
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from .. import __version__
+from .._seam import Hooks
+from .attached import Attached
 
 
 FILE = "metrics.jsonl"
@@ -22,9 +24,12 @@ SECRET = re.compile(r"(token|api_key|password|secret)$", re.IGNORECASE)
 LEFT_OUT = object()
 
 
-class Recorder(TrainerCallback):
+class Recorder(Attached):
     """
     Write everything that is logged to `metrics.jsonl` in `output_dir`, one JSON line at a time.
+
+    Of a trainer with entropy control it also writes what `entropy_measures` measures and does not log, and adds it to
+    the trainer's `log_history`.
 
     A line has the optimizer `step`, the `time` in seconds since the epoch, and the logged values; a NaN is `NaN`. Each
     start of training first writes `{"run": {"settings", "versions", "started", "step"}}`. A resumed run appends. A
@@ -52,6 +57,10 @@ class Recorder(TrainerCallback):
         self._write(json.dumps({"run": run}) + "\n")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
+        if isinstance(self.trainer, Hooks) and "loss" in logs:  # not of an evaluation
+            measured = self.trainer.metrics.take()
+            state.log_history[-1] |= measured
+            logs = {**logs, **measured}
         if self.path is None:
             return
         row = {"step": state.global_step, "time": time.time()}

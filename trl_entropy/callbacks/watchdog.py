@@ -2,17 +2,16 @@
 
 import logging
 import math
-from collections.abc import Callable
-from functools import partial
 
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from .._seam import Hooks, clipped_bounds, logged_signal, lower_learning_rate
 from ..checks import check_number, check_saved, unknown
 from ..control.advice import Facts, to_move
 from ..control.signals import ENTROPY, is_entropy
 from ..rules.compose import active
-from ..trainers import check_trainer, warn_of_cut_sampling
+from ..trainers import warn_of_cut_sampling
+from .attached import Attached
 from .controllers import EntropyController, trl_knobs
 
 
@@ -23,7 +22,7 @@ RAISES = {"collapse": True, "explosion": False}  # whether the entropy is to go 
 NOT_FINITE = "the policy's logits are not finite: resume from an earlier checkpoint with a smaller learning_rate"
 
 
-class EntropyWatchdog(TrainerCallback):
+class EntropyWatchdog(Attached):
     r"""
     Watch the entropy \\( H_k \\) of every optimizer step, and warn, lower the learning rate or stop.
 
@@ -79,35 +78,19 @@ class EntropyWatchdog(TrainerCallback):
             raise unknown("action", action, ACTIONS)
         self.floor, self.ceiling, self.fall, self.window = floor, ceiling, fall, window
         self.action, self.factor = action, factor
-        self.entropy: Callable[[], float | None] | None = None
-        self.facts: Callable[[], Facts] | None = None
         self._reset()
 
     def _reset(self) -> None:
         self.recent: list[float] = []  # entropies of the last steps, `window` and one
         self.acted: dict[str, int] = {}  # kind -> the step at which it last warned or acted
 
-    def attach(self, trainer: Trainer) -> "EntropyWatchdog":
-        """
-        Take entropy from a trainer, and be called by it. An `EntropyGRPOTrainer` does so itself.
-
-        Raises `TypeError` if it is none of [`~supported.FAMILIES`].
-        """
-        check_trainer(trainer)
+    def take(self, trainer: Trainer) -> None:
+        """Tell of what its targets are not in the unit of."""
         if trainer.accelerator.is_main_process:
             warn_of_cut_sampling(trainer.args)
-        of_ours = isinstance(trainer, Hooks)
-        self.entropy = trainer.step_entropy if of_ours else partial(logged_signal, trainer, ENTROPY)
-        self.facts = partial(facts_of, trainer)
-        if self not in trainer.callback_handler.callbacks:
-            trainer.add_callback(self)
-        return self
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        if self.entropy is None:
-            raise ValueError(
-                "the EntropyWatchdog is attached to no trainer: call attach(trainer) before trainer.train()"
-            )
+        self.attached()
         self._reset()
         # Not by way of ExportableState: restoring one makes a new callback, which would be attached to nothing
         saved = state.stateful_callbacks.get(self._key)
@@ -116,7 +99,8 @@ class EntropyWatchdog(TrainerCallback):
             self.recent, self.acted = list(saved["recent"]), dict(saved["acted"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        entropy = self.entropy()
+        trainer = self.attached()
+        entropy = trainer.step_entropy() if isinstance(trainer, Hooks) else logged_signal(trainer, ENTROPY)
         if entropy is None:
             return
         for kind, (cure, text) in self._look(entropy).items():
@@ -156,7 +140,7 @@ class EntropyWatchdog(TrainerCallback):
             control.should_save = kind != "not finite"
             done = ". The run stops"
         if state.is_world_process_zero:
-            advice = to_move(RAISES[cure], self.facts()) if cure in RAISES else NOT_FINITE
+            advice = to_move(RAISES[cure], facts_of(self.attached())) if cure in RAISES else NOT_FINITE
             logger.warning("%s: %s%s", text, advice, done)
 
     @property
@@ -174,6 +158,7 @@ def facts_of(trainer: Trainer) -> Facts:
     if getattr(trainer, "use_adaptive_entropy", False):
         holding.add("entropy_coef")  # TRL's own controller
     turned = {one.knob.name for one in controllers} | holding
-    bonuses = active(getattr(trainer, "advantage_bonuses", {})).values()
+    sections = trainer.objective.sections if isinstance(trainer, Hooks) else {}
+    bonuses = active(sections.get("advantage_bonuses", {})).values()
     replaced = any(bonus.replaces_advantage for bonus in bonuses)
     return Facts(dict(knobs), turned, holding, clipped_bounds(trainer), replaced)

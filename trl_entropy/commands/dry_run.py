@@ -18,12 +18,12 @@ def dry_run(job: Job) -> None:
 
     Raises `ValueError` for a model whose config cannot be read, or that a rule cannot work with.
     """
-    sections = job.training.build_rules()
+    sections = job.training.control.sections
     if needs(*sections.values()) & {"expected_discriminator", "entropies_at_one"}:
         named = ", ".join(name for rules in sections.values() for name in rules)
         check_plain_head(config_of(job.model.model_name_or_path, job.model.model_revision), named)
     if os.environ.get("RANK", "0") == "0":
-        print("\n".join(f"{name:11} {value}" for name, value in lines(job, sections)))
+        print("\n".join(f"{name:11} {value}" for name, value in lines(job)))
 
 
 def config_of(model: str, revision: str | None) -> PreTrainedConfig:
@@ -34,19 +34,19 @@ def config_of(model: str, revision: str | None) -> PreTrainedConfig:
         raise ValueError(f"the config of model {model!r} cannot be read: {first_line(error)}") from error
 
 
-def lines(job: Job, sections: dict[str, dict]) -> list[tuple[str, str]]:
+def lines(job: Job) -> list[tuple[str, str]]:
     """What there is to say of a job, by name."""
-    known = isinstance(job.train_dataset, Dataset)
+    known, control = isinstance(job.train_dataset, Dataset), job.training.control
     first = str(next(iter(job.train_dataset))["prompt"])
     said = [
         ("model", job.model.model_name_or_path),
         ("problems", f"{len(job.train_dataset) if known else 'a stream'}; the first: {first[:70]!r}"),
         ("rewards", ", ".join(map(reward_name, job.reward_funcs))),
     ]
-    for section, rules in {**sections, "rollout_rules": job.training.build_rollout_rules()}.items():
+    for section, rules in {**control.sections, "rollout_rules": control.rollout_rules}.items():
         if active := [str(rule) for rule in rules.values() if not getattr(rule, "neutral", False)]:
             said.append((section, "; ".join(active)))
-    said += [("controller", str(controller)) for controller in job.training.build_controllers()]
+    said += [("controller", str(controller)) for controller in control.controllers]
     return [*said, *geometry(job.training, len(job.train_dataset) if known else None, job.training.world_size)]
 
 

@@ -27,12 +27,13 @@ from trl import (
     rewards,
 )
 
-from .._seam import has_tiles
+from ..build import rollout_plan
 from ..checks import lab, unknown
-from ..config import EntropyGRPOConfig, check_rollout_fits
+from ..config import EntropyGRPOConfig, with_help
 from ..data.files import EMBEDDED, model_path
+from ..refusals import check_rollout_fits
 from ..rewards import REWARDS, TRL_REWARDS, MathVerifyReward, ReasoningGymReward, RelativeLengthReward
-from ..trainer import EntropyGRPOTrainer
+from ..wrap import EntropyGRPOTrainer
 from ..written import check_not_in_dataset
 from .sources import SourceArguments, check, is_drawn, load_eval, load_train, selected, with_columns, with_messages
 
@@ -45,6 +46,7 @@ OF_TRL = {"prompts", "completions", "completion_ids", "trainer_state", "log_extr
 OF_ROLLOUT = {"rollout_group", "env_mask", "policy_text"}
 
 
+@with_help
 @dataclass
 class GRPOArguments(SourceArguments):
     """
@@ -70,63 +72,18 @@ class GRPOArguments(SourceArguments):
             from answer_from; by default there is none.
         pass_at_k_samples (`int`, *optional*, defaults to `8`):
             Responses to each held-out problem in it.
-        small_lm_head_tiles (`bool`, *optional*, defaults to `False`):
-            Whether TRL's LM head works on tiles of 1024 x 1024, on a CPU and with a vocabulary above 1024: two to
-            three times as fast, equal to rounding.
         dry_run (`bool`, *optional*, defaults to `False`):
             Whether to build everything but the weights, print what it would do and end.
     """
 
-    reward_funcs: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "math_verify_reward (the default), last_number_reward, boxed_format_reward, "
-            "relative_length_reward, reasoning_gym_reward (the default for its problems), TRL's accuracy_reward, "
-            "reasoning_accuracy_reward, think_format_reward and get_soft_overlong_punishment (with DAPO's interval, "
-            "the last fifth of max_completion_length), or dotted paths of your own."
-        },
-    )
-    answer_from: list[str] = field(
-        default_factory=lambda: ["boxed"],
-        metadata={
-            "help": "Where math_verify_reward and reasoning_gym_reward look for the answer, in order: boxed, "
-            "all_boxed, announced, hashes, last_maths, last_latex, last_number."
-        },
-    )
-    grading_deadline: float = field(
-        default=3.0,
-        metadata={"help": "Seconds after which math_verify_reward gives up on an answer; it tries twice."},
-    )
-    grading_batch_deadline: float = field(
-        default=60.0,
-        metadata={"help": "Seconds after which math_verify_reward gives up on what is not graded of a batch."},
-    )
-    grading_workers: int | None = field(
-        default=None,
-        metadata={
-            "help": "Processes of math_verify_reward on each rank; by default the rank's share of the cores, at most "
-            "8."
-        },
-    )
-    pass_at_k_every: int | None = field(
-        default=None,
-        metadata={
-            "help": "Optimizer steps from one evaluation of the held-out problems by PassAtKCallback to the next, "
-            "with answers from answer_from; by default there is none."
-        },
-    )
-    pass_at_k_samples: int = field(default=8, metadata={"help": "Responses to each held-out problem in it."})
-    small_lm_head_tiles: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether TRL's LM head works on tiles of 1024 x 1024, on a CPU and with a vocabulary above 1024: "
-            "two to three times as fast, equal to rounding."
-        },
-    )
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "Whether to build everything but the weights, print what it would do and end."},
-    )
+    reward_funcs: list[str] | None = None
+    answer_from: list[str] = field(default_factory=lambda: ["boxed"])
+    grading_deadline: float = 3.0
+    grading_batch_deadline: float = 60.0
+    grading_workers: int | None = None
+    pass_at_k_every: int | None = None
+    pass_at_k_samples: int = 8
+    dry_run: bool = False
 
 
 class Job(NamedTuple):
@@ -207,7 +164,7 @@ def prepare(arguments: list[str]) -> Job:
     train_dataset = with_messages(script, train_dataset)
     check_rollout_fits(training, train_dataset)
     # a column or a reward function that a rule names, before a model loads
-    training.build_rollout_plan(train_dataset, [reward_name(reward) for reward in reward_funcs])
+    rollout_plan(training, train_dataset, [reward_name(reward) for reward in reward_funcs])
     eval_dataset = pass_at_k = None
     wanted = training.eval_strategy != "no" or script.pass_at_k_every is not None
     if wanted or script.eval_dataset_name or script.dataset_name == EMBEDDED:
@@ -290,7 +247,7 @@ def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer
         "dtype": model.dtype,
         **(training.model_init_kwargs or {}),
     }
-    trainer = EntropyGRPOTrainer(
+    return EntropyGRPOTrainer(
         model=model.model_name_or_path,
         reward_funcs=job.reward_funcs,
         args=training,
@@ -298,30 +255,8 @@ def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer
         eval_dataset=job.eval_dataset if training.eval_strategy != "no" else None,
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
-        callbacks=callbacks,
+        callbacks=[*(callbacks or []), *([] if job.pass_at_k is None else [job.pass_at_k])],
     )
-    set_tiles(job.script.small_lm_head_tiles, trainer)
-    if job.pass_at_k is not None:
-        job.pass_at_k.attach(trainer)
-    return trainer
-
-
-def set_tiles(small: bool, trainer: EntropyGRPOTrainer) -> None:
-    """Let the LM head work on small tiles if that is asked for, and say so where it does nothing or would help."""
-    vocabulary = trainer.model.config.get_text_config().vocab_size
-    can_act = trainer.args.use_cpu and vocabulary > 1024 and has_tiles()
-    if small and can_act:
-        trainer.seam.small_tiles = True
-    elif small:
-        logger.warning(
-            "small_lm_head_tiles does nothing here: it is for a CPU (use_cpu), a vocabulary above 1024, here %d, and "
-            "TRL >= 1.15",
-            vocabulary,
-        )
-    elif can_act:
-        logger.info(
-            "on a CPU, --small_lm_head_tiles true makes the LM head two to three times as fast, equal to rounding"
-        )
 
 
 def fit(job: Job, trainer: EntropyGRPOTrainer) -> None:

@@ -3,9 +3,10 @@
 from importlib.resources import files
 
 from .. import rewards
-from ..config import SECTIONS, presets
+from ..build import SECTIONS
 from ..control.knobs import TRAINER_KNOBS, Knob, rule_knobs
 from ..control.laws import LAWS
+from ..control.presets import presets
 from ..control.signals import SIGNALS
 from ..rollouts import ROLLOUT_RULES, RolloutRule
 from ..rules.rule import Rule
@@ -32,10 +33,8 @@ def first_line(documented: object) -> str:
 
 def catalogue() -> dict[str, dict[str, str]]:
     """Every name that a flag takes, with one line about it, by section."""
-    knobs = {knob.name: knob for knob in TRAINER_KNOBS}
-    for section, rules in SECTIONS.items():
-        table = rule_knobs(section, {name: rule() for name, rule in rules.items()})
-        knobs |= {name: knob for name, (knob, _, _) in table.items()}
+    defaults = {section: {name: rule() for name, rule in rules.items()} for section, rules in SECTIONS.items()}
+    knobs = {knob.name: knob for knob in TRAINER_KNOBS} | rule_knobs(defaults)
     return {
         "entropy_control (bundled methods)": {name: _preset_line(name) for name in sorted(presets())},
         **{section: {name: _rule_line(rule) for name, rule in rules.items()} for section, rules in SECTIONS.items()},
@@ -59,7 +58,7 @@ def _rule_line(rule: type[Rule | RolloutRule]) -> str:
 
 
 def _preset_line(name: str) -> str:
-    head = files("trl_entropy.control").joinpath("presets", f"{name}.yaml").read_text().splitlines()[0]
+    head = files("trl_entropy.control.presets").joinpath(f"{name}.yaml").read_text().splitlines()[0]
     return head.removeprefix("# ").removesuffix(":")
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import PartialState
@@ -11,6 +11,7 @@ from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 
 from .. import data
 from ..checks import lab, unknown
+from ..config import with_help
 from ..data.columns import IMAGES, renamed
 from ..data.files import EMBEDDED, LOCAL_FILES, is_one_dataset, load, on_main
 from ..data.messages import check_prompts, has_image, text_of, with_plain_text
@@ -22,6 +23,7 @@ WAYS = ("kmeans", "random")
 DATASET_SIZE, EVAL_DATASET_SIZE = 1000, 100  # of problems that are drawn
 
 
+@with_help
 @dataclass
 class SourceArguments(ScriptArguments):
     """
@@ -66,57 +68,22 @@ class SourceArguments(ScriptArguments):
             How to choose them: kmeans or random.
     """
 
-    eval_dataset_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "The same as dataset_name for the held-out problems; by default the split dataset_test_split of "
-            "dataset_name."
-        },
-    )
-    prompt_column: str = field(
-        default="prompt",
-        metadata={"help": "Column that holds the problem; dotted inside of another: prompt.0.content."},
-    )
-    solution_column: str = field(
-        default="solution",
-        metadata={"help": "Column that holds the solution; dotted inside of another: reward_model.ground_truth."},
-    )
-    instruction: str | None = field(default=None, metadata={"help": "Line to append to every problem."})
-    chat: bool = field(
-        default=False, metadata={"help": "Whether to hand the problem to the chat template as a user message."}
-    )
-    system_prompt: str | None = field(
-        default=None, metadata={"help": "System message before the problem; implies chat."}
-    )
-    dataset_size: int | None = field(
-        default=None, metadata={"help": f"Problems to draw from reasoning-gym; {DATASET_SIZE} by default."}
-    )
-    eval_dataset_size: int | None = field(
-        default=None, metadata={"help": f"Problems to draw and hold out; {EVAL_DATASET_SIZE} by default."}
-    )
-    dataset_settings: dict | str | None = field(
-        default=None, metadata={"help": "Settings of the task of reasoning-gym, as JSON on the command line."}
-    )
-    dataset_seed: int = field(
-        default=0, metadata={"help": "Of problems that are drawn, of the subset, and of a mixture's split."}
-    )
-    deduplicate: bool = field(default=False, metadata={"help": "Whether to train on every problem once."})
-    duplicate_threshold: float = field(
-        default=1.0,
-        metadata={"help": "Similarity from which deduplicate leaves a problem out; 1 for the same words."},
-    )
-    decontaminate: list[str] | None = field(
-        default=None,
-        metadata={"help": "Benchmarks, or files with problems, whose words no problem to train on may share."},
-    )
-    benchmarks_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder with NAME.jsonl or NAME/test.jsonl of the benchmarks; by default they come from the hub."
-        },
-    )
-    subset_size: int | None = field(default=None, metadata={"help": "Problems to train on; by default all."})
-    subset_by: str = field(default="kmeans", metadata={"help": f"How to choose them: {' or '.join(WAYS)}."})
+    eval_dataset_name: str | None = None
+    prompt_column: str = "prompt"
+    solution_column: str = "solution"
+    instruction: str | None = None
+    chat: bool = False
+    system_prompt: str | None = None
+    dataset_size: int | None = None
+    eval_dataset_size: int | None = None
+    dataset_settings: dict | str | None = None
+    dataset_seed: int = 0
+    deduplicate: bool = False
+    duplicate_threshold: float = 1.0
+    decontaminate: list[str] | None = None
+    benchmarks_dir: str | None = None
+    subset_size: int | None = None
+    subset_by: str = "kmeans"
 
 
 def is_drawn(script: SourceArguments) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from ..checks import bind, check_number, check_saved, damaged, unknown
 from .knobs import TEMPERATURE, Knob
-from .laws import LAWS, Law, Memory, Reading
+from .laws import LAWS, Law, Memory, Reading, law_class
 from .signals import AT_ONE, ENTROPY, check_signal, is_entropy
 from .targets import Target, build_target
 
@@ -38,7 +38,8 @@ class Controller:
         target ([`~targets.Target`], *optional*):
             Where the signal is to be; `None` for a schedule.
         signal (`str`, *optional*, defaults to `"entropy"`):
-            What is measured, one of [`~signals.SIGNALS`] or the entropy of the tokens of a rule.
+            What is measured: one of [`~signals.SIGNALS`], the entropy of the tokens of a rule, or the mean of your own
+            function of tokens.
         cadence (`str`, *optional*, defaults to `"step"`):
             Whether the law decides after every optimizer step, or after the last one of a `"rollout"` batch, from the
             mean of the signal over its steps.
@@ -67,7 +68,7 @@ class Controller:
 
     def __str__(self) -> str:
         """What it does, in one line."""
-        law = next(name for name, of_law in LAWS.items() if of_law is type(self.law))
+        law = next((name for name, of_law in LAWS.items() if of_law is type(self.law)), type(self.law).__name__)
         turns = f"turns {self.knob.name} in [{self.low:g}, {self.high:g}]"
         if self.target is None:
             settings = ", ".join(f"{each.name} {getattr(self.law, each.name)}" for each in fields(self.law))
@@ -166,9 +167,12 @@ START_STEPS = 5
 
 def without_target(specs: Mapping[str, Mapping]) -> list[str]:
     """The names of the controllers whose law has a target and that give none of their own."""
-    given = {name: spec for name, spec in specs.items() if isinstance(spec, Mapping)}
-    holding = {law for law, of_law in LAWS.items() if of_law.uses_target}
-    return [name for name, spec in given.items() if spec.get("law") in holding and not {*TARGETS} & spec.keys()]
+    given = {name: spec for name, spec in specs.items() if isinstance(spec, Mapping) and "law" in spec}
+    return [
+        name
+        for name, spec in given.items()
+        if law_class(f"controllers.{name}", spec["law"]).uses_target and not {*TARGETS} & spec.keys()
+    ]
 
 
 def build_controllers(
@@ -209,19 +213,19 @@ def build_controllers(
         for key, known in (("law", LAWS), ("knob", knobs)):
             if key not in spec:
                 raise ValueError(f"{what} has no {key}; available: {', '.join(known)}")
-            if spec[key] not in known:
-                raise unknown(f"{key} in {what}", spec[key], known)
+        law_of = law_class(what, spec["law"])
+        if spec["knob"] not in knobs:
+            raise unknown(f"knob in {what}", spec["knob"], knobs)
         knob = knobs[spec["knob"]]
         if knob.name in controllers:
             raise ValueError(
                 f"controllers {controllers[knob.name].name!r} and {name!r} both turn {knob.name}: keep one of them"
             )
-        law_class = LAWS[spec["law"]]
         parameters = {key: value for key, value in spec.items() if key not in OPTIONS}
         for key in parameters:
-            if key not in {field.name for field in fields(law_class)}:
-                raise unknown(f"setting of {what}", key, (*OPTIONS, *(field.name for field in fields(law_class))))
-        law = bind(what, law_class, parameters)
+            if key not in {field.name for field in fields(law_of)}:
+                raise unknown(f"setting of {what}", key, (*OPTIONS, *(field.name for field in fields(law_of))))
+        law = bind(what, law_of, parameters)
         low, high = spec.get("low", knob.low), spec.get("high", knob.high)
         for key in ("low", "high"):
             if key in spec:

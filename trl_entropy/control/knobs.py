@@ -1,7 +1,8 @@
 """The named scalars that a law may turn."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from math import inf
 
 from ..checks import check_number, unknown
@@ -24,6 +25,8 @@ class Knob:
             Whether a larger value raises the policy's entropy; `None` if unknown.
         default (`float`):
             Value of a run that sets nothing.
+        section, rule, parameter (`str`, *optional*):
+            Where it stands, if it is a number of a rule.
     """
 
     name: str
@@ -31,6 +34,9 @@ class Knob:
     high: float
     raises_entropy: bool | None
     default: float
+    section: str = ""
+    rule: str = ""
+    parameter: str = ""
 
 
 # TRL's own: the names of the trainer's attributes
@@ -55,23 +61,24 @@ TRAINER_KNOBS = (
 )
 
 
-def rule_knobs(section: str, rules: Mapping[str, Rule]) -> dict[str, tuple[Knob, str, str]]:
-    """Every numeric parameter of the rules: knob name -> (knob, name of the rule, name of its field)."""
-    table = {}
-    for rule_name, rule in rules.items():
-        for parameter in fields(rule):
-            facts = dict(parameter.metadata)
-            if "low" not in facts:
-                continue
-            name = parameter.name if facts.pop("flag") else f"{section}.{rule_name}.{parameter.name}"
-            table[name] = Knob(name, default=parameter.default, **facts), rule_name, parameter.name
-    return table
+def rule_knobs(sections: Mapping[str, Mapping[str, Rule]]) -> dict[str, Knob]:
+    """Every number of the rules, section by section, that a law may turn; by name."""
+    found = {}
+    for section, rules in sections.items():
+        for rule_name, rule in rules.items():
+            for parameter in fields(rule):
+                facts = dict(parameter.metadata)
+                if "low" not in facts:
+                    continue
+                name = parameter.name if facts.pop("flag") else f"{section}.{rule_name}.{parameter.name}"
+                place = {"section": section, "rule": rule_name, "parameter": parameter.name}
+                found[name] = Knob(name, default=parameter.default, **facts, **place)
+    return found
 
 
-def acting(section: str, rules: Mapping[str, Rule], turned: Collection[str]) -> dict[str, Rule]:
-    """The rules that change anything, or that controllers of the knobs in `turned` may make change something."""
-    by_knob = {rule: rules[rule] for name, (_, rule, _) in rule_knobs(section, rules).items() if name in turned}
-    return active(rules) | by_knob
+def acting(section: str, rules: Mapping[str, Rule], turned: Iterable[Knob]) -> dict[str, Rule]:
+    """The rules of a section that change anything, or that controllers of these knobs may make change something."""
+    return active(rules) | {knob.rule: rules[knob.rule] for knob in turned if knob.section == section}
 
 
 class Knobs(Mapping[str, float]):
@@ -87,18 +94,11 @@ class Knobs(Mapping[str, float]):
         """Make a scalar turnable."""
         self._entries[knob.name] = knob, read, write
 
-    def add_rules(self, section: str, rules: dict[str, Rule]) -> None:
-        """Make the parameters of rules turnable; a turned rule replaces the old one in `rules`."""
-
-        def write(value: float, rule_name: str, field_name: str) -> None:
-            rules[rule_name] = replace(rules[rule_name], **{field_name: value})
-
-        for knob, rule_name, field_name in rule_knobs(section, rules).values():
-            self.add(
-                knob,
-                lambda rule_name=rule_name, field_name=field_name: getattr(rules[rule_name], field_name),
-                lambda value, rule_name=rule_name, field_name=field_name: write(value, rule_name, field_name),
-            )
+    def add_rules(self, knobs: Iterable[Knob], sections: Mapping[str, dict[str, Rule]]) -> None:
+        """Make numbers of rules turnable; a turned rule replaces the old one in its section."""
+        for knob in knobs:
+            rules = sections[knob.section]
+            self.add(knob, partial(_number, rules, knob), partial(_turn, rules, knob))
 
     def __getitem__(self, name: str) -> float:
         if name not in self._entries:
@@ -117,3 +117,11 @@ class Knobs(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _number(rules: dict[str, Rule], knob: Knob) -> float:
+    return getattr(rules[knob.rule], knob.parameter)
+
+
+def _turn(rules: dict[str, Rule], knob: Knob, value: float) -> None:
+    rules[knob.rule] = replace(rules[knob.rule], **{knob.parameter: value})

@@ -1,8 +1,12 @@
 """What a controller may measure."""
 
-from collections.abc import Collection, Iterable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from ..checks import unknown
+from torch import Tensor
+
+from ..checks import imported, unknown
+from ..rules.tokens import Tokens
 
 
 ENTROPY = "entropy"
@@ -37,9 +41,24 @@ def of_rules(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
     return {f"{ENTROPY}/{section}.{name}": (section, name) for section, names in rules.items() for name in names}
 
 
+def is_own(signal: str) -> bool:
+    """Whether a signal is the dotted path of a function of tokens."""
+    return "." in signal and "/" not in signal
+
+
+def own_signal(what: str, path: str) -> Callable[[Tokens], Tensor]:
+    """The function of tokens, to `(B, T)` values, at a dotted path. Raises `ValueError` if there is none."""
+    function = imported(f"signal in {what}", path)
+    if not callable(function) or inspect.isclass(function):
+        raise ValueError(f"signal in {what}: {path} must be a function of tokens, got {function!r}")
+    return function
+
+
 def check_signal(what: str, signal: str, rules: Collection[str]) -> None:
-    """Raise `ValueError` unless a signal is known or one of `rules`, the names of [`of_rules`]."""
-    if signal not in SIGNALS and signal not in rules:
+    """Raise `ValueError` unless a signal is known, one of `rules` (the names of [`of_rules`]) or a function."""
+    if is_own(signal):
+        own_signal(what, signal)
+    elif signal not in SIGNALS and signal not in rules:
         raise unknown(f"signal in {what}", signal, (*SIGNALS, *rules))
 
 

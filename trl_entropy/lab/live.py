@@ -1,7 +1,6 @@
 """A callback that shows a run in the terminal."""
 
 import atexit
-import inspect
 import logging
 import sys
 import time
@@ -11,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_callback import CallbackHandler
 from trl import GRPOConfig
 
+from ..callbacks.attached import Attached
 from ..callbacks.controllers import EntropyController
 from ..control.signals import ENTROPY
 from .panel import KnobState, LiveState, panel
@@ -22,13 +21,17 @@ from .panel import KnobState, LiveState, panel
 SECONDS_BETWEEN = 0.25  # two drawings
 
 
-class LiveView(TrainerCallback):
+class LiveView(Attached):
     """
     Show a run in the terminal: progress, reward, entropy against its target, the knobs that controllers turn, alarms.
 
     On the main process, if stderr is a terminal, it stands in for the progress bar and the printed logs; elsewhere it
     does nothing. What is printed, warned of or logged meanwhile stands above the panel.
+
+    Raises `ValueError` at the start of training on a plain trainer without `attach`.
     """
+
+    first = True  # so that no progress bar has begun
 
     def __init__(self):
         self.state: LiveState | None = None  # None while nothing is shown
@@ -38,12 +41,12 @@ class LiveView(TrainerCallback):
         self._started = self._stepped = self._drawn = 0.0
 
     def on_train_begin(self, args: GRPOConfig, state: TrainerState, control: TrainerControl, **kwargs):
+        callbacks = self.attached().callback_handler.callbacks
         self.stop()
         self._console = Console(stderr=True)
         if not state.is_world_process_zero or not _draws(self._console):
             return
-        callbacks = _callbacks_at_work()
-        _replace_progress(callbacks, self, args, state, control)
+        _replace_progress(callbacks)
         driving = [other for other in callbacks if isinstance(other, EntropyController)]
         controllers = [one for other in driving for one in other.controllers]
         holding = [one.name for one in controllers if one.law.uses_target and one.signal == ENTROPY]
@@ -131,23 +134,10 @@ def _draws(console: Console) -> bool:
     return sys.stderr.isatty() and not console.is_dumb_terminal and console.encoding.startswith("utf")
 
 
-def _callbacks_at_work() -> list[TrainerCallback]:
-    """The callbacks of the trainer that is calling one of them, which is told of no other way to them."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, CallbackHandler):
-            return caller.callbacks
-        frame = frame.f_back
-    raise RuntimeError("a LiveView must be called by the trainer that it was given to as a callback")
-
-
-def _replace_progress(callbacks: list[TrainerCallback], view: LiveView, args, state, control) -> None:
+def _replace_progress(callbacks: list[TrainerCallback]) -> None:
     """Put callbacks that do nothing in the places of those that draw or print the progress."""
     for place, other in enumerate(callbacks):
         if isinstance(other, ProgressCallback | PrinterCallback):
-            if place < callbacks.index(view):
-                other.on_train_end(args, state, control)  # it has begun
             callbacks[place] = TrainerCallback()
 
 

@@ -1,6 +1,7 @@
 """What is measured while training: sums over tokens, taken over all micro-batches and ranks of an optimizer step."""
 
 from .contexts import contexts
+from .log import Log
 from .means import Means
 from .pass_at_k import pass_at_k
 from .rules import WHY_KNOBS, Idle
@@ -13,6 +14,7 @@ __all__ = [
     "LEVELS",
     "WHY_KNOBS",
     "Idle",
+    "Log",
     "Means",
     "Settling",
     "Slopes",

@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from torch import Tensor
 
 from ..checks import check_saved
+from ..control.signals import is_own, own_signal
+from ..rules.compose import evaluate
 from ..rules.tokens import Tokens
 from .contexts import samples_per_context
 from .covariance import covariance, covariance_parts
@@ -35,7 +37,8 @@ class StepMeasures:
             "none" is only what controllers look at; "basic" what costs next to nothing; "full" also what needs another
             pass of the LM head, or the texts.
         signals (`Collection[str]`, *optional*):
-            What controllers look at; of the rules among them the entropy of their tokens is measured.
+            What controllers look at; of the rules among them the entropy of their tokens is measured, and of
+            functions of tokens the mean over the trained ones.
         slopes (`Slopes`, *optional*, defaults to [`surrogate_slopes`]):
             The slopes of the surrogate, from tokens and effective advantages; what is made of them is left out if
             `None`.
@@ -48,6 +51,7 @@ class StepMeasures:
     def __init__(self, level: str, signals: Collection[str] = (), slopes: Slopes | None = surrogate_slopes):
         self.full, self.none = level == "full", level == "none"
         self.signals = signals
+        self._own_signals = {name: own_signal("controllers", name) for name in signals if is_own(name)}
         self.slopes = slopes
         self.last: dict[str, float] = {}
         self.sums = Means()
@@ -78,6 +82,8 @@ class StepMeasures:
             values += [measure(tokens, slopes) for measure in OF_SLOPES]
         self.sums.add_values({name: value for part in values for name, value in part.items()})
         self.sums.add_values(entropy_of_prompt(tokens))
+        own = evaluate("signals", self._own_signals, tokens)
+        self.sums.add_values({name: (values, tokens.mask) for name, values in own.items()})
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Add what this rank holds of the gradient of the optimizer step, `(D,)`, before it ends; no host sync."""

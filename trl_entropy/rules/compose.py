@@ -1,7 +1,7 @@
 """From names to rules, and the algebra that joins their values."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def active(rules: Mapping[str, Rule]) -> dict[str, Rule]:
     return {name: rule for name, rule in rules.items() if not rule.neutral}
 
 
-def evaluate(section: str, rules: Mapping[str, Rule], tokens: Tokens) -> dict[str, Tensor]:
+def evaluate(section: str, rules: Mapping[str, Callable[[Tokens], Tensor]], tokens: Tokens) -> dict[str, Tensor]:
     """Each rule's `(B, T)` values of the same raw tokens. Raises `ValueError` for another shape."""
     values = {name: rule(tokens) for name, rule in rules.items()}
     for name, value in values.items():

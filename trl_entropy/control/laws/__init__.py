@@ -1,5 +1,8 @@
 """Control laws: from the measured entropy, or from the progress of the run, to the next value of a knob."""
 
+import inspect
+
+from ...checks import imported, unknown
 from .bang_bang import BangBang
 from .constant import Constant
 from .epoch import Epoch
@@ -24,6 +27,20 @@ LAWS = {
     "switch": Switch,
 }
 
+
+def law_class(what: str, name: str) -> type[Law]:
+    """The bundled law of this name, or that of your own at a dotted path. Raises `ValueError` if it is no law."""
+    if name in LAWS:
+        return LAWS[name]
+    if "." not in str(name):
+        raise unknown(f"law in {what}", name, LAWS)
+    law = imported(f"law in {what}", name)
+    is_law = inspect.isclass(law) and issubclass(law, Law) and not inspect.isabstract(law)
+    if not (is_law and hasattr(law, "uses_target")):
+        raise ValueError(f"law in {what}: {name} must be a subclass of trl_entropy.Law with uses_target and __call__")
+    return law
+
+
 __all__ = [
     "LAWS",
     "BangBang",
@@ -38,4 +55,5 @@ __all__ = [
     "Schedule",
     "Stage",
     "Switch",
+    "law_class",
 ]

@@ -4,12 +4,12 @@ from math import isnan
 
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from trl.models import unwrap_model_for_generation
 
+from ...callbacks.attached import Attached
 from ...data.problems import problems_of
 from ...rewards import MathVerifyReward
-from ...trainers import check_trainer
 from .bootstrap import once
 from .drawing import Policy, all_rows, graded_lines
 from .folder import Line
@@ -19,7 +19,7 @@ from .run import samples_of
 from .sampling import Sampling
 
 
-class PassAtKCallback(TrainerCallback):
+class PassAtKCallback(Attached):
     """
     Sample held-out problems while a [`~trl.GRPOTrainer`] trains, and log accuracy, diversity and calibration.
 
@@ -49,8 +49,11 @@ class PassAtKCallback(TrainerCallback):
             Where the answer stands, and what is right; by default in the last box.
 
     Raises `ValueError` for a value out of range, a missing column or problems with images, and at the start of
-    training if `attach` was not called or nothing would ever be evaluated.
+    training on a plain trainer without `attach`, or if nothing would ever be evaluated. Under FSDP, whose processes
+    would wait for each other, `attach` raises it.
     """
+
+    first = True  # one that stops early reads what is added here
 
     def __init__(
         self,
@@ -72,28 +75,14 @@ class PassAtKCallback(TrainerCallback):
         self.of_trainer = {"temperature": temperature, "max_new_tokens": max_new_tokens}
         Sampling(**self.settings, **{name: value for name, value in self.of_trainer.items() if value is not None})
         self.reward = MathVerifyReward() if reward is None else reward
-        self.trainer: Trainer | None = None
 
-    def attach(self, trainer: Trainer) -> "PassAtKCallback":
-        """
-        Evaluate the model of a trainer, and be called by it before its other callbacks; once, before it trains.
-
-        Raises `TypeError` if it is none of [`~supported.FAMILIES`], and `ValueError` under FSDP, whose processes would
-        wait for each other.
-        """
-        check_trainer(trainer)
-        if self.trainer is not None:
-            raise ValueError("the callback is attached already: make one for each trainer")
+    def take(self, trainer: Trainer) -> None:
+        """Raise `ValueError` under FSDP."""
         if trainer.is_fsdp_enabled:
             raise ValueError("PassAtKCallback does not work under FSDP: use `trl-entropy eval` on the checkpoints")
-        self.trainer = trainer
-        others = [other for other in trainer.callback_handler.callbacks if other is not self]
-        trainer.callback_handler.callbacks[:] = [self, *others]  # one that stops early reads what is added here
-        return self
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        if self.trainer is None:
-            raise ValueError("PassAtKCallback is attached to no trainer: call attach(trainer) before trainer.train()")
+        self.attached()
         if self.every is None and args.eval_strategy == "no":
             raise ValueError(
                 "nothing would be evaluated: set every in PassAtKCallback, or eval_strategy in the config"
@@ -118,8 +107,8 @@ class PassAtKCallback(TrainerCallback):
 
     def evaluate(self) -> dict[str, float]:
         """The values now, the same on every process; every process has to call it."""
-        trainer, accelerator = self.trainer, self.trainer.accelerator
-        sampling = self._sampling()
+        trainer, sampling = self.attached(), self._sampling()
+        accelerator = trainer.accelerator
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
         chat = trainer.args.chat_template_kwargs or {}
         prompts = encode([problem.prompt for problem in self.problems], tokenizer, "plain", **chat)
@@ -135,7 +124,7 @@ class PassAtKCallback(TrainerCallback):
         return broadcast_object_list(values)[0]
 
     def _sampling(self) -> Sampling:
-        args = self.trainer.args
+        args = self.attached().args
         default = {"temperature": args.temperature, "max_new_tokens": args.max_completion_length}
         given = {name: default[name] if value is None else value for name, value in self.of_trainer.items()}
         return Sampling(**self.settings, **given)
@@ -148,5 +137,5 @@ class PassAtKCallback(TrainerCallback):
     def _log(self, values: dict[str, float], control: TrainerControl) -> None:
         # TRL's own log would hand out the metrics of the training step, and a log ends the wish for one
         should_log = control.should_log
-        Trainer.log(self.trainer, {name: value for name, value in values.items() if not isnan(value)})
+        Trainer.log(self.attached(), {name: value for name, value in values.items() if not isnan(value)})
         control.should_log = should_log

@@ -1,0 +1,170 @@
+"""From the flags of a config to what acts in a run: rules, controllers and how its steps are trimmed."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+
+from ._seam.fast_step import build_compaction
+from ._seam.trimming import Compaction
+from .checks import unknown
+from .control.controller import Controller, build_controllers
+from .control.knobs import TRAINER_KNOBS, Knob, rule_knobs
+from .control.signals import of_rules
+from .data.columns import IMAGES
+from .measures import Slopes, surrogate_slopes
+from .refusals import (
+    Sections,
+    check_controllers,
+    check_dropped_groups,
+    check_family,
+    check_needs,
+    check_rollouts,
+)
+from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
+from .rollouts.rule import check_answers, given_images
+from .rules.bonuses import BONUSES
+from .rules.compose import build
+from .rules.rule import Rule
+from .rules.terms import TERMS
+from .rules.weights import WEIGHTS
+from .trainers import UNCLIPPED, clip_range_given
+
+
+# What a rule may be, by the flag that configures it
+SECTIONS = {"token_weights": WEIGHTS, "advantage_bonuses": BONUSES, "loss_terms": TERMS}
+
+
+@dataclass(frozen=True)
+class Control:
+    """
+    What the flags of a config ask for, built and checked.
+
+    Args:
+        token_weights, advantage_bonuses, loss_terms (`Mapping[str, Rule]`):
+            The rules by name.
+        rollout_rules (`Mapping[str, RolloutRule]`):
+            The rules about what is sampled, by name.
+        knobs (`Mapping[str, Knob]`):
+            The numbers of the rules that a law may turn, by name.
+        controllers (`tuple[Controller, ...]`):
+            The controllers at the start of a run. They have a state: a run takes `fresh_controllers()`.
+        trimming ([`Compaction`]):
+            What is left out of an optimizer step.
+    """
+
+    token_weights: Mapping[str, Rule]
+    advantage_bonuses: Mapping[str, Rule]
+    loss_terms: Mapping[str, Rule]
+    rollout_rules: Mapping[str, RolloutRule]
+    knobs: Mapping[str, Knob]
+    controllers: tuple[Controller, ...]
+    trimming: Compaction
+
+    @property
+    def sections(self) -> dict[str, dict[str, Rule]]:
+        """The rules on tokens by section, in mappings of their own."""
+        return {section: dict(getattr(self, section)) for section in SECTIONS}
+
+    def fresh_controllers(self) -> list[Controller]:
+        """Controllers that no run has used."""
+        return deepcopy(list(self.controllers))
+
+
+def build_control(args: Any) -> Control:
+    """
+    Build and check what a config (`EntropyFlags`) asks for.
+
+    Raises `ValueError` for an unknown name, a value out of range, or settings that exclude each other.
+    """
+    sections = {name: build(name, rules, _with_flags(args, name, rules)) for name, rules in SECTIONS.items()}
+    rollouts = build("rollout_rules", ROLLOUT_RULES, args.rollout_rules, RolloutRule)
+    for name, rule in rollouts.items():
+        check_answers(f"rollout_rules.{name}", rule)
+    check_family(args, sections, rollouts)
+    knobs = rule_knobs(sections)
+    controllers = _controllers(args, sections, knobs)
+    check_controllers(args, sections, controllers)
+    check_needs(args, sections)
+    check_rollouts(args, rollouts)
+    # Whatever the rewards of a group are, as long as all are correct
+    check_dropped_groups(sections, controllers, rollouts, torch.linspace(0.6, 1.0, args.num_generations))
+    trimming = build_compaction(args, sections, controllers)
+    return Control(**sections, rollout_rules=rollouts, knobs=knobs, controllers=tuple(controllers), trimming=trimming)
+
+
+def _with_flags(args: Any, section: str, catalogue: Mapping[str, type[Rule]]) -> dict:
+    """What a config sets of a section, with the rules that have flags of their own."""
+    spec = dict(getattr(args, section))
+    for name, rule in catalogue.items():
+        flags = [key for key, parameter in rule.__dataclass_fields__.items() if parameter.metadata.get("flag")]
+        if not flags:
+            continue
+        for key in spec.get(name) or {}:
+            if key in flags:
+                raise ValueError(f"{section}.{name}.{key} is the flag {key}: set it there")
+        spec[name] = {**(spec.get(name) or {}), **{key: getattr(args, key) for key in flags}}
+    return spec
+
+
+def _controllers(args: Any, sections: Sections, turnable: Mapping[str, Knob]) -> list[Controller]:
+    knobs = {knob.name: knob for knob in TRAINER_KNOBS if knob.name not in args.family.lacks} | dict(turnable)
+    values = {
+        "temperature": args.temperature,
+        "learning_rate_scale": 1.0,
+        "epsilon_low": args.epsilon,
+        "epsilon_high": args.epsilon if args.epsilon_high is None else args.epsilon_high,
+        "entropy_coef": getattr(args, "entropy_coef", 0.0),
+    }
+    given = clip_range_given(args)
+    for name, knob in turnable.items():
+        values[name] = getattr(sections[knob.section][knob.rule], knob.parameter)
+        if name != knob.parameter:  # no flag
+            given[name] = knob.parameter in (getattr(args, knob.section).get(knob.rule) or {})
+    targets = {"target": args.entropy_target, "target_ratio": args.entropy_target_ratio}
+    return build_controllers(args.controllers, knobs, values, **targets, signals=of_rules(sections), given=given)
+
+
+def rollout_plan(
+    args: Any, dataset: Dataset | IterableDataset | None, reward_funcs: Sequence[str] = ()
+) -> RolloutPlan:
+    """
+    The rollout rules of a config together, for the problems of a dataset and reward functions of these names.
+
+    Raises `ValueError` if the dataset is a stream and a rule chooses problems, or if there is no such column or
+    reward function as a rule names.
+    """
+    control, known = args.control, isinstance(dataset, Dataset)
+    rules = control.rollout_rules
+    if len(reward_funcs) == 1:  # the rewards of right completions are equal; with more of them they may differ
+        check_dropped_groups(control.sections, control.controllers, rules, torch.ones(args.num_generations))
+    for name, rule in rules.items():
+        if rule.acts & {"problems", "groups"} and not known:
+            raise ValueError(
+                f"rollout_rules.{name} chooses among all problems, and the train dataset is a stream: load it "
+                "without dataset_streaming, or drop the rule"
+            )
+        if rule.reward_func is not None and rule.reward_func not in reward_funcs:
+            raise ValueError(f"{unknown('reward function', rule.reward_func, reward_funcs)} (in rollout_rules.{name})")
+        for column in rule.columns:
+            if known and column not in dataset.column_names:
+                raise ValueError(
+                    f"{unknown('dataset column', column, dataset.column_names)} (in rollout_rules.{name})"
+                )
+    if rules and known and {*IMAGES} & {*dataset.column_names}:
+        raise given_images(rules)
+    return RolloutPlan(rules, len(dataset) if known else 0, lambda column: dataset[column], args.seed)
+
+
+def token_slopes(args: Any) -> Slopes | None:
+    """The slopes of this loss by the log-probs of tokens; `None` if it has another surrogate, or masks tokens."""
+    of_tokens = args.family.per_token and args.importance_sampling_level == "token"
+    if not of_tokens or args.loss_type in UNCLIPPED:
+        return None
+    if args.top_entropy_quantile < 1.0 or args.off_policy_mask_threshold is not None:
+        return None
+    return partial(surrogate_slopes, delta=args.delta)

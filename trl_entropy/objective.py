@@ -1,0 +1,63 @@
+"""What the rules of a run make of TRL's loss."""
+
+from collections.abc import Collection
+
+from torch import Tensor
+
+from .control.knobs import Knob, acting
+from .control.signals import ENTROPY
+from .measures import StepMeasures
+from .rules import Rule, Tokens
+from .rules.compose import active, effective_advantages, evaluate, faults, needs, term_sums
+
+
+class Objective:
+    r"""
+    $$
+    A' = \Big(\prod_i w_i\Big) \hat A + \sum_j b_j, \qquad
+    \mathcal{L}' = \mathcal{L}_{\text{TRL}}(A') + \sum_k \mathrm{mean}_k(t_k)
+    $$
+
+    Args:
+        sections (`dict[str, dict[str, Rule]]`):
+            The rules \\( w_i \\), \\( b_j \\), \\( t_k \\): `token_weights`, `advantage_bonuses`, `loss_terms`. A knob
+            that is turned puts another rule in the place of its own.
+        turned (`Collection[Knob]`):
+            The knobs that controllers turn: their rules may become active in the middle of a rollout batch.
+        signals (`Collection[str]`):
+            What controllers look at: a rule whose tokens are among it is evaluated though it changes nothing.
+    """
+
+    def __init__(self, sections: dict[str, dict[str, Rule]], turned: Collection[Knob], signals: Collection[str]):
+        self.sections, self.turned, self.signals = sections, turned, signals
+
+    def needs(self) -> frozenset[str]:
+        """What the active rules read besides the facts that are always there."""
+        turned = (acting(section, rules, self.turned) for section, rules in self.sections.items())
+        return frozenset(needs(*map(self.active, self.sections), *turned))
+
+    def active(self, section: str) -> dict[str, Rule]:
+        """The rules of a section that change anything, or whose tokens a controller looks at."""
+        rules = self.sections[section]
+        watched = {name for name in rules if f"{ENTROPY}/{section}.{name}" in self.signals}
+        return active(rules) | {name: rules[name] for name in watched}
+
+    def effective_advantages(self, raw: Tensor, tokens: Tokens, measures: StepMeasures | None) -> Tensor:
+        """`A'`, `(B, T)`; `raw` itself if no weight and no bonus is active. `measures` learns what they did."""
+        rules = {section: self.active(section) for section in ("token_weights", "advantage_bonuses")}
+        if not any(rules.values()):
+            return raw
+        values = {section: evaluate(section, of_section, tokens) for section, of_section in rules.items()}
+        if measures is not None:
+            measures.add({"faults": (faults(tokens, *values.values()), tokens.mask.sum())})
+            for section in rules:
+                measures.add_rules(section, values[section], tokens)
+        return effective_advantages(tokens, *values.values())
+
+    def extra_loss(self, tokens: Tokens, measures: StepMeasures | None) -> dict[bool, Tensor]:
+        """The loss terms added up, `(B, T)`, by whether they follow `loss_type`; empty if no term is active."""
+        rules = self.active("loss_terms")
+        terms = evaluate("loss_terms", rules, tokens)
+        if measures is not None:
+            measures.add_rules("loss_terms", terms, tokens)
+        return term_sums(tokens, rules, terms)

@@ -1,0 +1,183 @@
+"""What is refused before a model loads: settings that exclude each other, or that would do nothing in a run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+
+from .checks import unknown
+from .control.controller import Controller
+from .control.knobs import LEARNING_RATE_SCALE, TEMPERATURE, acting
+from .measures import LEVELS
+from .rollouts import RolloutRule
+from .rollouts.rule import check_sources
+from .rules.compose import needs
+from .rules.rule import Rule
+from .trainers import UNCLIPPED, check_clip_acts
+
+
+POOLING = ("exact", "lagged")
+# By the flag that configures them, the rules by name
+Sections = Mapping[str, Mapping[str, Rule]]
+
+
+def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRule]) -> None:
+    """Refuse rules that this trainer's loss has no place for."""
+    family = args.family
+    rules = {f"{section}.{name}": rule for section, found in sections.items() for name, rule in found.items()}
+    of_rollouts = {f"rollout_rules.{name}": rule.acts for name, rule in rollouts.items()}
+    for name, wanted in ({name: rule.needs for name, rule in rules.items()} | of_rollouts).items():
+        for missing in sorted(wanted & family.lacks.keys()):
+            raise ValueError(f"{name} is not for {family.name}: {family.lacks[missing]}. Drop it")
+    clipped = [name for name, rule in rules.items() if "clipped" in rule.needs]
+    if clipped and family.has_loss_types and args.loss_type in UNCLIPPED:
+        raise ValueError(
+            f"{', '.join(clipped)} is for tokens whose gradient the clip range has stopped, and loss_type="
+            f"{args.loss_type!r} stops none: set another loss_type, or drop it"
+        )
+    if "entropy_coef" in family.lacks:
+        for flag in ("entropy_coef", "use_adaptive_entropy"):
+            if getattr(args, flag, False):
+                raise ValueError(f"{flag} would do nothing in {family.name}: {family.lacks['entropy_coef']}")
+    if not family.per_token:
+        where, instead = f"{family.name}", "use GRPOTrainer"
+        sections = {name: sections[name] for name in ("token_weights", "advantage_bonuses")}
+    elif args.importance_sampling_level == "sequence":
+        where, instead = "importance_sampling_level='sequence'", "set importance_sampling_level='token'"
+    else:
+        return
+    selective = [name for found in sections.values() for name, rule in found.items() if rule.token_selective]
+    if selective:
+        raise ValueError(
+            f"{', '.join(selective)} select tokens, but with {where} only the mean weight of a sequence acts: "
+            f"{instead} or drop them"
+        )
+
+
+def check_controllers(args: Any, sections: Sections, controllers: Sequence[Controller]) -> None:
+    """Refuse controllers beside another control of the entropy, and those whose knob can do nothing in this run."""
+    if controllers and getattr(args, "use_adaptive_entropy", False):
+        names = ", ".join(f"controllers.{controller.name}" for controller in controllers)
+        raise ValueError(
+            f"use_adaptive_entropy (TRL's controller of entropy_coef) and {names} would both steer entropy: keep "
+            "one of them"
+        )
+    _check_replaced_advantage(args, sections, controllers)
+    reach: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for controller in controllers:
+        what, knob = f"controllers.{controller.name}", controller.knob
+        check_clip_acts(what, args.controllers[controller.name], args, args.family)
+        if knob.name == LEARNING_RATE_SCALE and args.learning_rate == 0:
+            raise ValueError(f"{what} would do nothing: it scales learning_rate=0. Set a learning_rate")
+        if knob.name == TEMPERATURE and TEMPERATURE in (args.generation_kwargs or {}):
+            raise ValueError(
+                f"generation_kwargs sets temperature={args.generation_kwargs[TEMPERATURE]!r}, and a controller turns "
+                "it: drop it there"
+            )
+        if knob.rule:
+            reach.setdefault((knob.section, knob.rule), {})[knob.parameter] = controller.reach()
+    for (section, name), values in reach.items():
+        rule, what = sections[section][name], " and ".join(values)
+        settings = (dict(zip(values, point, strict=True)) for point in product(*values.values()))
+        if all(replace(rule, **point).neutral for point in settings):
+            raise ValueError(
+                f"a controller of {section}.{name}.{what} would do nothing: {rule} leaves the loss as it is, "
+                f"whatever {what}. Set its other numbers"
+            )
+
+
+def _check_replaced_advantage(args: Any, sections: Sections, controllers: Sequence[Controller]) -> None:
+    """Refuse what acts on TRL's advantage beside a bonus that puts another in its place."""
+    turned = [controller.knob for controller in controllers]
+    bonuses, weights = (
+        acting(section, sections[section], turned) for section in ("advantage_bonuses", "token_weights")
+    )
+    replacing = sorted(name for name, bonus in bonuses.items() if bonus.replaces_advantage)
+    if not replacing:
+        return
+    if len(replacing) > 1:
+        raise ValueError(f"{' and '.join(replacing)} each replace TRL's advantage: keep one of them")
+    what = f"advantage_bonuses.{replacing[0]} replaces TRL's advantage"
+    if weights:
+        raise ValueError(
+            f"{what}, which {', '.join(sorted(weights))} in token_weights would multiply: drop {replacing[0]} or them"
+        )
+    if args.beta > 0 and "ref_logps" in args.family.lacks:
+        raise ValueError(f"{what}, and {args.family.name} has its KL penalty there: set beta=0, or drop it")
+
+
+def check_needs(args: Any, sections: Sections) -> None:
+    """Refuse rules that read what this run does not have."""
+    needed = needs(*sections.values())
+    if args.pooling not in POOLING:
+        raise unknown("pooling", args.pooling, POOLING)
+    if args.entropy_measures not in LEVELS:
+        raise unknown("entropy_measures", args.entropy_measures, LEVELS)
+    misaligned = args.steps_per_generation % args.gradient_accumulation_steps
+    if "pool" in needed and args.pooling == "exact" and misaligned:
+        raise ValueError(
+            f"rules with statistics over the optimizer step need all of its micro-batches at its start, but "
+            f"steps_per_generation={args.steps_per_generation} is no multiple of gradient_accumulation_steps="
+            f"{args.gradient_accumulation_steps}: make it one, or set pooling=lagged"
+        )
+    if "ref_logps" in needed and args.beta == 0.0:
+        raise ValueError("a rule needs the reference policy, which TRL loads with beta > 0 only: set beta > 0")
+
+
+def check_rollouts(args: Any, rules: Mapping[str, RolloutRule]) -> None:
+    """Refuse rollout rules that the engine that samples cannot follow."""
+    decides = {what: name for name, rule in rules.items() for what in rule.acts}
+    if "temperatures" in decides and (args.use_vllm or args.use_transformers_continuous_batching):
+        raise ValueError(
+            f"rollout_rules.{decides['temperatures']} sets a temperature for each prompt in the policy's own forward "
+            "pass, which vLLM and continuous batching do not use: set use_vllm=False and "
+            "use_transformers_continuous_batching=False, or drop it"
+        )
+    if "completions" in decides and args.use_vllm and args.vllm_importance_sampling_correction:
+        raise ValueError(
+            f"rollout_rules.{decides['completions']} puts completions into the batch that vLLM has not sampled, so "
+            "that there are no log-probs to correct by: set vllm_importance_sampling_correction=False"
+        )
+
+
+def check_dropped_groups(
+    sections: Sections, controllers: Sequence[Controller], rollouts: Mapping[str, RolloutRule], solved: torch.Tensor
+) -> None:
+    """Refuse rules for groups that are all correct where one with these rewards `(G,)` is dropped before them."""
+    turned = [controller.knob for controller in controllers]
+    for section, rules in sections.items():
+        for name, of_tokens in acting(section, rules, turned).items():
+            for dropping, rule in rollouts.items():
+                # one reward function that is named says whether an answer is correct, so it is 1 in such a group
+                rewards = solved if rule.reward_func is None else torch.ones_like(solved)
+                drops = "groups" in rule.acts and not rule.keep(rewards.unsqueeze(0)).all()
+                if of_tokens.of_solved_groups and drops:
+                    raise ValueError(
+                        f"{section}.{name} acts on groups that are all correct, and rollout_rules.{dropping} drops "
+                        "those: drop one of the two"
+                    )
+
+
+def check_rollout_fits(
+    args: Any, dataset: Dataset | IterableDataset | None, more: Mapping[str, object] | None = None
+) -> None:
+    """
+    Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has.
+
+    Also if a rule about it does not go with `more`, what the trainer is given besides.
+    """
+    sources = ("tools", "rollout_func", "environment_factory")
+    check_sources(args.control.rollout_rules, *((more or {}).get(name) for name in sources))
+    if not isinstance(dataset, Dataset):  # the length of a stream is not known
+        return
+    needed, num_prompts = args.generation_batch_size // args.num_generations, len(dataset)
+    if num_prompts < needed:
+        raise ValueError(
+            f"a rollout batch needs {needed} prompts (generation_batch_size={args.generation_batch_size}, "
+            f"num_generations={args.num_generations}), but the dataset has {num_prompts}: lower off_policy_updates, "
+            "steps_per_generation, gradient_accumulation_steps or per_device_train_batch_size, or raise "
+            "num_generations"
+        )
