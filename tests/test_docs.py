@@ -173,7 +173,7 @@ def flags_of() -> dict[str, set[str]]:
         with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
             cli.main([*verb.split(), "--help"])
         found[verb] = set(re.findall(r"^  (?:-\w, )?--(\w+)", printed.getvalue(), re.M))
-    found["grpo"].add("config")  # read by TRL's parser, which does not print it
+    found["grpo"].add("config")  # read before the parser, which does not print it
     found["study"] = set(re.findall(r"^  --(\w+)", study.parser().format_help(), re.M))
     for verb in ("compare", "plan"):  # hand on what they do not know
         found[verb] |= found["grpo"]
