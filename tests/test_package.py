@@ -317,6 +317,27 @@ def test_catalogue_is_sorted(catalogue):
     assert list(catalogue) == sorted(catalogue)
 
 
+def imported_methods(path: Path, tree: ast.Module) -> set[str]:
+    """The files of methods that a file imports from."""
+    package = ("trl_entropy", *path.relative_to(PACKAGE).parent.parts)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    modules = {".".join([*package[: len(package) - node.level + 1], node.module or ""]) for node in imports}
+    return modules & {entry.__module__ for entry in CATALOGUE.values()}
+
+
+def test_no_method_imports_another_and_no_measure_imports_one():
+    methods = {entry.__module__ for entry in CATALOGUE.values()}
+    files = {
+        path: tree
+        for path, tree in sources().items()
+        if part_of(path) == "measures" or ".".join(path.relative_to(REPOSITORY).with_suffix("").parts) in methods
+    }
+    assert len(files) > 40
+    assert {path.name: found for path, tree in files.items() if (found := imported_methods(path, tree))} == {}
+    wrong = ast.parse("from ..weights.sign import Sign\nfrom ..rule import Rule")
+    assert imported_methods(PACKAGE / "rules/terms/sent.py", wrong) == {"trl_entropy.rules.weights.sign"}
+
+
 @every_method
 def test_method_is_a_frozen_dataclass_with_its_paper(kind, name):
     entry = CATALOGUE[kind, name]
