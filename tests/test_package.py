@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -251,6 +252,8 @@ def test_a_private_name_of_others_is_found(code, found):
 HOMES = {"weights": "rules", "bonuses": "rules", "terms": "rules", "laws": "control"}
 KINDS = {"weights": WEIGHTS, "bonuses": BONUSES, "terms": TERMS, "rollouts": ROLLOUT_RULES, "laws": LAWS}
 CATALOGUE = {(kind, name): entry for kind, entries in KINDS.items() for name, entry in entries.items()}
+# Names that are settings of another method: they have its file, test and page, and a recipe of their own
+SETTINGS = {"constant": "schedule", "stage": "schedule", "switch": "schedule"}
 # What the folders hold besides methods
 PARTS = {"laws": {"law"}, "rollouts": {"batch", "plan", "rule", "stream"}}
 every_method = pytest.mark.parametrize(("kind", "name"), sorted(CATALOGUE))
@@ -265,17 +268,19 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def missing_artefacts(kind: str, name: str, entry: type, root: Path) -> list[str]:
-    """What a method lacks of: source, class of that name, test, recipe, page."""
+def missing_artefacts(kind: str, name: str, entry: Callable, root: Path) -> list[str]:
+    """What a method lacks of: source, class (of a setting, function) of that name, test, recipe, page."""
+    whose = SETTINGS.get(name, name)
     files = [
-        f"trl_entropy/{home(kind).replace('.', '/')}/{name}.py",
-        f"tests/{kind}/test_{name}.py",
+        f"trl_entropy/{home(kind).replace('.', '/')}/{whose}.py",
+        f"tests/{kind}/test_{whose}.py",
         f"recipes/{name}.yaml",
-        f"docs/methods/{name}.md",
+        f"docs/methods/{whose}.md",
     ]
     missing = [file for file in files if not (root / file).is_file()]
-    if snake_case(entry.__name__) != name or entry.__module__ != f"trl_entropy.{home(kind)}.{name}":
-        missing.append(f"class {entry.__module__}.{entry.__name__}")
+    named = entry.__module__ == f"trl_entropy.{home(kind)}.{whose}" and snake_case(entry.__name__) == name
+    if not named or inspect.isclass(entry) == (name in SETTINGS):
+        missing.append(f"{entry.__module__}.{entry.__name__}")
     return missing
 
 
@@ -290,7 +295,10 @@ def test_missing_artefacts_are_found(tmp_path):
         "tests/weights/test_gentle.py",
         "recipes/gentle.yaml",
         "docs/methods/gentle.md",
-        "class trl_entropy.rules.weights.sign.Sign",
+        "trl_entropy.rules.weights.sign.Sign",
+    ]
+    assert missing_artefacts("laws", "stage", LAWS["schedule"], REPOSITORY) == [
+        "trl_entropy.control.laws.schedule.Schedule"
     ]
 
 
@@ -309,7 +317,7 @@ def test_every_method_file_is_in_the_catalogue(kind):
         - {"__init__"}
         - PARTS.get(kind, set())
     )
-    assert files == {name for other, name in CATALOGUE if other == kind}
+    assert files == {name for other, name in CATALOGUE if other == kind} - SETTINGS.keys()
 
 
 @pytest.mark.parametrize("catalogue", KINDS.values(), ids=KINDS)
@@ -339,10 +347,13 @@ def test_no_method_imports_another_and_no_measure_imports_one():
 
 
 @every_method
-def test_method_is_a_frozen_dataclass_with_its_paper(kind, name):
+def test_method_is_a_frozen_dataclass_or_a_setting_of_one_with_its_paper(kind, name):
     entry = CATALOGUE[kind, name]
-    assert entry.__dataclass_params__.frozen
     assert re.search(r"Reference: .*\]\(https://huggingface\.co/papers/\d{4}\.\d{5}\)", inspect.getdoc(entry), re.S)
+    if name in SETTINGS:
+        assert type(entry()) is CATALOGUE[kind, SETTINGS[name]]
+        return
+    assert entry.__dataclass_params__.frozen
     module = importlib.import_module(entry.__module__)
     assert inspect.getdoc(entry).splitlines()[0] == module.__doc__.strip().splitlines()[0]
 

@@ -20,7 +20,7 @@ from ._seam.fast_step import build_compaction
 from .checks import unknown
 from .control.controller import Controller, build_controllers, without_target
 from .control.knobs import LEARNING_RATE_SCALE, TEMPERATURE, TRAINER_KNOBS, acting, rule_knobs
-from .control.signals import of_rules
+from .control.signals import rule_signals
 from .data.columns import IMAGES
 from .measures import LEVELS, Slopes, surrogate_slopes
 from .rollouts import ROLLOUT_RULES, RolloutPlan, RolloutRule
@@ -512,7 +512,7 @@ class EntropyFlags:
             f"{section}.{name}"
             for section, rules in sections.items()
             for name, rule in acting(section, rules, turned).items()
-            if rule.of_solved_groups
+            if rule.only_solved_groups
         ]
 
     def _refuse_dropped_groups(self, rollouts: dict[str, RolloutRule], solved: torch.Tensor) -> None:
@@ -616,7 +616,9 @@ class EntropyFlags:
                 if name != field_name:  # no flag
                     given[name] = field_name in (getattr(self, section).get(rule_name) or {})
         targets = {"target": self.entropy_target, "target_ratio": self.entropy_target_ratio}
-        return build_controllers(self.controllers, knobs, values, **targets, signals=of_rules(sections), given=given)
+        return build_controllers(
+            self.controllers, knobs, values, **targets, signals=rule_signals(sections), given=given
+        )
 
 
 @dataclass

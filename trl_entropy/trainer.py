@@ -12,7 +12,7 @@ from .callbacks.watchdog import EntropyWatchdog
 from .config import SECTIONS, EntropyFlags, check_rollout_fits, with_flags
 from .control.controller import load_states, states
 from .control.knobs import TRAINER_KNOBS, Knobs, acting
-from .control.signals import ENTROPY, of_clipping
+from .control.signals import ENTROPY, needs_clipping
 from .control.signals import needs as needs_of_signals
 from .measures import StepMeasures
 from .rewards import answers_of
@@ -168,7 +168,7 @@ class EntropyControl(LossSeam):
     def signal(self, name: str) -> float | None:
         """A signal of the last optimizer step, on all ranks; `None` if it had none."""
         # TRL logs a clip ratio of 0 where no token is trained
-        measured = name.startswith(ENTROPY) or (of_clipping(name) and ENTROPY not in self.measures.last)
+        measured = name.startswith(ENTROPY) or (needs_clipping(name) and ENTROPY not in self.measures.last)
         return self.measures.last.get(name) if measured else logged_signal(self, name)
 
     def control_state(self) -> dict:

@@ -182,7 +182,7 @@ class EntropyCallback(EntropyController):
                 f"on a plain GRPOTrainer signal must be one of {', '.join(TRL_SIGNALS)}, got {signal!r}: the others "
                 "need an EntropyGRPOTrainer, with controllers in its config"
             )
-        if law in LAWS and LAWS[law].uses_target and not {"target", "target_ratio"} & settings.keys():
+        if law in LAWS and LAWS[law]().uses_target and not {"target", "target_ratio"} & settings.keys():
             raise ValueError(f"the {law} law needs target (nats) or target_ratio (share of the starting entropy)")
         self.name = knob if name is None else name
         self.spec = {"law": law, "knob": knob, **settings}

@@ -27,18 +27,18 @@ def is_entropy(signal: str) -> bool:
     return signal.split("/")[0] == ENTROPY
 
 
-def of_clipping(name: str) -> bool:
+def needs_clipping(name: str) -> bool:
     """Whether a signal, or a knob, means something only where TRL clips ratios."""
     return name.startswith(("clip_ratio/", "epsilon_"))
 
 
-def of_rules(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
+def rule_signals(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
     """The signals that rules give by section: name -> (section, rule)."""
     return {f"{ENTROPY}/{section}.{name}": (section, name) for section, names in rules.items() for name in names}
 
 
 def check_signal(what: str, signal: str, rules: Collection[str]) -> None:
-    """Raise `ValueError` unless a signal is known or one of `rules`, the names of [`of_rules`]."""
+    """Raise `ValueError` unless a signal is known or one of `rules`, the names of [`rule_signals`]."""
     if signal not in SIGNALS and signal not in rules:
         raise unknown(f"signal in {what}", signal, (*SIGNALS, *rules))
 
