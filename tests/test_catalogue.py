@@ -22,6 +22,7 @@ SETTINGS = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to":
 PRESET_FILES = {
     file.name.removesuffix(".yaml"): file.read_text()
     for file in files("trl_entropy.control").joinpath("presets").iterdir()
+    if file.name.endswith(".yaml")
 }
 
 

@@ -8,7 +8,8 @@ from trl import GRPOConfig, TrlParser
 
 from trl_entropy import EntropyGRPOConfig
 from trl_entropy.control.controller import Controller
-from trl_entropy.control.laws import PI, BangBang, Epoch, Stage
+from trl_entropy.control.laws import PI, BangBang, Epoch
+from trl_entropy.control.laws.schedule import stage
 from trl_entropy.control.presets import presets
 from trl_entropy.control.targets import Target
 from trl_entropy.rules.bonuses import RepoR
@@ -155,7 +156,7 @@ def test_hold_turns_the_bonus_up_below_the_target():
     assert (controller.low, controller.high, controller.value, controller.raises_signal) == (0.0, 0.5, 0.0, True)
 
 
-@pytest.mark.parametrize(("name", "law"), [("stage", Stage()), ("epoch", Epoch())])
+@pytest.mark.parametrize(("name", "law"), [("stage", stage()), ("epoch", Epoch())])
 def test_preset_that_is_a_schedule(name, law):
     (controller,) = config(entropy_control=name).control.fresh_controllers()
     assert (controller.law, controller.knob.name, controller.target) == (law, "positive_advantage_coef", None)
@@ -174,7 +175,7 @@ def test_preset_with_entries_put_over_it():
     assert rules["token_weights"]["high_entropy"] == HighEntropy(0.4)
     first, second = made.control.fresh_controllers()
     assert (first.law, first.target) == (PI(0.5, 0.01), Target(0.5, 0.5, is_ratio=True, start_steps=5))
-    assert second.law == Stage()
+    assert second.law == stage()
 
 
 def test_entries_put_over_a_preset_do_not_change_it():

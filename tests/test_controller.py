@@ -5,7 +5,8 @@ import pytest
 
 from trl_entropy.control.controller import Controller, build_controllers
 from trl_entropy.control.knobs import TRAINER_KNOBS, Knob
-from trl_entropy.control.laws import LAWS, PI, BangBang, Constant, Epoch, Integral, Ratchet, Schedule, Stage
+from trl_entropy.control.laws import LAWS, PI, BangBang, Epoch, Integral, Ratchet, Schedule
+from trl_entropy.control.laws.schedule import constant, stage
 from trl_entropy.control.signals import SIGNALS
 from trl_entropy.control.targets import Target
 
@@ -102,7 +103,7 @@ def test_knob_rests_inside_of_a_band():
     assert follow(c, [0.5, 1.0, 1.5, 2.0, 2.5]) == [0.25, 0.25, 0.25, 0.25, 0.0]
     assert c.error == -0.5
     follow(c, [1.5])
-    assert (c.aim, c.error) == (1.5, 0.0)
+    assert (c.current_target, c.error) == (1.5, 0.0)
 
 
 def test_band_leaves_the_sum_of_errors_alone():
@@ -124,7 +125,7 @@ def test_share_may_move_too():
     c = controller(PI(), target=Target(*[Schedule(1.0, 0.5)] * 2, is_ratio=True, start_steps=1))
     c.update(2.0, 0.0, 0.0, 1)
     c.update(2.0, 1.0, 0.0, 1)
-    assert c.aim == 1.0
+    assert c.current_target == 1.0
 
 
 def test_rollout_cadence_decides_once_from_the_mean():
@@ -175,14 +176,14 @@ def test_toy_plant_with_the_wrong_direction_does_not_reach_its_target():
 
 
 def test_schedules_have_their_first_value_from_the_start():
-    for law in (Stage(), Epoch(), Constant(), Schedule()):
+    for law in (stage(), Epoch(), constant(), Schedule()):
         c = controller(law, value=1.0, target=None)
         c.start(num_epochs=4)
         assert c.value == 0.0
 
 
 def test_constant_is_clipped_to_the_range():
-    c = controller(Constant(9.0), target=None)
+    c = controller(constant(9.0), target=None)
     c.start(num_epochs=1)
     assert c.value == c.high == 1.0
 
@@ -218,7 +219,7 @@ def test_a_second_start_begins_anew(target):
 
 
 def test_a_second_start_brings_a_schedule_to_its_first_value():
-    c = controller(Stage(), value=1.0, target=None)
+    c = controller(stage(), value=1.0, target=None)
     c.start(1)
     c.update(None, progress=0.75, epoch=0.0, num_epochs=1)
     assert c.value == 0.5
@@ -281,10 +282,10 @@ def test_state_does_not_change_with_the_controller():
 
 
 def test_state_of_a_schedule_through_json_keeps_its_value():
-    first = controller(Stage(), value=1.0, target=None)
+    first = controller(stage(), value=1.0, target=None)
     first.start(1)
     first.update(None, progress=0.75, epoch=0.0, num_epochs=1)
-    second = controller(Stage(), value=1.0, target=None)
+    second = controller(stage(), value=1.0, target=None)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert second.value == 0.5
 
@@ -330,10 +331,10 @@ def test_state_of_another_knob_or_signal_is_refused():
             {"law": "pi", "knob": "epsilon_low", "target": 0.5, "signal": "reward", "raises_signal": True},
             "pi turns epsilon_low in [0, 1], from 0.2, to hold reward at 0.5",
         ),
-        ({"law": "stage", "knob": "entropy_coef"}, "the schedule stage turns entropy_coef in [-inf, inf]"),
+        ({"law": "epoch", "knob": "entropy_coef"}, "epoch turns entropy_coef in [-inf, inf]"),
         (
             {"law": "switch", "knob": "epsilon_low", "before": 0.3, "after": 0.2, "high": 0.5},
-            "the schedule switch (at 0.5, before 0.3, after 0.2) turns epsilon_low in [0, 0.5]",
+            "schedule (start 0.3, end 0.2, begin 0.5, finish 0.5, shape linear) turns epsilon_low in [0, 0.5]",
         ),
     ],
 )
@@ -358,7 +359,7 @@ def test_start_that_is_known_stays_the_start(start_steps, caplog):
     follow(first, [3.0, 2.0, 1.0, 0.5])
     second = resumed(first, controller(BangBang(0.25), target=share(0.5, start_steps=start_steps)))
     follow(second, [0.25])
-    assert (second.target.start, second.aim) == (2.0, 1.0)
+    assert (second.target.start, second.current_target) == (2.0, 1.0)
     told = f"start_steps={start_steps} is too late: the start was measured over the first 3 steps" in caplog.text
     assert told is (start_steps != 3)
 
@@ -382,17 +383,17 @@ def test_state_without_the_mark_that_its_start_is_known_is_read():
 
 
 def test_law_with_a_target_goes_on_from_a_schedule():
-    schedule = controller(Constant(0.5), target=None)
+    schedule = controller(constant(0.5), target=None)
     schedule.start(1)
     assert follow(resumed(schedule, controller(PI(kp=0.5, ki=0.0))), [0.5, 0.75]) == [0.25, 0.125]
     assert follow(resumed(schedule, controller(BangBang(0.25))), [0.5]) == [0.75]
     # and a schedule from a law with a target, whatever its signal
     steered = controller(BangBang(0.25), signal="reward", value=0.25)
-    assert resumed(steered, controller(Constant(0.5), target=None)).value == 0.25
+    assert resumed(steered, controller(constant(0.5), target=None)).value == 0.25
 
 
 def test_share_of_a_start_that_the_checkpoint_does_not_have_is_refused():
-    for first in (controller(Constant(0.5), target=None), controller(PI(), target=point(1.0))):
+    for first in (controller(constant(0.5), target=None), controller(PI(), target=point(1.0))):
         with pytest.raises(ValueError, match=r"controllers\.mine of x\.json has no starting signal.*: give target"):
             resumed(first, controller(PI(), target=share(0.5)))
 
@@ -497,8 +498,8 @@ def test_no_specification_gives_no_controller():
 
 def test_every_law_of_the_catalogue_can_be_named():
     for name, law in LAWS.items():
-        initial = {"initial": 0.5} if law.uses_target else {}
-        assert type(build({"law": name, "knob": "up", **initial}).law) is law
+        initial = {"initial": 0.5} if law().uses_target else {}
+        assert build({"law": name, "knob": "up", **initial}).law == law()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import trl_entropy.commands.grpo
 from trl_entropy import EntropyGRPOConfig
 from trl_entropy.commands.cli import main
 from trl_entropy.commands.dry_run import geometry
+from trl_entropy.commands.recipe import read_recipe
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -47,7 +48,7 @@ def write_rows(path: str, row: dict, count: int) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_dry_run(no_weights, path, capsys):
-    recipe = yaml.safe_load(path.read_text())
+    recipe = read_recipe(str(path))
     if recipe["dataset_name"].startswith("reasoning-gym:"):
         pytest.importorskip("reasoning_gym", reason='pip install "trl-entropy[data]"')
     here = {"bf16": False, "use_cpu": True, "report_to": "none"}

@@ -18,6 +18,7 @@ from trl.rewards import accuracy_reward
 import trl_entropy.commands.grpo
 from trl_entropy.commands import cli
 from trl_entropy.commands.grpo import _resumes_from, prepare, train
+from trl_entropy.commands.recipe import read_recipe
 from trl_entropy.data import EMBEDDED_POLICY, held_out_problems, train_problems
 from trl_entropy.rewards import MathVerifyReward, last_number_reward, math_verify_reward
 
@@ -588,6 +589,50 @@ def test_command_line_goes_before_the_recipe(no_model):
     Path("recipe.yaml").write_text("positive_advantage_coef: 0.5\nlearning_rate: 1.0e-5\n")
     training = prepare(flags("--positive_advantage_coef=0.25", "--config", "recipe.yaml")).training
     assert (training.positive_advantage_coef, training.learning_rate) == (0.25, 1e-5)
+
+
+def test_recipe_sets_flags_over_those_of_its_base(no_model):
+    Path("below").mkdir()
+    Path("below/lowest.yaml").write_text("seed: 1\nepsilon: 0.1\ncontrollers: {a: {law: pi}, b: {law: pi}}\n")
+    Path("below/base.yaml").write_text("base: lowest.yaml\nseed: 2\nbeta: 0.5\n")
+    Path("recipe.yaml").write_text("base: below/base.yaml\nbeta: 0.0\ncontrollers: {}\n")
+    assert read_recipe("recipe.yaml") == {"seed": 2, "epsilon": 0.1, "beta": 0.0, "controllers": {}}
+    training = prepare(flags("--config", "recipe.yaml", "--epsilon", "0.3")).training
+    assert (training.seed, training.epsilon, training.beta, training.controllers) == (2, 0.3, 0.0, {})
+
+
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        ("none.yaml", "recipe.yaml: base must be a YAML file, and there is none at 'none.yaml'"),
+        ("3", "recipe.yaml: base must be a YAML file, and there is none at '3'"),
+        ("./recipe.yaml", "recipe.yaml: base is './recipe.yaml', which is based on it: a recipe cannot"),
+        ("circle.yaml", "circle.yaml: base is 'recipe.yaml', which is based on it: a recipe cannot"),
+        ("list.yaml", "recipe.yaml: base list.yaml must contain a YAML mapping"),
+        ("broken.yaml", "recipe.yaml: base broken.yaml is not YAML: while parsing"),
+        ("wrong.yaml", "unknown flag 'learning_rat'. Did you mean 'learning_rate'?"),
+    ],
+)
+def test_wrong_base_is_refused_with_one_line(no_model, base, line):
+    for name, text in {
+        "circle": "base: recipe.yaml",
+        "list": "- a",
+        "broken": "a: [1",
+        "wrong": "learning_rat: 1",
+    }.items():
+        Path(f"{name}.yaml").write_text(text)
+    Path("recipe.yaml").write_text(f"base: {base}\n")
+    assert line in refusal(flags("--config", "recipe.yaml"))
+
+
+def test_environment_of_a_recipe_is_set(no_model, monkeypatch):
+    monkeypatch.delenv("OF_THE_RECIPE", raising=False)
+    Path("base.yaml").write_text("env: {OF_THE_RECIPE: 3}\n")
+    Path("recipe.yaml").write_text("base: base.yaml\n")
+    prepare(flags("--config", "recipe.yaml"))
+    assert os.environ.pop("OF_THE_RECIPE") == "3"
+    Path("base.yaml").write_text("env: 3\n")
+    assert refusal(flags("--config", "recipe.yaml")) == "env must be a mapping of names to values, got 3"
 
 
 def test_settings_beside_a_bundled_method_are_put_over_it(no_model):

@@ -7,17 +7,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 from trl import DatasetMixtureConfig, ModelConfig, TrlParser
 
 import trl_entropy
 from trl_entropy import EntropyGRPOConfig
-from trl_entropy.commands.grpo import GRPOArguments
+from trl_entropy.commands.grpo import Flags, GRPOArguments, parse
 from trl_entropy.config import EntropyFlags
 from trl_entropy.control.laws import LAWS
+from trl_entropy.data import EMBEDDED_POLICY
 from trl_entropy.rollouts import ROLLOUT_RULES
 from trl_entropy.rules.bonuses import BONUSES
 from trl_entropy.rules.terms import TERMS
@@ -33,7 +36,7 @@ FLOORS = (
     ("checks", "written"),
     ("rules",),
     ("control", "measures", "rollouts", "data", "rewards"),
-    ("trainers", "_seam", "refusals", "build", "config"),
+    ("trainers", "objective", "_seam", "refusals", "build", "config"),
     ("callbacks", "trainer", "wrap"),
     ("commands",),
     ("lab", "__main__"),
@@ -253,6 +256,8 @@ def test_a_private_name_of_others_is_found(code, found):
 HOMES = {"weights": "rules", "bonuses": "rules", "terms": "rules", "laws": "control"}
 KINDS = {"weights": WEIGHTS, "bonuses": BONUSES, "terms": TERMS, "rollouts": ROLLOUT_RULES, "laws": LAWS}
 CATALOGUE = {(kind, name): entry for kind, entries in KINDS.items() for name, entry in entries.items()}
+# Names that are settings of another method: they have its file, test and page, and a recipe of their own
+SETTINGS = {"constant": "schedule", "stage": "schedule", "switch": "schedule"}
 # What the folders hold besides methods
 PARTS = {"laws": {"law"}, "rollouts": {"batch", "plan", "rule", "stream"}}
 every_method = pytest.mark.parametrize(("kind", "name"), sorted(CATALOGUE))
@@ -267,17 +272,19 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def missing_artefacts(kind: str, name: str, entry: type, root: Path) -> list[str]:
-    """What a method lacks of: source, class of that name, test, recipe, page."""
+def missing_artefacts(kind: str, name: str, entry: Callable, root: Path) -> list[str]:
+    """What a method lacks of: source, class (of a setting, function) of that name, test, recipe, page."""
+    whose = SETTINGS.get(name, name)
     files = [
-        f"trl_entropy/{home(kind).replace('.', '/')}/{name}.py",
-        f"tests/{kind}/test_{name}.py",
+        f"trl_entropy/{home(kind).replace('.', '/')}/{whose}.py",
+        f"tests/{kind}/test_{whose}.py",
         f"recipes/{name}.yaml",
-        f"docs/methods/{name}.md",
+        f"docs/methods/{whose}.md",
     ]
     missing = [file for file in files if not (root / file).is_file()]
-    if snake_case(entry.__name__) != name or entry.__module__ != f"trl_entropy.{home(kind)}.{name}":
-        missing.append(f"class {entry.__module__}.{entry.__name__}")
+    named = entry.__module__ == f"trl_entropy.{home(kind)}.{whose}" and snake_case(entry.__name__) == name
+    if not named or inspect.isclass(entry) == (name in SETTINGS):
+        missing.append(f"{entry.__module__}.{entry.__name__}")
     return missing
 
 
@@ -292,7 +299,10 @@ def test_missing_artefacts_are_found(tmp_path):
         "tests/weights/test_gentle.py",
         "recipes/gentle.yaml",
         "docs/methods/gentle.md",
-        "class trl_entropy.rules.weights.sign.Sign",
+        "trl_entropy.rules.weights.sign.Sign",
+    ]
+    assert missing_artefacts("laws", "stage", LAWS["schedule"], REPOSITORY) == [
+        "trl_entropy.control.laws.schedule.Schedule"
     ]
 
 
@@ -311,7 +321,7 @@ def test_every_method_file_is_in_the_catalogue(kind):
         - {"__init__"}
         - PARTS.get(kind, set())
     )
-    assert files == {name for other, name in CATALOGUE if other == kind}
+    assert files == {name for other, name in CATALOGUE if other == kind} - SETTINGS.keys()
 
 
 @pytest.mark.parametrize("catalogue", KINDS.values(), ids=KINDS)
@@ -319,11 +329,35 @@ def test_catalogue_is_sorted(catalogue):
     assert list(catalogue) == sorted(catalogue)
 
 
+def imported_methods(path: Path, tree: ast.Module) -> set[str]:
+    """The files of methods that a file imports from."""
+    package = ("trl_entropy", *path.relative_to(PACKAGE).parent.parts)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    modules = {".".join([*package[: len(package) - node.level + 1], node.module or ""]) for node in imports}
+    return modules & {entry.__module__ for entry in CATALOGUE.values()}
+
+
+def test_no_method_imports_another_and_no_measure_imports_one():
+    methods = {entry.__module__ for entry in CATALOGUE.values()}
+    files = {
+        path: tree
+        for path, tree in sources().items()
+        if part_of(path) == "measures" or ".".join(path.relative_to(REPOSITORY).with_suffix("").parts) in methods
+    }
+    assert len(files) > 40
+    assert {path.name: found for path, tree in files.items() if (found := imported_methods(path, tree))} == {}
+    wrong = ast.parse("from ..weights.sign import Sign\nfrom ..rule import Rule")
+    assert imported_methods(PACKAGE / "rules/terms/sent.py", wrong) == {"trl_entropy.rules.weights.sign"}
+
+
 @every_method
-def test_method_is_a_frozen_dataclass_with_its_paper(kind, name):
+def test_method_is_a_frozen_dataclass_or_a_setting_of_one_with_its_paper(kind, name):
     entry = CATALOGUE[kind, name]
-    assert entry.__dataclass_params__.frozen
     assert re.search(r"Reference: .*\]\(https://huggingface\.co/papers/\d{4}\.\d{5}\)", inspect.getdoc(entry), re.S)
+    if name in SETTINGS:
+        assert type(entry()) is CATALOGUE[kind, SETTINGS[name]]
+        return
+    assert entry.__dataclass_params__.frozen
     module = importlib.import_module(entry.__module__)
     assert inspect.getdoc(entry).splitlines()[0] == module.__doc__.strip().splitlines()[0]
 
@@ -357,7 +391,7 @@ def documented_flags(docstring: str) -> dict[str, str]:
 
 def test_help_of_every_flag_is_its_text_in_the_docstring():
     own = {field.name: field.metadata["help"] for field in fields(EntropyFlags)}
-    assert len(own) == 19
+    assert len(own) == 20
     assert own == documented_flags(EntropyFlags.__doc__)
 
 
@@ -395,9 +429,8 @@ def recipes(root: Path = REPOSITORY / "recipes") -> list[Path]:
     return sorted(path for path in root.rglob("*.yaml") if path.parent != launch)
 
 
-def parse_recipe(path: Path) -> EntropyGRPOConfig:
-    parser = TrlParser((GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig))
-    return parser.parse_args_and_config(["--config", str(path), "--bf16", "false", "--use_cpu"])[1]
+def parse_recipe(path: Path) -> Flags:
+    return parse(["--config", str(path), "--bf16", "false", "--use_cpu"])
 
 
 def test_there_are_recipes():
@@ -405,8 +438,15 @@ def test_there_are_recipes():
 
 
 @pytest.mark.parametrize("path", recipes(), ids=lambda path: path.stem)
-def test_recipe_is_read_by_the_parser_of_trl(path):
-    assert parse_recipe(path).output_dir
+def test_recipe_is_read(path):
+    if "base" in yaml.safe_load(path.read_text()):
+        flags = parse_recipe(path)
+        assert flags.model.model_name_or_path == str(EMBEDDED_POLICY)
+        training = flags.training
+    else:  # complete, so TRL's own parser reads it too
+        parser = TrlParser((GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig))
+        training = parser.parse_args_and_config(["--config", str(path), "--bf16", "false", "--use_cpu"])[1]
+    assert training.output_dir == f"out/{path.stem}"
 
 
 def test_recipe_with_an_unknown_flag_is_refused(tmp_path):

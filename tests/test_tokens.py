@@ -1,6 +1,8 @@
 """Tokens, and what every rule of the catalogue must hold to."""
 
+import gc
 import math
+import weakref
 from dataclasses import dataclass, fields, replace
 
 import pytest
@@ -182,17 +184,29 @@ def test_old_policy_is_the_policy_where_none_is_given():
     assert not tokens.old_logps.requires_grad
 
 
-def test_facts_that_nobody_gave_are_made_once_when_they_are_read():
-    tokens = random_tokens(entropies=torch.ones(4, 5, requires_grad=True), old_entropies=None, offline=None, pool=None)
-    seen = tokens.detach()
-    lazy = ("pool", "completions", "old_entropies", "offline")
-    assert [name for name in lazy if vars(seen)[name] is not None] == ["completions"]
-    assert seen.pool is seen.pool
-    assert [batch.mask.sum() for batch in seen.pool.batches] == [tokens.mask.sum()]
+def test_facts_that_nobody_gave():
+    with_gradient = {name: torch.ones(4, 5, requires_grad=True) for name in ("logps", "entropies")}
+    unknown = dict.fromkeys(("completions", "old_entropies", "offline", "pool"))
+    tokens = random_tokens(**with_gradient, **unknown)
     assert torch.equal(tokens.old_entropies, tokens.entropies)
     assert not tokens.old_entropies.requires_grad
     assert tokens.offline.tolist() == [False] * 4
-    assert random_tokens(completions=None).completions.tolist() == [0, 1, 2, 3]
+    assert tokens.completions.tolist() == [0, 1, 2, 3]
+    (alone,) = tokens.pool.batches
+    assert torch.equal(alone.logps, tokens.logps)
+    assert not alone.logps.requires_grad
+    assert not alone.entropies.requires_grad
+
+
+def test_tokens_end_with_their_last_reference():
+    tokens = random_tokens(pool=None)
+    ended = weakref.ref(tokens)
+    gc.disable()  # so that nothing waits in a circle of references
+    try:
+        del tokens
+        assert ended() is None
+    finally:
+        gc.enable()
 
 
 def test_another_pool_changes_nothing_else():

@@ -14,7 +14,7 @@ from ._seam.trimming import Compaction
 from .checks import unknown
 from .control.controller import Controller, build_controllers
 from .control.knobs import TRAINER_KNOBS, Knob, rule_knobs
-from .control.signals import of_rules
+from .control.signals import rule_signals
 from .data.columns import IMAGES
 from .measures import Slopes, surrogate_slopes
 from .refusals import (
@@ -126,7 +126,7 @@ def _controllers(args: Any, sections: Sections, turnable: Mapping[str, Knob]) ->
         if name != knob.parameter:  # no flag
             given[name] = knob.parameter in (getattr(args, knob.section).get(knob.rule) or {})
     targets = {"target": args.entropy_target, "target_ratio": args.entropy_target_ratio}
-    return build_controllers(args.controllers, knobs, values, **targets, signals=of_rules(sections), given=given)
+    return build_controllers(args.controllers, knobs, values, **targets, signals=rule_signals(sections), given=given)
 
 
 def rollout_plan(

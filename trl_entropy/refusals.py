@@ -154,7 +154,7 @@ def check_dropped_groups(
                 # one reward function that is named says whether an answer is correct, so it is 1 in such a group
                 rewards = solved if rule.reward_func is None else torch.ones_like(solved)
                 drops = "groups" in rule.acts and not rule.keep(rewards.unsqueeze(0)).all()
-                if of_tokens.of_solved_groups and drops:
+                if of_tokens.only_solved_groups and drops:
                     raise ValueError(
                         f"{section}.{name} acts on groups that are all correct, and rollout_rules.{dropping} drops "
                         "those: drop one of the two"

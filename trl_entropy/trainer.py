@@ -21,7 +21,7 @@ from .callbacks.controllers import EntropyController, LearningRateScale, all_kno
 from .callbacks.own import attach_all, stop_all, with_own
 from .config import with_flags
 from .control.controller import load_states, states
-from .control.signals import ENTROPY, is_own, of_clipping
+from .control.signals import ENTROPY, is_own, needs_clipping
 from .control.signals import needs as needs_of_signals
 from .measures import Log, StepMeasures
 from .objective import Objective
@@ -150,7 +150,7 @@ class EntropyControl(Hooks):
     def signal(self, name: str) -> float | None:
         """A signal of the last optimizer step, on all ranks; `None` if it had none."""
         # TRL logs a clip ratio of 0 where no token is trained
-        untrained = of_clipping(name) and ENTROPY not in self.measures.last
+        untrained = needs_clipping(name) and ENTROPY not in self.measures.last
         measured = name.startswith(ENTROPY) or is_own(name) or untrained
         return self.measures.last.get(name) if measured else logged_signal(self, name)
 

@@ -12,7 +12,7 @@ from math import exp, inf
 from packaging.version import Version
 from transformers import Trainer
 
-from .control.signals import of_clipping
+from .control.signals import needs_clipping
 
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
     """Raise `ValueError` if a controller's knob or signal, as in its settings, depends on a clip that never acts."""
     why = family.never_clips(args)
     for name in (spec["knob"], spec.get("signal", "")):
-        if why is not None and of_clipping(name):
+        if why is not None and needs_clipping(name):
             raise ValueError(f"{what} would do nothing with {name}: {why}, or drop it")
 
 

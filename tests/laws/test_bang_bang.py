@@ -1,25 +1,25 @@
 import pytest
 from toy import logged, parameters, same
 
-from trl_entropy.control.laws import BangBang, Reading
+from trl_entropy.control.laws import BangBang, Observation
 
 
-def reading(error: float, **bounds) -> Reading:
-    return Reading(error=error, progress=0.3, epoch=0.5, num_epochs=2, **bounds)
+def observation(error: float, **bounds) -> Observation:
+    return Observation(error=error, progress=0.3, epoch=0.5, num_epochs=2, **bounds)
 
 
 def test_steps_by_hand():
     law = BangBang(step=0.25)
-    assert law(0.5, {}, reading(0.001)) == (0.75, {})
-    assert law(0.5, {}, reading(-0.001)) == (0.25, {})
+    assert law(0.5, {}, observation(0.001)) == (0.75, {})
+    assert law(0.5, {}, observation(-0.001)) == (0.25, {})
 
 
 def test_error_of_zero_goes_up():
-    assert BangBang(step=0.25)(0.5, {}, reading(0.0)) == (0.75, {})
+    assert BangBang(step=0.25)(0.5, {}, observation(0.0)) == (0.75, {})
 
 
 def test_step_does_not_depend_on_the_size_of_the_error():
-    assert BangBang(step=0.25)(0.5, {}, reading(100.0)) == BangBang(step=0.25)(0.5, {}, reading(1e-9))
+    assert BangBang(step=0.25)(0.5, {}, observation(100.0)) == BangBang(step=0.25)(0.5, {}, observation(1e-9))
 
 
 def test_defaults_are_those_of_the_paper():
@@ -42,7 +42,7 @@ def follow(law: BangBang, errors: list[float], low: float, high: float) -> tuple
     """What a knob that starts at 0 gets, clipped as the controller does, and what the law remembers."""
     value, memory, values, remembered = 0.0, {}, [], []
     for error in errors:
-        value, memory = law(value, memory, reading(error, low=low, high=high))
+        value, memory = law(value, memory, observation(error, low=low, high=high))
         value = min(high, max(low, value))
         values.append(value)
         remembered.append(memory["value"])
@@ -64,7 +64,7 @@ def test_off_remembers_no_more_than_its_range():
 
 
 def test_without_off_memory_is_handed_on():
-    assert BangBang(step=0.25)(0.5, {"value": 7.0}, reading(1.0)) == (0.75, {"value": 7.0})
+    assert BangBang(step=0.25)(0.5, {"value": 7.0}, observation(1.0)) == (0.75, {"value": 7.0})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "0", True])

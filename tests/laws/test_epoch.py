@@ -1,10 +1,10 @@
 import pytest
 
-from trl_entropy.control.laws import Epoch, Reading
+from trl_entropy.control.laws import Epoch, Observation
 
 
 def value(epoch: float, num_epochs: int) -> float:
-    return Epoch()(0.9, {}, Reading(0.0, 0.5, epoch, num_epochs))[0]
+    return Epoch()(0.9, {}, Observation(0.0, 0.5, epoch, num_epochs))[0]
 
 
 def test_values_by_hand():
@@ -32,7 +32,7 @@ def test_run_of_one_epoch_is_refused(num_epochs):
 
 
 def test_memory_is_handed_on():
-    assert Epoch()(0.1, {"x": 7.0}, Reading(5.0, 0.5, 1.0, 3)) == (0.5, {"x": 7.0})
+    assert Epoch()(0.1, {"x": 7.0}, Observation(5.0, 0.5, 1.0, 3)) == (0.5, {"x": 7.0})
 
 
 def test_it_is_a_schedule():

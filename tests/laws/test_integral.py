@@ -1,28 +1,28 @@
 import pytest
 
-from trl_entropy.control.laws import PI, Integral, Reading
+from trl_entropy.control.laws import PI, Integral, Observation
 
 
-def reading(error: float, **bounds) -> Reading:
-    return Reading(error=error, progress=0.3, epoch=0.5, num_epochs=2, **bounds)
+def observation(error: float, **bounds) -> Observation:
+    return Observation(error=error, progress=0.3, epoch=0.5, num_epochs=2, **bounds)
 
 
 def test_values_by_hand():
     # 0.5 + 0.25 * 2, 0.5 - 0.25 * 4, 0.5 + 0
-    assert Integral(rate=0.25)(0.5, {}, reading(2.0)) == (1.0, {})
-    assert Integral(rate=0.25)(0.5, {}, reading(-4.0)) == (-0.5, {})
-    assert Integral(rate=0.25)(0.5, {}, reading(0.0)) == (0.5, {})
+    assert Integral(rate=0.25)(0.5, {}, observation(2.0)) == (1.0, {})
+    assert Integral(rate=0.25)(0.5, {}, observation(-4.0)) == (-0.5, {})
+    assert Integral(rate=0.25)(0.5, {}, observation(0.0)) == (0.5, {})
 
 
 def test_memory_is_handed_on():
-    assert Integral(rate=0.5)(1.0, {"x": 7.0}, reading(1.0)) == (1.5, {"x": 7.0})
+    assert Integral(rate=0.5)(1.0, {"x": 7.0}, observation(1.0)) == (1.5, {"x": 7.0})
 
 
 def follow(law, errors: list[float], low: float, high: float) -> list[float]:
     """The values of a knob that starts at 0, clipped as the controller does."""
     value, memory, values = 0.0, {}, []
     for error in errors:
-        value, memory = law(value, memory, reading(error, low=low, high=high))
+        value, memory = law(value, memory, observation(error, low=low, high=high))
         value = min(high, max(low, value))
         values.append(value)
     return values

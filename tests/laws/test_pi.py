@@ -1,17 +1,17 @@
 import pytest
 
-from trl_entropy.control.laws import PI, Reading
+from trl_entropy.control.laws import PI, Observation
 
 
-def reading(error: float, low: float = -1e9, high: float = 1e9) -> Reading:
-    return Reading(error, progress=0.0, epoch=0.0, num_epochs=1, low=low, high=high)
+def observation(error: float, low: float = -1e9, high: float = 1e9) -> Observation:
+    return Observation(error, progress=0.0, epoch=0.0, num_epochs=1, low=low, high=high)
 
 
 def run(law: PI, errors: list[float], value: float = 99.0, follow: bool = False) -> list[float]:
     """The values of the law without clipping; with `follow` each is in force when the next is decided."""
     values, memory = [], {}
     for error in errors:
-        decided, memory = law(value, memory, reading(error))
+        decided, memory = law(value, memory, observation(error))
         value = decided if follow else value
         values.append(decided)
     return values
@@ -42,7 +42,7 @@ def test_default_is_the_released_code_bit_for_bit():
 
 def test_memory_handed_in_is_not_changed():
     law, memory = PI(kd=1.0, smoothing=0.5), {"sum": 2.0, "average": 1.0}
-    _, after = law(0.0, memory, reading(3.0))
+    _, after = law(0.0, memory, observation(3.0))
     assert memory == {"sum": 2.0, "average": 1.0}
     assert after == {"sum": 4.0, "average": 2.0}  # the smoothed error is 0.5 * 1 + 0.5 * 3 = 2
 
@@ -52,7 +52,7 @@ def test_sum_with_anti_windup_leaves_out_errors_that_push_further_out():
     # -0.7 + 0.5 = -0.2 goes in; -3 + (0.5 - 0.7) = -3.2 is below, stays out; 0.1 - 0.2
     law, values, memory = PI(kp=1.0, ki=1.0, anti_windup=True), [], {}
     for error in (3.0, 0.5, 0.6, -0.7, -3.0, 0.1):
-        value, memory = law(99.0, memory, reading(error, low=-1.0, high=1.0))
+        value, memory = law(99.0, memory, observation(error, low=-1.0, high=1.0))
         values.append(value)
     assert values == pytest.approx([3.0, 0.5, 1.1, -0.2, -3.2, -0.1], abs=1e-12)
     assert memory["sum"] == pytest.approx(0.5 - 0.7 + 0.1, abs=1e-12)
@@ -62,7 +62,7 @@ def test_sum_with_anti_windup_takes_errors_that_lead_back():
     law = PI(kp=0.0, ki=1.0, anti_windup=True)
 
     def after(error: float) -> tuple[float, float]:
-        value, memory = law(1.0, {"sum": 5.0, "average": 0.0}, reading(error, low=-1.0, high=1.0))
+        value, memory = law(1.0, {"sum": 5.0, "average": 0.0}, observation(error, low=-1.0, high=1.0))
         return value, memory["sum"]
 
     # the sum 5 holds the knob above its bound: the error -1 leads back and goes in, 1 would not
@@ -105,19 +105,19 @@ def test_slew_by_hand():
 def test_sum_with_anti_windup_leaves_out_errors_that_push_against_the_slew():
     # wanted 3 and 0.25 + 0 from 0: the first is cut to 0.5 and stays out of the sum, the second is reached
     law = PI(kp=1.0, ki=1.0, slew=0.5, anti_windup=True)
-    value, memory = law(0.0, {}, reading(3.0))
+    value, memory = law(0.0, {}, observation(3.0))
     assert (value, memory["sum"]) == (0.5, 0.0)
-    value, memory = law(value, memory, reading(0.25))
+    value, memory = law(value, memory, observation(0.25))
     assert (value, memory["sum"]) == (0.25, 0.25)
     # without it both go in: 3, then 0.25 + 3 cut to 1
     law = PI(kp=1.0, ki=1.0, slew=0.5)
-    value, memory = law(0.0, {}, reading(3.0))
-    assert law(value, memory, reading(0.25)) == (1.0, {"sum": 3.25, "average": 0.25})
+    value, memory = law(0.0, {}, observation(3.0))
+    assert law(value, memory, observation(0.25)) == (1.0, {"sum": 3.25, "average": 0.25})
 
 
 def test_value_in_force_does_not_matter_without_a_slew():
     law, memory = PI(), {"sum": 0.5, "average": 0.1}
-    assert law(-1.0, memory, reading(0.3)) == law(1.0, memory, reading(0.3))
+    assert law(-1.0, memory, observation(0.3)) == law(1.0, memory, observation(0.3))
 
 
 def test_defaults_are_those_of_the_released_code():

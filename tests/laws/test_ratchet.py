@@ -2,31 +2,31 @@ import random
 
 import pytest
 
-from trl_entropy.control.laws import Ratchet, Reading
+from trl_entropy.control.laws import Observation, Ratchet
 
 
-def reading(error: float) -> Reading:
-    return Reading(error=error, progress=0.3, epoch=0.5, num_epochs=2)
+def observation(error: float) -> Observation:
+    return Observation(error=error, progress=0.3, epoch=0.5, num_epochs=2)
 
 
 def test_values_by_hand():
-    assert Ratchet()(0.5, {}, reading(0.001)) == (1.0, {})
-    assert Ratchet()(0.5, {}, reading(-100.0)) == (0.25, {})
-    assert Ratchet(factor=4)(0.5, {}, reading(100.0)) == (2.0, {})
+    assert Ratchet()(0.5, {}, observation(0.001)) == (1.0, {})
+    assert Ratchet()(0.5, {}, observation(-100.0)) == (0.25, {})
+    assert Ratchet(factor=4)(0.5, {}, observation(100.0)) == (2.0, {})
 
 
 @pytest.mark.parametrize("value", [0.5, -0.5])
 def test_error_of_zero_leaves_the_value(value):
-    assert Ratchet(least=0.1)(value, {}, reading(0.0)) == (value, {})
+    assert Ratchet(least=0.1)(value, {}, observation(0.0)) == (value, {})
 
 
 def test_sign_changes_at_the_least_size():
     law, value, seen = Ratchet(least=0.1), 0.5, []
     for error in [-1.0] * 5 + [1.0] * 5:
-        value, _ = law(value, {}, reading(error))
+        value, _ = law(value, {}, observation(error))
         seen.append(value)
     assert seen == pytest.approx([0.25, 0.125, -0.1, -0.2, -0.4, -0.2, -0.1, 0.1, 0.2, 0.4])
-    assert [law(0.0, {}, reading(error))[0] for error in (1.0, -1.0)] == [0.1, -0.1]
+    assert [law(0.0, {}, observation(error))[0] for error in (1.0, -1.0)] == [0.1, -0.1]
     law.check_start(0.0)
     law.check_start(-0.3)
 
@@ -52,7 +52,7 @@ def test_with_a_least_size_it_is_the_controller_of_repo_r(start):
     for step in range(5000):
         # long spells on one side, so that every bound is reached
         entropy = draw.choice([0.5, 0.5 + draw.random() * (-1) ** (step // 25), 0.5 + draw.uniform(-0.1, 0.1)])
-        value, _ = Ratchet(least=1e-4)(value, {}, reading(0.5 - entropy))
+        value, _ = Ratchet(least=1e-4)(value, {}, observation(0.5 - entropy))
         value = min(0.05, max(-0.05, value))  # as its controller does
         expected = reference(expected, entropy, 0.5)
         assert value == expected
@@ -63,7 +63,7 @@ def test_with_a_least_size_it_is_the_controller_of_repo_r(start):
 def test_up_and_down_leads_back():
     value = 0.1
     for error in (1.0, 1.0, -1.0, -1.0):
-        value, _ = Ratchet()(value, {}, reading(error))
+        value, _ = Ratchet()(value, {}, observation(error))
     assert value == 0.1
 
 
@@ -71,12 +71,12 @@ def test_value_stays_a_number_above_zero():
     for error in (1.0, -1.0):
         value = 1.0
         for _ in range(3000):
-            value, _ = Ratchet()(value, {}, reading(error))
+            value, _ = Ratchet()(value, {}, observation(error))
         assert 0.0 < value < float("inf")
 
 
 def test_memory_is_handed_on():
-    assert Ratchet()(1.0, {"x": 7.0}, reading(1.0)) == (2.0, {"x": 7.0})
+    assert Ratchet()(1.0, {"x": 7.0}, observation(1.0)) == (2.0, {"x": 7.0})
 
 
 def test_defaults_are_those_of_the_paper():
@@ -90,7 +90,7 @@ def test_start_at_zero_or_below_is_refused(value):
     with pytest.raises(ValueError, match=message):
         Ratchet().check_start(value)
     with pytest.raises(ValueError, match=message):
-        Ratchet()(value, {}, reading(1.0))
+        Ratchet()(value, {}, observation(1.0))
     Ratchet().check_start(0.001)
 
 

@@ -7,8 +7,8 @@ from test_tokens import bandit_entropy_change
 
 from trl_entropy import Tokens
 from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.scores import discriminator
 from trl_entropy.rules.weights import ClipB
-from trl_entropy.rules.weights.clip_b import discriminator
 
 
 def tokens(entropies: list[float], advantages: list[float], mask=None, **changes) -> Tokens:

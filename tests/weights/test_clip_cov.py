@@ -6,8 +6,8 @@ import torch
 
 from trl_entropy import Tokens
 from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.scores import covariances
 from trl_entropy.rules.weights import ClipCov
-from trl_entropy.rules.weights.clip_cov import covariances
 
 
 def tokens(logps: list[list[float]], advantages: list[list[float]], old=None, mask=None, **changes) -> Tokens:

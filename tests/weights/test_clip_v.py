@@ -7,8 +7,8 @@ from toy import table, table_case, table_gradient
 
 from trl_entropy import Tokens
 from trl_entropy.rules.pool import Pool
+from trl_entropy.rules.scores import excess
 from trl_entropy.rules.weights import ClipV
-from trl_entropy.rules.weights.clip_v import excess
 
 
 def tokens(excesses: list[float], advantages: list[float], mask=None) -> Tokens:

@@ -12,7 +12,7 @@ from .._seam import Hooks, clipped_bounds, log_means, logged_signal, rollout_end
 from ..control.advice import CLIP_RATIOS, HOLD, NO_AUTHORITY, PREDICTED, SIGN_COEFFICIENTS, without_authority
 from ..control.controller import Controller, build_controllers
 from ..control.knobs import ACTS_ON, TRAINER_KNOBS, TRL_KNOBS, Knob, Knobs
-from ..control.laws import law_class
+from ..control.laws import holds, law_factory
 from ..control.signals import ENTROPY, TRL_SIGNALS
 from ..measures import WHY_KNOBS, Idle
 from ..trainers import (
@@ -182,7 +182,7 @@ class EntropyCallback(Attached, EntropyController):
                 f"on a plain GRPOTrainer signal must be one of {', '.join(TRL_SIGNALS)}, got {signal!r}: the others "
                 "need an EntropyGRPOTrainer, with controllers in its config"
             )
-        uses_target = law_class(f"controllers.{knob if name is None else name}", law).uses_target
+        uses_target = holds(law_factory(f"controllers.{knob if name is None else name}", law))
         if uses_target and not {"target", "target_ratio"} & settings.keys():
             raise ValueError(f"the {law} law needs target (nats) or target_ratio (share of the starting entropy)")
         self.name = knob if name is None else name

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import yaml
 from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -35,6 +34,7 @@ from ..refusals import check_rollout_fits
 from ..rewards import REWARDS, TRL_REWARDS, MathVerifyReward, ReasoningGymReward, RelativeLengthReward
 from ..wrap import EntropyGRPOTrainer
 from ..written import check_not_in_dataset
+from .recipe import read_recipe
 from .sources import SourceArguments, check, is_drawn, load_eval, load_train, selected, with_columns, with_messages
 
 
@@ -124,21 +124,26 @@ def parse(arguments: list[str]) -> Flags:
         (GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig),
         prog="trl-entropy grpo",
         allow_abbrev=False,
-        epilog="--config FILE.yaml sets the defaults of all of these.",
+        epilog="--config FILE.yaml sets the defaults of all of these; its key base names a file that sets them first.",
     )
     if not torch.accelerator.is_available():  # TRL's defaults are for a GPU
         parser.set_defaults_with_config(use_cpu=True, bf16=False)
     arguments = [part for given in arguments for part in _config_in_two(given)]
+    unread = []
     if "--config" in arguments:
-        path = (arguments + [""])[arguments.index("--config") + 1]
-        if not os.path.isfile(path):
-            raise ValueError(f"--config must be a YAML file, and there is none at {path!r}")
-    try:
-        script, training, model, mixture, rest = parser.parse_args_and_config(arguments, return_remaining_strings=True)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
-    if rest:
-        raise unknown("flag", rest[0].lstrip("-"), vars(parser.parse_args([])))
+        place = arguments.index("--config")
+        recipe = read_recipe((arguments + [""])[place + 1])
+        del arguments[place : place + 2]
+        environment = recipe.pop("env", {})  # as TRL's parser does
+        if not isinstance(environment, dict):
+            raise ValueError(f"env must be a mapping of names to values, got {environment!r}")
+        os.environ.update({name: str(value) for name, value in environment.items()})
+        unread = parser.set_defaults_with_config(**recipe)
+    script, training, model, mixture, rest = parser.parse_args_into_dataclasses(
+        arguments, return_remaining_strings=True
+    )
+    if unread + rest:
+        raise unknown("flag", (unread + rest)[0].lstrip("-"), vars(parser.parse_args([])))
     if model.model_name_or_path is None and script.dataset_name is None and not mixture.datasets:
         logger.warning("no model and no dataset given: training the embedded policy on its own problems")
     _fill_in_embedded(script, model, mixture)

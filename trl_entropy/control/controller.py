@@ -1,5 +1,6 @@
 """One law on one knob, with its target and its state. Knows no trainer."""
 
+import inspect
 import logging
 import math
 from collections.abc import Collection, Mapping
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field, fields
 
 from ..checks import bind, check_number, check_saved, damaged, unknown
 from .knobs import TEMPERATURE, Knob
-from .laws import LAWS, Law, Memory, Reading, law_class
+from .laws import LAWS, Law, Memory, Observation, holds, law_factory
 from .signals import AT_ONE, ENTROPY, check_signal, is_entropy
 from .targets import Target, build_target
 
@@ -57,10 +58,10 @@ class Controller:
     cadence: str = "step"
     memory: Memory = field(default_factory=dict)
     # Of the steps since the law last decided: the sum of the signal, and how many they are
-    total: float = 0.0
-    count: int = 0
+    signal_sum: float = 0.0
+    num_steps: int = 0
     # What the law last saw
-    aim: float | None = None
+    current_target: float | None = None
     error: float | None = None
 
     def __post_init__(self):
@@ -72,7 +73,7 @@ class Controller:
         turns = f"turns {self.knob.name} in [{self.low:g}, {self.high:g}]"
         if self.target is None:
             settings = ", ".join(f"{each.name} {getattr(self.law, each.name)}" for each in fields(self.law))
-            return f"{self.name}: the schedule {law}{f' ({settings})' if settings else ''} {turns}"
+            return f"{self.name}: {law}{f' ({settings})' if settings else ''} {turns}"
         unit = " nats" if is_entropy(self.signal) else ""
         often = ", once per rollout batch" if self.cadence == "rollout" else ""
         aim = f"to hold {self.signal} at {self.target.text(unit)}{often}"
@@ -80,35 +81,36 @@ class Controller:
 
     def start(self, num_epochs: int) -> None:
         """Begin a run: forget the one before, and bring a schedule to its first value."""
-        self.value, self.memory, self.total, self.count, self.aim, self.error = self._initial, {}, 0.0, 0, None, None
+        self.value, self.memory, self.signal_sum, self.num_steps = self._initial, {}, 0.0, 0
+        self.current_target = self.error = None
         if self.target is not None:
             self.target.forget()
         if not self.law.uses_target:
-            self._apply(Reading(error=0.0, progress=0.0, epoch=0.0, num_epochs=num_epochs))
+            self._apply(Observation(error=0.0, progress=0.0, epoch=0.0, num_epochs=num_epochs))
 
     def update(
         self, signal: float | None, progress: float, epoch: float, num_epochs: int, rollout_ends: bool = True
     ) -> None:
         """Decide the next value from the signal of the step that has ended; `None` if the step had none."""
         if not self.law.uses_target:
-            self._apply(Reading(error=0.0, progress=progress, epoch=epoch, num_epochs=num_epochs))
+            self._apply(Observation(error=0.0, progress=progress, epoch=epoch, num_epochs=num_epochs))
             return
         if signal is not None:
             self.target.measure(signal)
-            self.total, self.count = self.total + signal, self.count + 1
-        if self.count == 0 or (self.cadence == "rollout" and not rollout_ends):
+            self.signal_sum, self.num_steps = self.signal_sum + signal, self.num_steps + 1
+        if self.num_steps == 0 or (self.cadence == "rollout" and not rollout_ends):
             return
-        signal = self.total / self.count
-        self.total, self.count = 0.0, 0
-        self.aim = self.target.nearest(signal, progress)
-        if self.aim is None:
+        signal = self.signal_sum / self.num_steps
+        self.signal_sum, self.num_steps = 0.0, 0
+        self.current_target = self.target.nearest(signal, progress)
+        if self.current_target is None:
             return
-        self.error = self.aim - signal if self.raises_signal else signal - self.aim
-        if self.aim != signal or self.target.low == self.target.high:  # inside of a band the knob rests
-            self._apply(Reading(self.error, progress, epoch, num_epochs))
+        self.error = self.current_target - signal if self.raises_signal else signal - self.current_target
+        if self.current_target != signal or self.target.low == self.target.high:  # inside of a band the knob rests
+            self._apply(Observation(self.error, progress, epoch, num_epochs))
 
-    def _apply(self, reading: Reading) -> None:
-        value, self.memory = self.law(self.value, self.memory, reading._replace(low=self.low, high=self.high))
+    def _apply(self, observation: Observation) -> None:
+        value, self.memory = self.law(self.value, self.memory, observation._replace(low=self.low, high=self.high))
         self.value = min(self.high, max(self.low, value))
 
     def reach(self) -> list[float]:
@@ -119,14 +121,14 @@ class Controller:
     def metrics(self) -> dict[str, float]:
         """Where the signal was to be, how far it was, and the starting signal; what is known of them."""
         start = None if self.target is None else self.target.start
-        values = {"target": self.aim, "error": self.error, "start": start}
+        values = {"target": self.current_target, "error": self.error, "start": start}
         return {f"controllers/{self.name}/{key}": value for key, value in values.items() if value is not None}
 
     def state_dict(self) -> dict:
         """What a checkpoint must hold, JSON as it stands."""
         state = {"knob": self.knob.name, "value": self.value, "memory": dict(self.memory)}
         if self.target is not None:
-            state |= {"signal": self.signal, "total": self.total, "count": self.count}
+            state |= {"signal": self.signal, "total": self.signal_sum, "count": self.num_steps}
             state |= {"target": self.target.state_dict()}
         return state
 
@@ -139,12 +141,12 @@ class Controller:
         """
         name = f"controllers.{self.name}"
         check_saved(source, state, {"knob": str, "value": float, "memory": {str: float}}, name)
-        of_target = {"total": 0.0, "count": 0, "target": {}, **state}  # a schedule has none of these
-        check_saved(source, of_target, {"total": float, "count": int, "target": dict}, name)
-        if not all(map(math.isfinite, (state["value"], of_target["total"], *state["memory"].values()))):
+        with_target = {"total": 0.0, "count": 0, "target": {}, **state}  # a schedule has none of these
+        check_saved(source, with_target, {"total": float, "count": int, "target": dict}, name)
+        if not all(map(math.isfinite, (state["value"], with_target["total"], *state["memory"].values()))):
             raise damaged(source, f"{name} has a number that is not finite")
-        if of_target["count"] < 0:
-            raise damaged(source, f"{name}.count is {of_target['count']}")
+        if with_target["count"] < 0:
+            raise damaged(source, f"{name}.count is {with_target['count']}")
         knob, signal = state["knob"], state.get("signal", self.signal)
         if knob != self.knob.name or (self.target is not None and signal != self.signal):
             raise ValueError(
@@ -153,15 +155,15 @@ class Controller:
             )
         self.value, self.memory = min(self.high, max(self.low, state["value"])), dict(state["memory"])
         self.law.check_start(self.value)
-        self.aim = self.error = None
+        self.current_target = self.error = None
         if self.target is not None:
-            self.total, self.count = of_target["total"], of_target["count"]
-            self.target.load_state_dict(of_target["target"], f"controllers.{self.name} of {source}")
+            self.signal_sum, self.num_steps = with_target["total"], with_target["count"]
+            self.target.load_state_dict(with_target["target"], f"controllers.{self.name} of {source}")
 
 
 TARGETS = ("target", "target_ratio")
-OF_TARGET = (*TARGETS, "start_steps", "signal", "cadence", "raises_signal")
-OPTIONS = ("law", "knob", "low", "high", "initial", *OF_TARGET)
+TARGET_OPTIONS = (*TARGETS, "start_steps", "signal", "cadence", "raises_signal")
+OPTIONS = ("law", "knob", "low", "high", "initial", *TARGET_OPTIONS)
 START_STEPS = 5
 
 
@@ -171,7 +173,7 @@ def without_target(specs: Mapping[str, Mapping]) -> list[str]:
     return [
         name
         for name, spec in given.items()
-        if law_class(f"controllers.{name}", spec["law"]).uses_target and not {*TARGETS} & spec.keys()
+        if holds(law_factory(f"controllers.{name}", spec["law"])) and not {*TARGETS} & spec.keys()
     ]
 
 
@@ -213,7 +215,7 @@ def build_controllers(
         for key, known in (("law", LAWS), ("knob", knobs)):
             if key not in spec:
                 raise ValueError(f"{what} has no {key}; available: {', '.join(known)}")
-        law_of = law_class(what, spec["law"])
+        factory = law_factory(what, spec["law"])
         if spec["knob"] not in knobs:
             raise unknown(f"knob in {what}", spec["knob"], knobs)
         knob = knobs[spec["knob"]]
@@ -222,10 +224,11 @@ def build_controllers(
                 f"controllers {controllers[knob.name].name!r} and {name!r} both turn {knob.name}: keep one of them"
             )
         parameters = {key: value for key, value in spec.items() if key not in OPTIONS}
+        allowed = inspect.signature(factory).parameters
         for key in parameters:
-            if key not in {field.name for field in fields(law_of)}:
-                raise unknown(f"setting of {what}", key, (*OPTIONS, *(field.name for field in fields(law_of))))
-        law = bind(what, law_of, parameters)
+            if key not in allowed:
+                raise unknown(f"setting of {what}", key, (*OPTIONS, *allowed))
+        law = bind(what, factory, parameters)
         low, high = spec.get("low", knob.low), spec.get("high", knob.high)
         for key in ("low", "high"):
             if key in spec:
@@ -239,7 +242,7 @@ def build_controllers(
             low=low,
             high=high,
             value=_initial(what, law, knob, spec, values[knob.name], low, high, given or {}),
-            **_of_target(what, law, knob, spec, target, target_ratio, signals),
+            **_target_settings(what, law, knob, spec, target, target_ratio, signals),
         )
     return list(controllers.values())
 
@@ -265,10 +268,10 @@ def _initial(
     return initial
 
 
-def _of_target(what: str, law: Law, knob: Knob, spec: Mapping, target, target_ratio, signals) -> dict:
+def _target_settings(what: str, law: Law, knob: Knob, spec: Mapping, target, target_ratio, signals) -> dict:
     """What only a law with a target has: signal, direction, target and cadence."""
     if not law.uses_target:
-        given = [key for key in OF_TARGET if key in spec]
+        given = [key for key in TARGET_OPTIONS if key in spec]
         if given:
             raise ValueError(f"{what}: the {spec['law']} law is a schedule and takes no {' or '.join(given)}")
         return {"raises_signal": True}

@@ -31,12 +31,12 @@ def is_entropy(signal: str) -> bool:
     return signal.split("/")[0] == ENTROPY
 
 
-def of_clipping(name: str) -> bool:
+def needs_clipping(name: str) -> bool:
     """Whether a signal, or a knob, means something only where TRL clips ratios."""
     return name.startswith(("clip_ratio/", "epsilon_"))
 
 
-def of_rules(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
+def rule_signals(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
     """The signals that rules give by section: name -> (section, rule)."""
     return {f"{ENTROPY}/{section}.{name}": (section, name) for section, names in rules.items() for name in names}
 
@@ -55,7 +55,7 @@ def own_signal(what: str, path: str) -> Callable[[Tokens], Tensor]:
 
 
 def check_signal(what: str, signal: str, rules: Collection[str]) -> None:
-    """Raise `ValueError` unless a signal is known, one of `rules` (the names of [`of_rules`]) or a function."""
+    """Raise `ValueError` unless a signal is known, one of `rules` (the names of [`rule_signals`]) or a function."""
     if is_own(signal):
         own_signal(what, signal)
     elif signal not in SIGNALS and signal not in rules:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..checks import bind, check_number, check_saved, damaged
-from .laws import Reading, Schedule
+from .laws import Schedule
 
 
 logger = logging.getLogger(__name__)
@@ -35,18 +35,18 @@ class Target:
     high: float | Schedule
     is_ratio: bool = False
     start_steps: int = 1
-    measured: int = 0
-    total: float = 0.0
+    num_steps: int = 0  # over which the start is measured so far
+    signal_sum: float = 0.0
     known: bool = False  # whether the start is measured
 
     @property
     def start(self) -> float | None:
         """The starting signal; `None` if it is not needed, or not measured yet."""
-        return self.total / self.measured if self.known else None
+        return self.signal_sum / self.num_steps if self.known else None
 
     def forget(self) -> None:
         """Measure the start anew."""
-        self.measured, self.total, self.known = 0, 0.0, False
+        self.num_steps, self.signal_sum, self.known = 0, 0.0, False
 
     def text(self, unit: str) -> str:
         """The target in words; `unit` is that of the signal."""
@@ -63,21 +63,24 @@ class Target:
     def measure(self, signal: float) -> None:
         """See the signal of an optimizer step."""
         if self.is_ratio and not self.known:
-            self.measured += 1
-            self.total += signal
-            self.known = self.measured >= self.start_steps
+            self.num_steps += 1
+            self.signal_sum += signal
+            self.known = self.num_steps >= self.start_steps
 
     def nearest(self, signal: float, progress: float) -> float | None:
         """The value in the band that is nearest to a signal; `None` until the starting signal is known."""
         if self.is_ratio and self.start is None:
             return None
         scale = self.start if self.is_ratio else 1.0
-        low, high = (scale * _at(bound, progress) for bound in (self.low, self.high))
+        low, high = (
+            scale * (bound.value_at(progress) if isinstance(bound, Schedule) else bound)
+            for bound in (self.low, self.high)
+        )
         return min(high, max(low, signal))
 
     def state_dict(self) -> dict:
         """What a checkpoint must hold."""
-        return {"measured": self.measured, "total": self.total, "known": self.known} if self.is_ratio else {}
+        return {"measured": self.num_steps, "total": self.signal_sum, "known": self.known} if self.is_ratio else {}
 
     def load_state_dict(self, state: Mapping, source: str) -> None:
         """
@@ -95,20 +98,14 @@ class Target:
         check_saved(source, state, {"measured": int, "total": float})
         if state["measured"] < (state.get("known") is True) or not math.isfinite(state["total"]):
             raise damaged(source, f"a start of {state['total']} over {state['measured']} steps")
-        self.measured, self.total = state["measured"], state["total"]
-        self.known = self.measured >= self.start_steps or state.get("known") is True
-        if self.known and self.measured != self.start_steps:
+        self.num_steps, self.signal_sum = state["measured"], state["total"]
+        self.known = self.num_steps >= self.start_steps or state.get("known") is True
+        if self.known and self.num_steps != self.start_steps:
             logger.warning(
                 "start_steps=%d is too late: the start was measured over the first %d steps, and that of %s stays in "
                 "force",
-                *(self.start_steps, self.measured, source),
+                *(self.start_steps, self.num_steps, source),
             )
-
-
-def _at(bound: float | Schedule, progress: float) -> float:
-    if isinstance(bound, Schedule):
-        return bound(0.0, {}, Reading(error=0.0, progress=progress, epoch=0.0, num_epochs=1))[0]
-    return bound
 
 
 def build_target(flag: str, value, is_ratio: bool, start_steps: int, positive: bool) -> Target:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..rules.scores import discriminator, excess
 from ..rules.tokens import Tokens
-from ..rules.weights.clip_b import discriminator
-from ..rules.weights.clip_v import excess
 from .means import Values
 
 

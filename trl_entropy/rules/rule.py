@@ -47,7 +47,7 @@ class Rule(ABC):
     # True only for a bonus that puts another advantage in the place of TRL's: a weight would scale what is gone
     replaces_advantage: ClassVar[bool] = False
     # Whether it acts on groups that are all correct, and on no others
-    of_solved_groups: ClassVar[bool] = False
+    only_solved_groups: ClassVar[bool] = False
     # What it reads besides the facts that are always there: `pool`, a fact of Tokens that may be None, or `clipped` if
     # it means nothing unless TRL clips the ratios of tokens
     needs: ClassVar[frozenset[str]] = frozenset()

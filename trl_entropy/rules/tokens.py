@@ -1,6 +1,7 @@
 """The facts about every completion token when the loss is computed."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,26 +14,6 @@ from .pool import Pool
 
 REQUIRED = ("logps", "entropies", "advantages")
 PER_TOKEN = (*REQUIRED, "old_logps", "old_entropies", "ref_logps", "expected_discriminator", "entropies_at_one")
-
-
-class _MadeWhenRead:
-    """A field of a dataclass that is made of the others when it is first read, if none was given."""
-
-    def __init__(self, make: Callable[["Tokens"], Any]):
-        self._make = make
-
-    def __set_name__(self, owner, name):
-        self._name = name
-
-    def __get__(self, tokens, owner):
-        if tokens is None:
-            return None  # the default of the field
-        if vars(tokens)[self._name] is None:
-            vars(tokens)[self._name] = self._make(tokens)
-        return vars(tokens)[self._name]
-
-    def __set__(self, tokens, value):
-        vars(tokens)[self._name] = value
 
 
 @dataclass(frozen=True)
@@ -98,12 +79,10 @@ class Tokens:
     mask: Tensor
     step: int = 0
     clip_range: tuple[float, float] = (0.2, 0.2)
-    pool: Pool | None = _MadeWhenRead(lambda tokens: Pool([tokens.detach()]))
+    pool: Pool | None = None
     num_tokens: Tensor | None = None
-    completions: Tensor | None = _MadeWhenRead(
-        lambda tokens: torch.arange(len(tokens.mask), device=tokens.mask.device)
-    )
-    old_entropies: Tensor | None = _MadeWhenRead(lambda tokens: tokens.entropies.detach())
+    completions: Tensor | None = None
+    old_entropies: Tensor | None = None
     ref_logps: Tensor | None = None
     rewards: Tensor | None = None
     group_rewards: Tensor | None = None
@@ -111,20 +90,27 @@ class Tokens:
     expected_discriminator: Tensor | None = None
     entropies_at_one: Tensor | None = None
     prompt_entropies: Tensor | None = None
-    offline: Tensor | None = _MadeWhenRead(lambda tokens: tokens.mask.new_zeros(len(tokens.mask)))
+    offline: Tensor | None = None
 
     def __post_init__(self):
         if self.mask.dtype != torch.bool or self.mask.dim() != 2:
             raise ValueError(f"mask must be a bool tensor (B, T), got {self.mask.dtype} {tuple(self.mask.shape)}")
         for name in PER_TOKEN:
-            value = vars(self)[name]  # as it was given
+            value = getattr(self, name)
             if value is None and name not in REQUIRED:
                 continue
             if value.shape != self.mask.shape:
                 raise ValueError(f"{name} must have mask's shape {tuple(self.mask.shape)}, got {tuple(value.shape)}")
             object.__setattr__(self, name, self.trained(value))
-        if self.old_logps is None:
-            object.__setattr__(self, "old_logps", self.logps.detach())
+        self._default("old_logps", self.logps.detach)
+        self._default("old_entropies", self.entropies.detach)
+        self._default("completions", lambda: torch.arange(len(self.mask), device=self.mask.device))
+        self._default("offline", lambda: self.mask.new_zeros(len(self.mask)))
+        self._default("pool", lambda: Pool([self.detach()]))
+
+    def _default(self, name: str, make: Callable[[], Any]) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, make())
 
     @cached_property
     def outside(self) -> Tensor:
@@ -181,8 +167,9 @@ class Tokens:
         return self._with(pool=pool)
 
     def _with(self, **changes) -> "Tokens":
-        same = object.__new__(type(self))  # the facts are checked, and 0 outside of the mask
-        vars(same).update(vars(self), **changes)
+        same = copy(self)  # not `replace`: the facts are checked, and 0 outside of the mask
+        for name, value in changes.items():
+            object.__setattr__(same, name, value)
         return same
 
 

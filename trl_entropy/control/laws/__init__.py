@@ -1,35 +1,34 @@
 """Control laws: from the measured entropy, or from the progress of the run, to the next value of a knob."""
 
 import inspect
+from collections.abc import Callable
 
 from ...checks import imported, unknown
 from .bang_bang import BangBang
-from .constant import Constant
 from .epoch import Epoch
 from .integral import Integral
-from .law import Law, Memory, Reading
+from .law import Law, Memory, Observation
 from .pi import PI
 from .ratchet import Ratchet
-from .schedule import Schedule
-from .stage import Stage
-from .switch import Switch
+from .schedule import Schedule, constant, stage, switch
 
 
-LAWS = {
+# Classes of laws, and functions of their settings that give a law
+LAWS: dict[str, Callable[..., Law]] = {
     "bang_bang": BangBang,
-    "constant": Constant,
+    "constant": constant,
     "epoch": Epoch,
     "integral": Integral,
     "pi": PI,
     "ratchet": Ratchet,
     "schedule": Schedule,
-    "stage": Stage,
-    "switch": Switch,
+    "stage": stage,
+    "switch": switch,
 }
 
 
-def law_class(what: str, name: str) -> type[Law]:
-    """The bundled law of this name, or that of your own at a dotted path. Raises `ValueError` if it is no law."""
+def law_factory(what: str, name: str) -> Callable[..., Law]:
+    """What makes the bundled law of this name, or your own at a dotted path. Raises `ValueError` if it is no law."""
     if name in LAWS:
         return LAWS[name]
     if "." not in str(name):
@@ -41,19 +40,22 @@ def law_class(what: str, name: str) -> type[Law]:
     return law
 
 
+def holds(factory: Callable[..., Law]) -> bool:
+    """Whether its law holds a target; a function of settings gives a schedule, which has none."""
+    return getattr(factory, "uses_target", False)
+
+
 __all__ = [
     "LAWS",
     "BangBang",
-    "Constant",
     "Epoch",
     "Integral",
     "Law",
     "Memory",
+    "Observation",
     "PI",
     "Ratchet",
-    "Reading",
     "Schedule",
-    "Stage",
-    "Switch",
-    "law_class",
+    "holds",
+    "law_factory",
 ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...checks import check_number
-from .law import Law, Memory, Reading
+from .law import Law, Memory, Observation
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class BangBang(Law):
         if self.otherwise is not None:
             check_number("otherwise", self.otherwise)
 
-    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
-        asked_for = reading.error >= 0
+    def __call__(self, value: float, memory: Memory, observation: Observation) -> tuple[float, Memory]:
+        asked_for = observation.error >= 0
         step = self.step if asked_for else -self.step
         if self.otherwise is None:
             return value + step, memory
-        value = min(reading.high, max(reading.low, memory.get("value", value) + step))
+        value = min(observation.high, max(observation.low, memory.get("value", value) + step))
         return value if asked_for else self.otherwise, {"value": value}

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .law import Law, Memory, Reading
+from .law import Law, Memory, Observation
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Epoch(Law):
 
     uses_target: ClassVar[bool] = False
 
-    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
-        if reading.num_epochs < 2:
+    def __call__(self, value: float, memory: Memory, observation: Observation) -> tuple[float, Memory]:
+        if observation.num_epochs < 2:
             raise ValueError(
-                f"the epoch law needs a run of 2 epochs or more, got {reading.num_epochs}: raise num_train_epochs or "
-                "max_steps, or use the stage law"
+                f"the epoch law needs a run of 2 epochs or more, got {observation.num_epochs}: raise num_train_epochs "
+                "or max_steps, or use the stage law"
             )
-        epochs_done = math.floor(reading.epoch + 1e-6)  # the trainer counts epochs in floating point
-        return min(1.0, epochs_done / (reading.num_epochs - 1)), memory
+        epochs_done = math.floor(observation.epoch + 1e-6)  # the trainer counts epochs in floating point
+        return min(1.0, epochs_done / (observation.num_epochs - 1)), memory

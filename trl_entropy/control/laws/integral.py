@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...checks import check_number
-from .law import Law, Memory, Reading
+from .law import Law, Memory, Observation
 
 
 @dataclass(frozen=True)
@@ -39,5 +39,5 @@ class Integral(Law):
         if self.rate == 0:
             raise ValueError("rate must be > 0, got 0: with it the knob never moves")
 
-    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
-        return value + self.rate * reading.error, memory
+    def __call__(self, value: float, memory: Memory, observation: Observation) -> tuple[float, Memory]:
+        return value + self.rate * observation.error, memory

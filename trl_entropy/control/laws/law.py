@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 Memory = dict[str, float]
 
 
-class Reading(NamedTuple):
+class Observation(NamedTuple):
     """
     What a law sees after an optimizer step.
 
@@ -49,5 +49,5 @@ class Law(ABC):
         """Raise `ValueError` if the law cannot start from this value of the knob."""
 
     @abstractmethod
-    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
+    def __call__(self, value: float, memory: Memory, observation: Observation) -> tuple[float, Memory]:
         """The knob's next value (the controller clips it to the knob's range) and the law's next memory."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...checks import check_number
-from .law import Law, Memory, Reading
+from .law import Law, Memory, Observation
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class PI(Law):
         if not isinstance(self.anti_windup, bool):
             raise ValueError(f"anti_windup must be true or false, got {self.anti_windup!r}")
 
-    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
-        average = reading.error
+    def __call__(self, value: float, memory: Memory, observation: Observation) -> tuple[float, Memory]:
+        average = observation.error
         if self.smoothing and "average" in memory:
             average = self.smoothing * memory["average"] + (1 - self.smoothing) * average
         error, total = self._outside_band(average), memory.get("sum", 0.0)
@@ -89,7 +89,7 @@ class PI(Law):
         wanted = self.kp * error + self.ki * total
         if self.kd and "average" in memory:
             wanted += self.kd * (error - self._outside_band(memory["average"]))
-        next_value, low, high = wanted, reading.low, reading.high
+        next_value, low, high = wanted, observation.low, observation.high
         if self.slew is not None:
             low, high = max(low, value - self.slew), min(high, value + self.slew)
             next_value = min(value + self.slew, max(value - self.slew, wanted))

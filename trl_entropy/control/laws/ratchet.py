@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...checks import check_number
-from .law import Law, Memory, Reading
+from .law import Law, Memory, Observation
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Ratchet(Law):
                 "a value above 0, or least"
             )
 
-    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
+    def __call__(self, value: float, memory: Memory, observation: Observation) -> tuple[float, Memory]:
         self.check_start(value)
-        if reading.error == 0:
+        if observation.error == 0:
             return value, memory
         sign, size = (1 if value >= 0 else -1), abs(value)
-        if (reading.error > 0) == (sign > 0):
+        if (observation.error > 0) == (sign > 0):
             size *= self.factor
         elif size / self.factor >= self.least:
             size /= self.factor

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...checks import check_number
-from .law import Law, Memory, Reading
+from .law import Law, Memory, Observation
 
 
 SHAPES = ("linear", "cosine")
@@ -26,18 +26,18 @@ class Schedule(Law):
     \text{after step } k \text{ of } K
     $$
 
-    With `begin=0.5` and the other defaults it is [`~laws.Stage`], the paper's stage-based schedule; any other choice
-    of the numbers is ours.
+    Where `begin` is `finish` the value jumps there: \\( t = 1 \\) from \\( k/K = \text{begin} \\) on, 0 before.
+    [`stage`] is the paper's setting; any other choice of the numbers is ours.
 
     Args:
         start (`float`, *optional*, defaults to `0.0`), end (`float`, *optional*, defaults to `1.0`):
             The values before `begin` and after `finish`, in units of the knob.
         begin (`float`, *optional*, defaults to `0.0`), finish (`float`, *optional*, defaults to `1.0`):
-            Shares of the run in [0, 1] between which the knob moves, `begin < finish`.
+            Shares of the run in [0, 1] between which the knob moves, `begin <= finish`.
         shape (`str`, *optional*, defaults to `"linear"`):
             linear, or cosine: slow at both ends.
 
-    Raises `ValueError` for a value out of range, an unknown shape, or a `begin` that is not before `finish`.
+    Raises `ValueError` for a value out of range, an unknown shape, or a `begin` after `finish`.
 
     Reference: Jin et al., [Revisiting Entropy in Reinforcement Learning for Large Reasoning
     Models](https://huggingface.co/papers/2511.05993), 2025 (stage-based reweighting).
@@ -56,15 +56,75 @@ class Schedule(Law):
         check_number("end", self.end)
         check_number("begin", self.begin, 0.0, 1.0)
         check_number("finish", self.finish, 0.0, 1.0)
-        if self.begin >= self.finish:
-            raise ValueError(
-                f"begin must be below finish, got begin={self.begin:g}, finish={self.finish:g}; the switch law jumps"
-            )
+        if self.begin > self.finish:
+            raise ValueError(f"begin must not be above finish, got begin={self.begin:g}, finish={self.finish:g}")
         if self.shape not in SHAPES:
             raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {self.shape!r}")
 
-    def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:
-        share = min(1.0, max(0.0, (reading.progress - self.begin) / (self.finish - self.begin)))
+    def value_at(self, progress: float) -> float:
+        """The value at a share of the run."""
+        if self.begin == self.finish:
+            share = float(progress >= self.begin)
+        else:
+            share = min(1.0, max(0.0, (progress - self.begin) / (self.finish - self.begin)))
         if self.shape == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
-        return (1 - share) * self.start + share * self.end, memory
+        return (1 - share) * self.start + share * self.end
+
+    def __call__(self, value: float, memory: Memory, observation: Observation) -> tuple[float, Memory]:
+        return self.value_at(observation.progress), memory
+
+
+def constant(value: float = 0.0) -> Schedule:
+    """
+    Hold a knob at one value for the whole run.
+
+    The arm that a controller has to beat: on `entropy_coef` it is the fixed counterpart of Skywork-OR1's adaptive
+    coefficient. It does the same as the knob's own flag, from the place where the other arm has its controller.
+
+    Args:
+        value (`float`, *optional*, defaults to `0.0`):
+            The value, in units of the knob, clipped to its range. Ours.
+
+    Raises `ValueError` for a value that is no number.
+
+    Reference: [Skywork Open Reasoner 1 Technical Report](https://huggingface.co/papers/2505.22312), 2025 (whose
+    coefficient adapts).
+    """
+    check_number("value", value)
+    return Schedule(start=value, end=value, finish=0.0)
+
+
+def stage() -> Schedule:
+    r"""
+    Hold a knob at 0 in the first half of the run, then raise it linearly to 1.
+
+    \\( u_{k+1} = \max(0, \; 2k/K - 1) \\) after step \\( k \\) of \\( K \\).
+
+    Reference: Jin et al., [Revisiting Entropy in Reinforcement Learning for Large Reasoning
+    Models](https://huggingface.co/papers/2511.05993), 2025 (stage-based reweighting).
+    """
+    return Schedule(begin=0.5)
+
+
+def switch(at: float = 0.5, before: float = 0.0, after: float = 1.0) -> Schedule:
+    """
+    Hold a knob at one value up to a share of the run, then at another.
+
+    On `positive_advantage_coef` with the defaults this is Neg-to-Pos: negatives alone first, then both.
+
+    Args:
+        at (`float`, *optional*, defaults to `0.5`):
+            Share of the run in [0, 1] at which the value changes. Ours: the paper's was not found.
+        before (`float`, *optional*, defaults to `0.0`), after (`float`, *optional*, defaults to `1.0`):
+            The two values.
+
+    Raises `ValueError` for a value out of range.
+
+    Reference: Mu et al., [Dissecting Long-CoT Reasoning Models](https://huggingface.co/papers/2506.04913), 2025
+    (Neg-to-Pos).
+    """
+    check_number("at", at, 0.0, 1.0)
+    check_number("before", before)
+    check_number("after", after)
+    return Schedule(start=before, end=after, begin=at, finish=at)

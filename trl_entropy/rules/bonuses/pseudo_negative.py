@@ -35,7 +35,7 @@ class PseudoNegative(Rule):
 
     token_selective: ClassVar[bool] = False
     origin: ClassVar[str] = "style"
-    of_solved_groups: ClassVar[bool] = True
+    only_solved_groups: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"group_rewards"})
 
     coef: float = knob(1.0, low=0.0)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..rule import Rule, knob
+from ..scores import covariances
 from ..tokens import Tokens
-from ..weights.clip_cov import covariances
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..rule import Rule, knob
+from ..scores import first_of_rows
 from ..tokens import Tokens
 
 
@@ -63,9 +64,3 @@ class A3PO(Rule):
         number = (self.share * tokens.mask.sum(-1, keepdim=True)).floor().clamp(min=math.ceil(self.share))
         chosen = first_of_rows(tokens, likeliest_last, number) & (tokens.advantages != 0)
         return torch.where(chosen, 1 + (self.factor - 1) * left, torch.ones_like(tokens.logps))
-
-
-def first_of_rows(tokens: Tokens, values: Tensor, number: Tensor) -> Tensor:
-    """Bool `(B, T)`: so many `(B, 1)` of each completion's tokens, those with the smallest values."""
-    ranks = torch.where(tokens.mask, values, torch.inf).sort(dim=-1, stable=True).indices.argsort(-1)
-    return tokens.mask & (ranks < number)

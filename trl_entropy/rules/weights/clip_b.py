@@ -1,13 +1,12 @@
 """Drop the tokens whose update would move entropy most, judged against the step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..rule import Rule, knob
+from ..scores import check_sides, discriminator, without_outliers
 from ..tokens import Tokens
 
 
@@ -61,30 +60,3 @@ class ClipB(Rule):
     def __call__(self, tokens: Tokens) -> Tensor:
         mean = tokens.pool.mean(discriminator)
         return without_outliers(tokens, lambda batch: discriminator(batch) - mean, self.mu, self.max_share, self.sides)
-
-
-def discriminator(tokens: Tokens) -> Tensor:
-    r"""\\( S_t \\), `(B, T)`: what an update on a token costs in entropy, to first order, before its expectation."""
-    logps = tokens.logps.float()
-    return logps.exp() * (tokens.entropies.float() + logps)
-
-
-def check_sides(sides: str) -> None:
-    """Raise `ValueError` unless `sides` is known."""
-    if sides not in ("negative_low", "both"):
-        raise ValueError(f"sides must be 'negative_low' or 'both', got {sides!r}")
-
-
-def without_outliers(tokens: Tokens, deviation: Callable, mu: float, max_share: float, sides: str) -> Tensor:
-    """`(B, T)`: 0 where the deviation, a function of tokens, is beyond `mu` of its standard deviations, else 1."""
-    std = tokens.pool.std(deviation)
-
-    def distance(batch: Tokens) -> Tensor:
-        return deviation(batch).abs() if sides == "both" else -deviation(batch)
-
-    def outliers(batch: Tokens) -> Tensor:
-        eligible = batch.advantages != 0 if sides == "both" else batch.advantages < 0
-        return eligible & (distance(batch) > mu * std) & (std > 1e-12)  # the released code's bound against rounding
-
-    dropped = tokens.pool.top(tokens, distance, tokens.pool.share(max_share), outliers)
-    return torch.where(dropped, 0.0, torch.ones_like(tokens.logps))

@@ -1,14 +1,13 @@
 """Drop a few random tokens of high covariance between advantage and log-probability."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..pool import Pool
 from ..rule import Rule, knob
+from ..scores import covariances
 from ..tokens import Tokens
 
 
@@ -65,20 +64,3 @@ class ClipCov(Rule):
 
         dropped = tokens.pool.top(tokens, lambda batch: batch.noise(), tokens.pool.share(self.share), candidates)
         return torch.where(dropped, 0.0, torch.ones_like(tokens.logps))
-
-
-def covariances(pool: Pool, among: Callable | None = None) -> Callable:
-    r"""
-    The function of tokens \\( (\hat A_t - \mathrm{mean} \, \hat A) (\log \pi_t - \mathrm{mean} \, \log \pi) \\).
-
-    Args:
-        pool ([`~pool.Pool`]):
-            What the means are over.
-        among (`Callable[[Tokens], Tensor]`, *optional*):
-            Bool `(B, T)`: the tokens that count for the means.
-    """
-    advantage, logp = (
-        pool.mean(lambda batch: batch.advantages, among),
-        pool.mean(lambda batch: batch.logps, among),
-    )
-    return lambda batch: (batch.advantages.float() - advantage) * (batch.logps.detach().float() - logp)

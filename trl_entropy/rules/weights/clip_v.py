@@ -6,8 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..rule import Rule, knob
+from ..scores import check_sides, excess, without_outliers
 from ..tokens import Tokens
-from .clip_b import check_sides, discriminator, without_outliers
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,3 @@ class ClipV(Rule):
 
     def __call__(self, tokens: Tokens) -> Tensor:
         return without_outliers(tokens, excess, self.mu, self.max_share, self.sides)
-
-
-def excess(tokens: Tokens) -> Tensor:
-    r"""\\( D_t \\), `(B, T)`: the discriminator of the sampled token less its expectation."""
-    return discriminator(tokens) - tokens.expected_discriminator.float()

@@ -64,12 +64,12 @@ class Perplexity(Rule):
         return self.alpha == 0.0 or self.limit == 0.0
 
     def __call__(self, tokens: Tokens) -> Tensor:
-        mean, std = of_group(-tokens.group_logps.float()) if self.scope == "group" else of_step(tokens)
+        mean, std = group_statistics(-tokens.group_logps.float()) if self.scope == "group" else step_statistics(tokens)
         weights = (1 - self.alpha * (log_perplexity(tokens) - mean) / std).clamp(1 - self.limit, 1 + self.limit)
         return weights.to(tokens.logps.dtype).unsqueeze(1).expand_as(tokens.mask)
 
 
-def of_group(values: Tensor) -> tuple[Tensor, Tensor]:
+def group_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
     """`(B,)` each: mean and deviation of `(B, G)` values without outliers; NaN is no value."""
     low, high = (values.nanquantile(q, dim=1, keepdim=True) for q in (0.25, 0.75))
     kept = (values - values.clamp(low, high)).abs() <= 1.5 * (high - low)  # false for NaN
@@ -79,7 +79,7 @@ def of_group(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(std < 1e-6, 1.0, std)
 
 
-def of_step(tokens: Tokens) -> tuple[Tensor, Tensor]:
+def step_statistics(tokens: Tokens) -> tuple[Tensor, Tensor]:
     """Mean and deviation over the completions of the optimizer step."""
     mean = tokens.pool.mean_of_rows(log_perplexity)
     variance = tokens.pool.mean_of_rows(lambda batch: (log_perplexity(batch) - mean).square())

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..rule import Rule, knob
+from ..scores import first_of_rows
 from ..tokens import Tokens
-from .a3po import first_of_rows
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,38 @@
+"""The flags of a recipe, with those of the recipe that it is based on."""
+
+import os
+
+import yaml
+
+
+def read_recipe(path: str, what: str = "--config", above: tuple[str, ...] = ()) -> dict:
+    """
+    The flags in a YAML file.
+
+    Its key `base` names another recipe, relative to the file, whose flags hold where it sets none of its own. A flag
+    that is a mapping is replaced as a whole.
+
+    Args:
+        path (`str`):
+            The file.
+        what (`str`, *optional*), above (`tuple[str, ...]`, *optional*):
+            What names it, and the files that are based on it; for the messages.
+
+    Raises `ValueError` for a file that is not there or holds no YAML mapping, and for one that is based on itself.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"{what} must be a YAML file, and there is none at {path!r}")
+    if os.path.realpath(path) in above:
+        raise ValueError(f"{what} is {path!r}, which is based on it: a recipe cannot be based on itself")
+    try:
+        with open(path) as file:
+            own = yaml.safe_load(file)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(own, dict):
+        raise ValueError(f"{what} {path} must contain a YAML mapping")
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    file_of_base = os.path.join(os.path.dirname(path), str(base))
+    return read_recipe(file_of_base, f"{path}: base", (*above, os.path.realpath(path))) | own

@@ -1,0 +1,64 @@
+"""Scores of tokens that several rules read, and choices of tokens by their scores."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .pool import Pool
+from .tokens import Tokens
+
+
+def discriminator(tokens: Tokens) -> Tensor:
+    r"""\\( S_t \\), `(B, T)`: what an update on a token costs in entropy, to first order, before its expectation."""
+    logps = tokens.logps.float()
+    return logps.exp() * (tokens.entropies.float() + logps)
+
+
+def excess(tokens: Tokens) -> Tensor:
+    r"""\\( D_t \\), `(B, T)`: the discriminator of the sampled token less its expectation."""
+    return discriminator(tokens) - tokens.expected_discriminator.float()
+
+
+def covariances(pool: Pool, among: Callable | None = None) -> Callable:
+    r"""
+    The function of tokens \\( (\hat A_t - \mathrm{mean} \, \hat A) (\log \pi_t - \mathrm{mean} \, \log \pi) \\).
+
+    Args:
+        pool ([`~pool.Pool`]):
+            What the means are over.
+        among (`Callable[[Tokens], Tensor]`, *optional*):
+            Bool `(B, T)`: the tokens that count for the means.
+    """
+    advantage, logp = (
+        pool.mean(lambda batch: batch.advantages, among),
+        pool.mean(lambda batch: batch.logps, among),
+    )
+    return lambda batch: (batch.advantages.float() - advantage) * (batch.logps.detach().float() - logp)
+
+
+def first_of_rows(tokens: Tokens, values: Tensor, number: Tensor) -> Tensor:
+    """Bool `(B, T)`: so many `(B, 1)` of each completion's tokens, those with the smallest values."""
+    ranks = torch.where(tokens.mask, values, torch.inf).sort(dim=-1, stable=True).indices.argsort(-1)
+    return tokens.mask & (ranks < number)
+
+
+def check_sides(sides: str) -> None:
+    """Raise `ValueError` unless `sides` is known."""
+    if sides not in ("negative_low", "both"):
+        raise ValueError(f"sides must be 'negative_low' or 'both', got {sides!r}")
+
+
+def without_outliers(tokens: Tokens, deviation: Callable, mu: float, max_share: float, sides: str) -> Tensor:
+    """`(B, T)`: 0 where the deviation, a function of tokens, is beyond `mu` of its standard deviations, else 1."""
+    std = tokens.pool.std(deviation)
+
+    def distance(batch: Tokens) -> Tensor:
+        return deviation(batch).abs() if sides == "both" else -deviation(batch)
+
+    def outliers(batch: Tokens) -> Tensor:
+        eligible = batch.advantages != 0 if sides == "both" else batch.advantages < 0
+        return eligible & (distance(batch) > mu * std) & (std > 1e-12)  # the released code's bound against rounding
+
+    dropped = tokens.pool.top(tokens, distance, tokens.pool.share(max_share), outliers)
+    return torch.where(dropped, 0.0, torch.ones_like(tokens.logps))
