@@ -1,6 +1,6 @@
 """Control laws: from the measured entropy, or from the progress of the run, to the next value of a knob."""
 
-import inspect
+from inspect import isabstract
 
 from ...checks import imported, unknown
 from .bang_bang import BangBang
@@ -15,7 +15,7 @@ from .stage import Stage
 from .switch import Switch
 
 
-LAWS = {
+LAWS: dict[str, type[Law]] = {
     "bang_bang": BangBang,
     "constant": Constant,
     "epoch": Epoch,
@@ -35,10 +35,9 @@ def law_class(what: str, name: str) -> type[Law]:
     if "." not in str(name):
         raise unknown(f"law in {what}", name, LAWS)
     law = imported(f"law in {what}", name)
-    is_law = inspect.isclass(law) and issubclass(law, Law) and not inspect.isabstract(law)
-    if not (is_law and hasattr(law, "uses_target")):
-        raise ValueError(f"law in {what}: {name} must be a subclass of trl_entropy.Law with uses_target and __call__")
-    return law
+    if isinstance(law, type) and issubclass(law, Law) and not isabstract(law) and hasattr(law, "uses_target"):
+        return law
+    raise ValueError(f"law in {what}: {name} must be a subclass of trl_entropy.Law with uses_target and __call__")
 
 
 __all__ = [

@@ -33,7 +33,7 @@ class Constant(Law):
 
     value: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("value", self.value)
 
     def __call__(self, value: float, memory: Memory, reading: Reading) -> tuple[float, Memory]:

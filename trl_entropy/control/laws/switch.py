@@ -37,7 +37,7 @@ class Switch(Law):
     before: float = 0.0
     after: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("at", self.at, 0.0, 1.0)
         check_number("before", self.before)
         check_number("after", self.after)
