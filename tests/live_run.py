@@ -30,8 +30,11 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(format="%(name)s: %(message)s")
     model, folder, kind, how = sys.argv[1:]
-    show = {"callbacks": [LiveView(), Fail(how)]} if kind == "plain" else {"callbacks": [Fail(how)], "live_view": True}
-    build_trainer(model, sums(), folder, plain=kind == "plain", **show).train()
+    show = {"plain": True} if kind == "plain" else {"live_view": True}
+    trainer = build_trainer(model, sums(), folder, callbacks=[Fail(how)], **show)
+    if kind == "plain":
+        LiveView().attach(trainer)
+    trainer.train()
 
 
 if __name__ == "__main__":

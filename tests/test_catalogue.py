@@ -21,7 +21,7 @@ from trl_entropy.rollouts import ROLLOUT_RULES
 SETTINGS = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
 PRESET_FILES = {
     file.name.removesuffix(".yaml"): file.read_text()
-    for file in files("trl_entropy.control").joinpath("presets").iterdir()
+    for file in files("trl_entropy.control.presets").iterdir()
     if file.name.endswith(".yaml")
 }
 

@@ -1,11 +1,15 @@
 import json
 import logging
+import pickle
+from collections import Counter
+from copy import copy, deepcopy
 from dataclasses import fields, replace
 
 import pytest
 import yaml
 from trl import GRPOConfig, TrlParser
 
+import trl_entropy.build
 from trl_entropy import EntropyGRPOConfig
 from trl_entropy.control.controller import Controller
 from trl_entropy.control.laws import PI, BangBang, Epoch
@@ -120,6 +124,61 @@ def test_bonus_that_replaces_the_advantage_bears_no_weight(settings, message):
     # a rule that does nothing may stand there, and a weight where the advantage stays
     config(advantage_bonuses={"w_reinforce": {}, "repo": {}}, token_weights={"confident_sign": {"alpha": 0.0}})
     config(advantage_bonuses={"quantile_advantage": {"strength": 0.0}}, positive_advantage_coef=0.5)
+
+
+# Built once
+
+
+BUILDERS = {"build": 4, "rule_knobs": 1, "build_controllers": 1, "build_compaction": 1}  # three sections, and rollouts
+
+
+def test_everything_is_built_once(build, monkeypatch):
+    calls = Counter()
+
+    def counted(name: str):
+        function = getattr(trl_entropy.build, name)
+        return lambda *args, **kwargs: (calls.update([name]), function(*args, **kwargs))[1]
+
+    for name in BUILDERS:
+        monkeypatch.setattr(trl_entropy.build, name, counted(name))
+    trainer = build(entropy_control="hold", token_weights={"confident_sign": {"alpha": -0.5}})
+    trainer.train()
+    assert calls == BUILDERS
+    assert trainer.args.control is trainer.args.control
+
+
+def test_trainers_of_one_config_have_controllers_and_rules_of_their_own(build):
+    first = build(controllers={"out": {"law": "bang_bang", "knob": "positive_advantage_coef", "target": 99.0}})
+    first.knobs["positive_advantage_coef"] = 0.5
+    first.controllers[0].update(1.0, 0.0, 0.0, 1)
+    assert first.args.control.token_weights == {"sign": Sign()}
+    (fresh,) = first.args.control.fresh_controllers()
+    assert (fresh.value, first.controllers[0].value) == (1.0, 0.95)
+
+
+def test_flag_that_is_set_later_acts():
+    made = config()
+    made.token_weights = {"confident_sign": {"alpha": -0.5}}
+    assert made.control.token_weights == {"confident_sign": ConfidentSign(alpha=-0.5), "sign": Sign()}
+    made.temperature, made.controllers = 0.5, {"hot": {"law": "pi", "knob": "temperature", "target": 0.3}}
+    assert made.control.controllers[0].value == 0.5
+    made.controllers = {"hot": {"law": "pie", "knob": "temperature"}}
+    with pytest.raises(ValueError, match=r"unknown law in controllers\.hot 'pie'"):
+        made.control  # noqa: B018
+
+
+@pytest.mark.parametrize("copied", [copy, deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+def test_config_is_copied_and_saved_by_its_flags(copied):
+    made = config(entropy_control="entropic", token_weights={"test_config.unnamed": {}})
+    other = copied(made)
+    assert other == made
+    assert other.to_dict() == made.to_dict()
+    assert "control" not in {**made.to_dict(), **vars(other)}
+    assert other.control.fresh_controllers() == made.control.fresh_controllers()
+    assert json.loads(made.to_json_string())["token_weights"] == {"test_config.unnamed": {}}
+
+
+unnamed = lambda tokens: tokens.logps  # noqa: E731 (it has no name that could be pickled)
 
 
 # Presets

@@ -303,9 +303,10 @@ def on_terminal(monkeypatch):
     return watch
 
 
-def view(plain: bool) -> dict:
-    """What makes a trainer show its run."""
-    return {"plain": True, "callbacks": [LiveView()]} if plain else {"live_view": True}
+def viewed(build, plain: bool, **arguments):
+    """A trainer that shows its run."""
+    trainer = build(plain=plain, **arguments, **({} if plain else {"live_view": True}))
+    return LiveView().attach(trainer).trainer if plain else trainer
 
 
 class Talk(TrainerCallback):
@@ -320,7 +321,7 @@ class Talk(TrainerCallback):
 @both
 @pytest.mark.parametrize("disable_tqdm", [False, True])
 def test_panel_stands_in_for_the_progress_bar(build, on_terminal, tmp_path, plain, disable_tqdm):
-    trainer = build(**view(plain), disable_tqdm=disable_tqdm)
+    trainer = viewed(build, plain, disable_tqdm=disable_tqdm)
     seen = on_terminal(trainer.train)
     assert seen.lines[0].startswith(f"╭─ {tmp_path.name} ─")
     (inside,) = seen.panels
@@ -342,7 +343,7 @@ def test_without_it_there_is_a_progress_bar_or_there_are_lines(build, on_termina
     assert seen.panels == []
 
 
-def test_callback_added_later_closes_the_bar_that_has_begun(build, on_terminal):
+def test_callback_that_is_attached_late_comes_before_the_bar_has_begun(build, on_terminal):
     class Count(TrainerCallback):
         begun = ended = 0
 
@@ -353,8 +354,8 @@ def test_callback_added_later_closes_the_bar_that_has_begun(build, on_terminal):
             self.ended += 1
 
     trainer = build(plain=True, disable_tqdm=False)
-    trainer.add_callback(LiveView())
     trainer.add_callback(count := Count())
+    LiveView().attach(trainer)
     seen = on_terminal(trainer.train)
     assert (count.begun, count.ended) == (1, 1)  # nobody in the list is passed over
     assert len(seen.panels) == 1
@@ -377,7 +378,7 @@ def test_knobs_of_controllers_and_their_target_are_shown(build, on_terminal):
 
 
 def test_knob_of_a_callback_on_a_plain_trainer_is_shown(build, on_terminal):
-    trainer = build(plain=True, callbacks=[LiveView()])
+    trainer = viewed(build, plain=True)
     EntropyCallback("pi", "entropy_coef", target=2.0, kp=0.5, ki=0.1).attach(trainer)
     (inside,) = on_terminal(trainer.train).panels
     assert inside[3].split()[:2] == ["target", "2"]
@@ -386,7 +387,7 @@ def test_knob_of_a_callback_on_a_plain_trainer_is_shown(build, on_terminal):
 
 @both
 def test_what_is_said_meanwhile_stands_whole_above_the_panel(build, on_terminal, plain):
-    trainer = build(**view(plain))
+    trainer = viewed(build, plain)
     trainer.add_callback(Talk())
 
     def train():
@@ -407,7 +408,7 @@ def test_what_is_said_meanwhile_stands_whole_above_the_panel(build, on_terminal,
 
 @both
 def test_completions_of_trl_stand_whole_above_the_panel(build, on_terminal, plain):
-    trainer = build(**view(plain), log_completions=True, num_completions_to_print=2)
+    trainer = viewed(build, plain, log_completions=True, num_completions_to_print=2)
     seen = on_terminal(trainer.train)
     tables = [i for i, line in enumerate(seen.lines) if "─ Step " in line]
     assert [seen.lines[i].split()[2] for i in tables] == ["1", "2", "3", "3"]
@@ -440,9 +441,10 @@ def test_second_run_is_shown_as_well(build, on_terminal):
 
 
 @both
-def test_it_does_nothing_where_there_is_no_terminal(run, capsys, monkeypatch, plain):
+def test_it_does_nothing_where_there_is_no_terminal(build, capsys, monkeypatch, plain):
     monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich take a file for a terminal
-    trainer = run(**view(plain), disable_tqdm=False)
+    trainer = viewed(build, plain, disable_tqdm=False)
+    trainer.train()
     printed = capsys.readouterr()
     assert "╭" not in printed.out + printed.err
     assert "train_runtime" in printed.out
@@ -462,7 +464,7 @@ def test_other_processes_show_nothing(build, on_terminal):
             super().on_train_begin(args, state, control, **kwargs)
             state.is_world_process_zero = True
 
-    assert on_terminal(build(plain=True, callbacks=[Elsewhere()]).train).panels == []
+    assert on_terminal(Elsewhere().attach(build(plain=True)).trainer.train).panels == []
 
 
 def test_arms_that_share_a_terminal_show_nothing(on_terminal, tmp_path, monkeypatch):
@@ -502,14 +504,9 @@ def test_own_callbacks_are_added_once():
     assert kinds([LiveView], True) == [LiveView, Recorder]  # transformers takes classes too
 
 
-def test_view_that_no_trainer_calls_is_refused(build, on_terminal):
-    trainer = build()
-
-    def begin():
-        with pytest.raises(RuntimeError, match="a LiveView must be called by the trainer that it was given to"):
-            LiveView().on_train_begin(trainer.args, trainer.state, trainer.control)
-
-    on_terminal(begin)
+def test_view_without_a_trainer_is_refused(run):
+    with pytest.raises(ValueError, match=r"^the LiveView is attached to no trainer: call attach\(trainer\) before"):
+        run(plain=True, callbacks=[LiveView()])
 
 
 # Runs that fail

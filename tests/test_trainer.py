@@ -1,5 +1,7 @@
 import copy
+import inspect
 import math
+from functools import wraps
 
 import pytest
 import torch
@@ -18,9 +20,10 @@ from toy import (
     same,
 )
 from transformers import TrainerCallback
-from trl import GRPOConfig
+from trl import GRPOConfig, GRPOTrainer
 
-from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer
+from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, EntropyWatchdog, LiveView, PassAtKCallback, Recorder
+from trl_entropy.rewards import LastNumberReward
 
 
 class Measured(EntropyGiven):
@@ -54,6 +57,51 @@ class Gradients(TrainerCallback):
 
 
 # Arguments
+
+
+def test_every_argument_of_trl_is_taken_by_place_and_by_name(monkeypatch):
+    given = []
+    monkeypatch.setattr(GRPOTrainer, "__init__", kept(given))
+    names = list(inspect.signature(GRPOTrainer).parameters)
+    assert list(inspect.signature(EntropyGRPOTrainer).parameters) == names
+    values = {name: f"the {name}" for name in names}
+    values |= {"args": config(), "train_dataset": None, "callbacks": [], "tools": None}
+    values |= {"rollout_func": None, "environment_factory": None}
+    for positional, named in ((values.values(), {}), ((), values)):
+        with pytest.raises(StopIteration):
+            EntropyGRPOTrainer(*positional, **named)
+        taken = given.pop()
+        assert [type(one) for one in taken.pop("callbacks")] == [Recorder]
+        assert taken == {name: value for name, value in values.items() if value not in (None, [])}
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'model'"):
+        EntropyGRPOTrainer("a", model="b")
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        EntropyGRPOTrainer(*range(len(names) + 1))
+
+
+def kept(given: list):
+    @wraps(GRPOTrainer.__init__)
+    def init(self, **named):
+        given.append(named)
+        raise StopIteration
+
+    return init
+
+
+def config() -> EntropyGRPOConfig:
+    return EntropyGRPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none")
+
+
+def test_callbacks_are_attached_however_they_are_given(build, dataset):
+    evaluation = PassAtKCallback(dataset.select(range(2)), every=3, num_samples=1, reward=LastNumberReward())
+    trainer = build(callbacks=[evaluation, EntropyWatchdog, LiveView()])
+    by_kind = {type(one): one for one in trainer.callback_handler.callbacks}
+    assert all(by_kind[kind].trainer is trainer for kind in (PassAtKCallback, EntropyWatchdog, LiveView))
+    trainer.add_callback(late := EntropyWatchdog(floor=1.0))
+    assert evaluation.attach(trainer) is evaluation
+    trainer.train()
+    assert late.trainer is trainer
+    assert len(logged(trainer, "eval_pass@1")) == 1
 
 
 def test_config_of_trl_is_refused(model_dir, dataset, tmp_path):

@@ -41,7 +41,7 @@ def imported(what: str, path: str) -> Callable:
         raise ValueError(f"{what} {path!r} cannot be imported: {error}") from error
 
 
-def check_number(name: str, value, low: float = -math.inf, high: float = math.inf) -> None:
+def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
     """Raise `ValueError` unless `value` is a finite number in `[low, high]`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:

@@ -192,8 +192,9 @@ def test_only_one_trainer_of_the_right_kind_is_taken(build, dataset):
         callback.attach("trainer")
     trainer = build(plain=True)
     callback.attach(trainer)
-    with pytest.raises(ValueError, match="attached already"):
-        callback.attach(trainer)
+    assert callback.attach(trainer) is callback
+    with pytest.raises(ValueError, match="the PassAtKCallback is attached already: make one for each trainer"):
+        callback.attach(build(plain=True))
     trainer.is_fsdp_enabled = True
     with pytest.raises(ValueError, match="does not work under FSDP"):
         PassAtKCallback(dataset, every=1).attach(trainer)

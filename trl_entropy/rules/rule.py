@@ -55,7 +55,7 @@ class Rule(ABC):
     # tokens as `loss_type` averages that; False if it has the mean over all trained tokens of the optimizer step
     follows_loss_type: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for parameter in fields(self):
             if "low" in parameter.metadata:
                 bounds = parameter.metadata["low"], parameter.metadata["high"]

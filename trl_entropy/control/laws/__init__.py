@@ -1,7 +1,7 @@
 """Control laws: from the measured entropy, or from the progress of the run, to the next value of a knob."""
 
-import inspect
 from collections.abc import Callable
+from inspect import isabstract
 
 from ...checks import imported, unknown
 from .bang_bang import BangBang
@@ -34,10 +34,9 @@ def law_factory(what: str, name: str) -> Callable[..., Law]:
     if "." not in str(name):
         raise unknown(f"law in {what}", name, LAWS)
     law = imported(f"law in {what}", name)
-    is_law = inspect.isclass(law) and issubclass(law, Law) and not inspect.isabstract(law)
-    if not (is_law and hasattr(law, "uses_target")):
-        raise ValueError(f"law in {what}: {name} must be a subclass of trl_entropy.Law with uses_target and __call__")
-    return law
+    if isinstance(law, type) and issubclass(law, Law) and not isabstract(law) and hasattr(law, "uses_target"):
+        return law
+    raise ValueError(f"law in {what}: {name} must be a subclass of trl_entropy.Law with uses_target and __call__")
 
 
 def holds(factory: Callable[..., Law]) -> bool:

@@ -46,7 +46,7 @@ class BangBang(Law):
     step: float = 0.05
     otherwise: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("step", self.step, low=0.0)
         if self.step == 0:
             raise ValueError("step must be > 0, got 0: with it the knob never moves")

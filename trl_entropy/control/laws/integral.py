@@ -34,7 +34,7 @@ class Integral(Law):
 
     rate: float = 0.01
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("rate", self.rate, low=0.0)
         if self.rate == 0:
             raise ValueError("rate must be > 0, got 0: with it the knob never moves")

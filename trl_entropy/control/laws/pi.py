@@ -67,7 +67,7 @@ class PI(Law):
     smoothing: float = 0.0
     slew: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("kp", "ki", "kd", "dead_band"):
             check_number(name, getattr(self, name), low=0.0)
         check_number("smoothing", self.smoothing, 0.0, 1.0)

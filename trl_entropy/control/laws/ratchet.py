@@ -44,7 +44,7 @@ class Ratchet(Law):
     factor: float = 2.0
     least: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("factor", self.factor, low=1.0)
         if self.factor == 1:
             raise ValueError("factor must be > 1, got 1: with it the knob never moves")

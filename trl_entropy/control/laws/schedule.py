@@ -51,7 +51,7 @@ class Schedule(Law):
     finish: float = 1.0
     shape: str = "linear"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("start", self.start)
         check_number("end", self.end)
         check_number("begin", self.begin, 0.0, 1.0)
