@@ -176,8 +176,7 @@ def flags_of() -> dict[str, set[str]]:
         found[verb] = set(re.findall(r"^  (?:-\w, )?--(\w+)", printed.getvalue(), re.M))
     found["grpo"].add("config")  # read before the parser, which does not print it
     found["study"] = set(re.findall(r"^  --(\w+)", study.parser().format_help(), re.M))
-    for verb in ("compare", "plan"):  # hand on what they do not know
-        found[verb] |= found["grpo"]
+    found["compare"] |= found["grpo"]  # it hands on what it does not know
     return found
 
 
