@@ -67,12 +67,11 @@ def rule_knobs(sections: Mapping[str, Mapping[str, Rule]]) -> dict[str, Knob]:
     for section, rules in sections.items():
         for rule_name, rule in rules.items():
             for parameter in fields(rule):
-                facts = dict(parameter.metadata)
-                if "low" not in facts:
+                if "low" not in (facts := parameter.metadata):
                     continue
-                name = parameter.name if facts.pop("flag") else f"{section}.{rule_name}.{parameter.name}"
-                place = {"section": section, "rule": rule_name, "parameter": parameter.name}
-                found[name] = Knob(name, default=parameter.default, **facts, **place)
+                name = parameter.name if facts["flag"] else f"{section}.{rule_name}.{parameter.name}"
+                of_knob = facts["low"], facts["high"], facts["raises_entropy"], getattr(type(rule), parameter.name)
+                found[name] = Knob(name, *of_knob, section, rule_name, parameter.name)
     return found
 
 
@@ -87,7 +86,7 @@ class Knobs(Mapping[str, float]):
     temperature at the next rollout.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._entries: dict[str, tuple[Knob, Callable[[], float], Callable[[float], None]]] = {}
 
     def add(self, knob: Knob, read: Callable[[], float], write: Callable[[float], None]) -> None:
