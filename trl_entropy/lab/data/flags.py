@@ -7,12 +7,12 @@ from pathlib import Path
 
 from datasets import Dataset, Value
 
+from ...commands.cli import parse
 from ...data import held_out_problems, train_problems
 from ...data.files import EMBEDDED, FORMATS, load
 from ...data.messages import check_prompts, text_of
 from ...data.problems import values_in
 from ...written import add_overwrite, check_not_in_dataset, check_output, written
-from ..evaluation.flags import parse
 
 
 MAX_ROWS = 20
@@ -20,9 +20,7 @@ MAX_ROWS = 20
 
 def reader(verb: str, description: str) -> argparse.ArgumentParser:
     """A parser for a verb, without flags."""
-    return argparse.ArgumentParser(
-        prog=f"trl-entropy data {verb}", description=description, allow_abbrev=False, exit_on_error=False
-    )
+    return argparse.ArgumentParser(prog=f"trl-entropy data {verb}", description=description, allow_abbrev=False)
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
