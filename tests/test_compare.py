@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from trl_entropy.commands import cli
 from trl_entropy.lab.compare import _table, compare, plot
-from trl_entropy.lab.report.series import ends, smooth
+from trl_entropy.lab.report.statistics import ends, smooth
 
 
 FLAGS = ["--max_steps", "3", "--per_device_train_batch_size", "8", "--num_generations", "4"]

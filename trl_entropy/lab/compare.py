@@ -14,7 +14,7 @@ from rich.table import Table
 from ..commands.cli import HELP, refuse
 from ..written import add_overwrite, check_output, written
 from .processes import start_worker
-from .report.series import ENDS, ends, smooth
+from .report.statistics import ENDS, ends, smooth
 
 
 SERIES = ("reward", "entropy")

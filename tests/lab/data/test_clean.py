@@ -13,13 +13,7 @@ from trl_entropy.lab.data.selection import SHOWN, select
 LONG = "a b c d e f g h i j k l m n"
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def write_rows(name: str, column: str, values: list) -> str:

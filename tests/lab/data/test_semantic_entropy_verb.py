@@ -4,7 +4,6 @@ import json
 from math import log
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 from transformers import PreTrainedModel
@@ -12,20 +11,12 @@ from transformers import PreTrainedModel
 from trl_entropy.commands import cli
 from trl_entropy.data import train_problems
 from trl_entropy.lab.data.semantic_entropy import semantic_entropy
-from trl_entropy.lab.evaluation import run
 from trl_entropy.lab.evaluation.folder import Line, read_lines
 from trl_entropy.lab.evaluation.scoring import read_samples
 from trl_entropy.rewards import Verifier
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(run, "plot_figures", lambda *args: None)  # most of the time of a small run
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def measure(*more: str, num_samples: int = 4) -> list[dict]:

@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import pytest
 from transformers import PreTrainedModel
 
@@ -29,15 +28,7 @@ FIGURES = {"calibration.png", "pass_at_k.png"}
 FILES = {"results.json", "samples.jsonl", "settings.json", *FIGURES}
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(run, "plot_figures", lambda *args: None)  # most of the time of a small run
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture

@@ -133,9 +133,3 @@ def test_single_problem_has_no_standard_error():
 def test_wrong_samples_are_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         scores(replace(drawn(), **changed))
-
-
-@pytest.mark.parametrize("k", [0, 9])
-def test_k_out_of_range_is_refused(k):
-    with pytest.raises(ValueError, match=f"k must be between 1 and num_samples=8, got {k}"):
-        scores(drawn(), ks=[k])

@@ -7,14 +7,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import datasets
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from trl_entropy.commands import cli
-from trl_entropy.lab.evaluation import run
 from trl_entropy.lab.evaluation.folder import read_lines
 from trl_entropy.lab.evaluation.model import context_of, load, source_of, tokenizer_of, weights_of
 
@@ -22,11 +20,7 @@ from trl_entropy.lab.evaluation.model import context_of, load, source_of, tokeni
 IDS = torch.tensor([[4, 5, 6, 7, 8, 1, 0, 9]])
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(run, "plot_figures", lambda *args: None)  # most of the time of a small run
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def logits(model) -> torch.Tensor:

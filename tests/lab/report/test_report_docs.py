@@ -7,7 +7,7 @@ from trl_entropy.control import advice
 from trl_entropy.lab.report.control import BAND
 from trl_entropy.lab.report.findings import controllers, entropy, learning
 from trl_entropy.lab.report.findings.finding import MIN_LOGS
-from trl_entropy.lab.report.series import WINDOW
+from trl_entropy.lab.report.statistics import WINDOW
 
 
 PAGE = Path(__file__).parents[3] / "docs" / "report.md"

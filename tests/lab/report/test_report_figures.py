@@ -21,7 +21,7 @@ every_figure = pytest.mark.parametrize("name", FIGURES)
 
 
 def draw(name: str, arms: list[Arm]) -> Figure | None:
-    return FIGURES[name].draw(arms)
+    return FIGURES[name].plot(arms)
 
 
 def words(figure: Figure) -> set[str]:

@@ -3,7 +3,7 @@ import math
 from made import made, wiggly
 
 from trl_entropy.lab.report.findings import Finding, findings, findings_between, of_run
-from trl_entropy.lab.report.findings.merged import merged
+from trl_entropy.lab.report.findings.finding import merged
 from trl_entropy.lab.report.statistics import Arm
 
 

@@ -5,8 +5,7 @@ import os
 import pytest
 from made import rows, write_log, write_state
 
-from trl_entropy.lab.report.folders import find_runs
-from trl_entropy.lab.report.runs import Run, read_run
+from trl_entropy.lab.report.runs import Run, find_runs, read_run
 
 
 # One run

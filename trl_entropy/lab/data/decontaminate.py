@@ -12,9 +12,7 @@ from ...data.problems import BENCHMARKS, PROMPTS, benchmark_file, check_benchmar
 from ...written import check_output
 from .flags import (
     MAX_ROWS,
-    add_dataset,
     add_max_rows,
-    add_output,
     problems_in,
     read,
     read_rows,
@@ -78,8 +76,6 @@ def find_contamination(texts: Sequence[str], benchmarks: Mapping[str, Sequence[s
 def run(arguments: list[str]) -> None:
     """Leave out problems that share a run of words with a benchmark; print which, with what, and the words."""
     parser = reader("decontaminate", run.__doc__)
-    add_dataset(parser)
-    add_output(parser)
     parser.add_argument(
         "--against",
         nargs="+",

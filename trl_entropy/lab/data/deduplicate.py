@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 from .flags import (
     MAX_ROWS,
-    add_dataset,
     add_max_rows,
-    add_output,
     problems_in,
     read,
     read_rows,
@@ -108,8 +106,6 @@ def _jaccard(one: frozenset, other: frozenset) -> float:
 def run(arguments: list[str]) -> None:
     """Leave out problems that are there twice, word for word or nearly; print which and why."""
     parser = reader("deduplicate", run.__doc__)
-    add_dataset(parser)
-    add_output(parser)
     parser.add_argument(
         "--threshold",
         type=float,

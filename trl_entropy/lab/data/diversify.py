@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from ...checks import unknown
 from ...commands.sources import WAYS
 from ...data.files import first_line, model_path
-from .flags import add_dataset, add_output, problems_in, read, read_rows, reader, write
+from .flags import problems_in, read, read_rows, reader, write
 
 
 RANDOM = 5  # random subsets to compare with
@@ -185,8 +185,6 @@ def _check_size(count: int, n: int) -> None:
 def run(arguments: list[str]) -> None:
     """Write a subset by K-means or at random, and print how diverse the whole, the subset and random ones are."""
     parser = reader("diversify", run.__doc__)
-    add_dataset(parser)
-    add_output(parser)
     parser.add_argument("--size", type=int, required=True, help="problems of the subset; 616 in 2511.05993")
     parser.add_argument("--by", choices=WAYS, default="kmeans", help="default: kmeans, one problem of each cluster")
     parser.add_argument("--encoder", help="folder or name of a model whose mean hidden state embeds; default: tf-idf")

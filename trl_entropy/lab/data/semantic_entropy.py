@@ -16,7 +16,7 @@ from ..evaluation.command import add_flags, fill_in, identity, sample
 from ..evaluation.folder import SAMPLES, SETTINGS, read_lines
 from ..evaluation.metrics import Samples
 from ..evaluation.scoring import read_samples
-from .flags import add_output, read, read_rows, reader, write
+from .flags import read, read_rows, reader, write
 
 
 COLUMNS = ("semantic_entropy", "semantic_entropy_weighted", "accuracy")
@@ -79,8 +79,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _read(arguments: list[str]) -> argparse.Namespace:
-    parser = reader("semantic-entropy", run.__doc__)
-    add_output(parser)
+    parser = reader("semantic-entropy", run.__doc__, reads=False)
     parser.add_argument("--samples", help="output folder of `trl-entropy eval` on this dataset, instead of sampling")
     parser.add_argument(
         "--output_dir",

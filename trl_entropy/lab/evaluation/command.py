@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase
 
 from ...commands.cli import parse, refuse
 from ...data.files import EMBEDDED, FORMATS, model_path, on_main
@@ -91,12 +90,24 @@ def sample(
         context = context_of(source)
         tokenizer = tokenizer_of(source)
     given.template = resolve_template(given.template, tokenizer)
-    settings = _settings(given, source, dtype)
-    tasks = [_task(given, name, problems, tokenizer, settings) for name, problems in sets.items()]
+    settings, folder = _settings(given, source, dtype), Path(given.output_dir)
+    tasks = [
+        Task(
+            name,
+            folder / name if given.benchmarks else folder,
+            problems,
+            prompts=encode([problem.prompt for problem in problems], tokenizer, given.template),
+            settings={**settings, **identity(problems)},
+        )
+        for name, problems in sets.items()
+    ]
     _check_length(tasks, given.max_new_tokens, context)
     missing = [missing_samples(task, given.sampling, state) for task in tasks]
     if any(missing):
-        policy = _policy(given, source, dtype, tokenizer, state)
+        engine = None
+        if given.engine == "vllm":
+            engine = VLLMEngine(source.path, given.revision, dtype, given.vllm_gpu_memory_utilization)
+        policy = Policy(load(source, dtype).to(state.device), tokenizer, engine)
         for task, ids in zip(tasks, missing, strict=True):
             sample_missing(task, ids, policy, given.sampling, reward, state)
     return state, reward, tasks
@@ -148,36 +159,10 @@ def _settings(given: argparse.Namespace, source: Source, dtype: str) -> dict[str
     }
 
 
-def _task(
-    given: argparse.Namespace,
-    name: str,
-    problems: list[Problem],
-    tokenizer: PreTrainedTokenizerBase,
-    settings: dict[str, object],
-) -> Task:
-    folder = Path(given.output_dir)
-    return Task(
-        name=name,
-        folder=folder / name if given.benchmarks else folder,
-        problems=problems,
-        prompts=encode([problem.prompt for problem in problems], tokenizer, given.template),
-        settings={**settings, **identity(problems)},
-    )
-
-
 def identity(problems: Sequence[Problem]) -> dict[str, object]:
     """What tells a set of problems from another."""
     written = json.dumps([[problem.prompt, problem.solution] for problem in problems])
     return {"problems": digest([written.encode()]), "num_problems": len(problems)}
-
-
-def _policy(
-    given: argparse.Namespace, source: Source, dtype: str, tokenizer: PreTrainedTokenizerBase, state: PartialState
-) -> Policy:
-    engine = None
-    if given.engine == "vllm":
-        engine = VLLMEngine(source.path, given.revision, dtype, given.vllm_gpu_memory_utilization)
-    return Policy(load(source, dtype).to(state.device), tokenizer, engine)
 
 
 # Flags
@@ -215,18 +200,7 @@ def add_flags(parser: argparse.ArgumentParser, split: str = "test") -> None:
         "--vllm_gpu_memory_utilization", type=float, default=0.5, help="share of the GPU for vLLM; default: 0.5"
     )
     problems = parser.add_argument_group("problems")
-    problems.add_argument(
-        "--dataset",
-        help=f"name of the hub, saved dataset, file ({FORMATS}), or {EMBEDDED!r}, which is the embedded "
-        "policy's default",
-    )
-    problems.add_argument("--dataset_config", help="configuration of the dataset")
-    problems.add_argument("--dataset_split", default=split, help=f"split of the dataset; default: {split}")
-    problems.add_argument(
-        "--prompt_column",
-        default="prompt",
-        help="column that holds the problem, dotted inside of another (prompt.0.content); default: prompt",
-    )
+    add_dataset(problems, split)
     problems.add_argument("--solution_column", default="solution", help="the same of the solution; default: solution")
     problems.add_argument("--benchmarks", nargs="+", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)}")
     problems.add_argument("--benchmarks_dir", help="folder with NAME.jsonl or NAME/test.jsonl; default: the hub")
@@ -245,6 +219,22 @@ def add_flags(parser: argparse.ArgumentParser, split: str = "test") -> None:
     )
     grading.add_argument("--grading_deadline", type=float, default=3.0, help="seconds for each answer; default: 3")
     grading.add_argument("--grading_workers", type=int, help="processes; by default the cores, at most 8")
+
+
+def add_dataset(parser, split: str, required: bool = False) -> None:
+    """The flags of the dataset that is read."""
+    parser.add_argument(
+        "--dataset",
+        required=required,
+        help=f"name of the hub, saved dataset, file ({FORMATS}), or {EMBEDDED!r}, of the embedded policy",
+    )
+    parser.add_argument("--dataset_config", help="configuration of the dataset")
+    parser.add_argument("--dataset_split", default=split, help=f"split of the dataset; default: {split}")
+    parser.add_argument(
+        "--prompt_column",
+        default="prompt",
+        help="column that holds the problem, dotted inside of another (prompt.0.content); default: prompt",
+    )
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:

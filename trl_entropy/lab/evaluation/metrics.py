@@ -1,4 +1,9 @@
-"""What several samples of each problem say: accuracy, diversity, calibration, with standard errors."""
+"""
+What several samples of each problem say: accuracy, diversity, calibration, with standard errors.
+
+Of K samples of each of P problems, `correct` is `(P, K)` bool, and `answers` `(P, K)` int: equal for equal answers of
+a problem, -1 for none.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,17 +84,7 @@ def majority(correct: np.ndarray, answers: np.ndarray, ks: Sequence[int], seed: 
     exact. Tied answers have the same chance. Samples without an answer do not vote, and a vote without votes is wrong.
     An answer that the verifier contradicts itself on counts as the share of its samples that are correct.
 
-    Args:
-        correct (`numpy.ndarray`):
-            `(P, K)` bool.
-        answers (`numpy.ndarray`):
-            `(P, K)` int: equal for equal answers of a problem, -1 for none.
-        ks (`Sequence[int]`):
-            Each at most K.
-        seed (`int`, *optional*, defaults to `0`):
-            Of the orders.
-
-    Raises `ValueError` unless all are `1 <= k <= K`.
+    `seed` decides the orders. Raises `ValueError` unless `1 <= k <= K` for all of `ks`.
 
     Reference: Wang et al., [Self-Consistency Improves Chain of Thought Reasoning in Language
     Models](https://huggingface.co/papers/2203.11171), 2022.
@@ -116,13 +111,7 @@ def majority(correct: np.ndarray, answers: np.ndarray, ks: Sequence[int], seed: 
 
 
 def distinct_answers(answers: np.ndarray) -> np.ndarray:
-    """
-    Number of different answers of each problem, `(P,)`.
-
-    Args:
-        answers (`numpy.ndarray`):
-            `(P, K)` int: equal for equal answers of a problem, -1 for none, which does not count.
-    """
+    """Number of different answers of each problem, `(P,)`; having none is not one."""
     return np.array([len(np.unique(row[row >= 0])) for row in answers], dtype=float)
 
 
@@ -136,10 +125,6 @@ def vote_entropy(answers: np.ndarray) -> np.ndarray:
 
     with \\( p_a \\) the share of answer \\( a \\) among the samples that have one. At most the logarithm of their
     number, so it is comparable between equal numbers of samples only.
-
-    Args:
-        answers (`numpy.ndarray`):
-            `(P, K)` int: equal for equal answers of a problem, -1 for none.
     """
     return np.array([_entropy(np.unique(row[row >= 0], return_counts=True)[1]) for row in answers])
 
@@ -157,13 +142,7 @@ def tokenize(text: str) -> list[str]:
 
 
 def ngrams(texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """
-    For n = 1 to 4, a number for every n-gram of the texts, equal for equal ones, and which text it stands in.
-
-    Args:
-        texts (`Sequence[str]`):
-            The responses to one problem.
-    """
+    """For n = 1 to 4, a number for every n-gram of the texts, equal for equal ones, and which text it stands in."""
     words = [tokenize(text) for text in texts]
     numbers: dict[str, int] = {}
     tokens = np.array([numbers.setdefault(word, len(numbers)) for text in words for word in text], dtype=np.int64)
@@ -251,23 +230,15 @@ def _brevity(lengths: np.ndarray) -> np.ndarray:
 
 def logprob_confidence(logprobs: np.ndarray) -> np.ndarray:
     """
-    `exp(logprobs)`: the geometric mean of the probabilities of a response's tokens.
+    The geometric mean of the probabilities of a response's tokens, `exp(logprobs)`, `(P, K)`.
 
-    Args:
-        logprobs (`numpy.ndarray`):
-            `(P, K)`, nats: means over the tokens. What rounding has lifted above 0 counts as 0.
+    What rounding has lifted above 0 counts as 0.
     """
     return np.exp(np.minimum(logprobs, 0.0))
 
 
 def vote_confidence(answers: np.ndarray) -> np.ndarray:
-    """
-    Share of the K samples of a problem that have the sample's own answer, `(P, K)`; 0 for a sample without one.
-
-    Args:
-        answers (`numpy.ndarray`):
-            `(P, K)` int: equal for equal answers of a problem, -1 for none.
-    """
+    """Share of the K samples of a problem that have the sample's own answer, `(P, K)`; 0 for a sample without one."""
     return ((answers[:, :, None] == answers[:, None, :]) & (answers >= 0)[:, :, None]).mean(2)
 
 
@@ -325,11 +296,7 @@ class ECE:
     \sum_b \frac{n_b}{n} \, | \text{accuracy}_b - \text{confidence}_b |
     $$
 
-    Args:
-        confidence, correct (`numpy.ndarray`):
-            `(P, K)`.
-        bins (`int`, *optional*, defaults to `15`):
-            Bins of equal width, closed above.
+    with bins of equal width, closed above; `confidence` is `(P, K)`.
 
     Reference: Guo et al., [On Calibration of Modern Neural Networks](https://huggingface.co/papers/1706.04599), 2017.
     """
@@ -347,11 +314,7 @@ class AUROC:
     """
     Share of pairs of a correct and a wrong sample, of all problems, in which the correct one has more confidence.
 
-    Equal confidences count half. NaN if all samples are correct, or none is.
-
-    Args:
-        confidence, correct (`numpy.ndarray`):
-            `(P, K)`.
+    Equal confidences count half; `confidence` is `(P, K)`. NaN if all samples are correct, or none is.
 
     Reference: Hanley and McNeil, [The meaning and use of the area under a receiver operating characteristic (ROC)
     curve](https://doi.org/10.1148/radiology.143.1.7063747), 1982.

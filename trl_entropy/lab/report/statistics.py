@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed, and means over them."""
+"""Logged series, runs that differ in nothing but the seed, and means over both."""
 
 import json
 import math
@@ -10,11 +10,25 @@ from typing import NamedTuple
 
 from ..statistics import half_interval
 from .runs import Run, Series
-from .series import smooth
 
 
+WINDOW = 10  # optimizer steps that the table's first and last values are means of
+ENDS = f"means of the first and the last {WINDOW} logged steps (with fewer than {2 * WINDOW}: of each half)"
 # Settings that seeds of one arm may differ in
 OF_A_RUN = ("data_seed", "hub_model_id", "logging_dir", "output_dir", "resume_from_checkpoint", "run_name", "seed")
+
+
+def ends(values: list[float]) -> tuple[float | None, float]:
+    """Means of the first and of the last `WINDOW` values, or of either half of fewer; of one value, only the last."""
+    window = min(WINDOW, len(values) // 2)
+    if window == 0:
+        return None, values[-1]
+    return sum(values[:window]) / window, sum(values[-window:]) / window
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Mean of the last values up to each step, `WINDOW` of them."""
+    return [sum(values[max(0, i + 1 - WINDOW) : i + 1]) / min(i + 1, WINDOW) for i in range(len(values))]
 
 
 class Arm(NamedTuple):
