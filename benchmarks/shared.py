@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 import os
-import random
 import statistics
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,6 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 import trl_entropy
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, data
+from trl_entropy.lab.statistics import interval, resample
 
 
 # Where a part runs if no flag says so
@@ -167,9 +168,9 @@ def ratios(
 
 def estimate(values: list[float]) -> dict[str, float]:
     """The median with its 95 % interval by bootstrap."""
-    rng = random.Random(0)
-    medians = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(2000))
-    return {"median": statistics.median(values), "low": medians[50], "high": medians[1949], "rounds": len(values)}
+    medians = [np.median(np.repeat(values, row.astype(int))) for row in resample(len(values), 2000)]
+    low, high = interval(np.array(medians))
+    return {"median": statistics.median(values), "low": low, "high": high, "rounds": len(values)}
 
 
 def is_valid(same: dict[str, float]) -> bool:

@@ -7,8 +7,9 @@ The tables of the pages from the numbers of `make bench`.
 
 import argparse
 import json
-import re
 from pathlib import Path
+
+from pages import filled, table
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -16,13 +17,6 @@ DATA = REPOSITORY / "docs" / "data" / "bench.json"
 GPU_DATA = REPOSITORY / "docs" / "data" / "bench_gpu.json"
 PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "performance.md")
 OFF_POLICY = "fast_step, off_policy_updates=2"
-BLOCK = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->\n)", re.S)
-
-
-def table(*rows: list) -> list[str]:
-    """Lines of markdown; the first row is the head."""
-    head, *body = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    return [head, "|" + "---|" * len(rows[0]), *body]
 
 
 def interval(ratio: dict) -> str:
@@ -192,13 +186,8 @@ TABLES = {"overhead": overhead, "fast_step": fast_step, "memory": memory, "growt
 
 def updated(page: str, report: dict) -> str:
     """The page with its tables made anew."""
-
-    def block(found: re.Match) -> str:
-        name = found[2]
-        lines = headline(report) if name == "headline" else TABLES[name](report[name])
-        return found[1] + "\n" + "\n".join(lines) + "\n\n" + found[3]
-
-    return BLOCK.sub(block, page)
+    made = {name: lambda name=name: TABLES[name](report[name]) for name in TABLES}
+    return filled(page, {**made, "headline": lambda: headline(report)})
 
 
 def write(report: dict) -> None:

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_entropy.data import EMBEDDED_POLICY, held_out_problems
 from trl_entropy.data.splits import known_numbers, problem_of, prompt_of
-from trl_entropy.lab.data.diversity import choose_kmeans
+from trl_entropy.lab.data.diversify import choose_kmeans
 
 
 NARROW = 16

@@ -24,7 +24,7 @@ WRONG, MENDED, CHECKED, SHUFFLED = 0.15, 0.25, 0.05, 0.3  # probabilities of a s
 SLIPS = (-10, -9, -2, -1, 1, 2, 9, 10)
 
 NUMBERS = range(60, 250)
-KNOWN = 100  # numbers that the supervised training draws from; 90 others are held out
+KNOWN = 100  # numbers that the supervised training samples from; 90 others are held out
 STEPS, BATCH_SIZE, LEARNING_RATE, WARMUP_STEPS = 1500, 96, 2e-3, 50
 
 
@@ -71,13 +71,13 @@ def _supervised(tokenizer, seed: int, steps: int = STEPS):
     rng = random.Random(seed)
     numbers = known_numbers()
 
-    def draw() -> list[Solved]:
+    def sample() -> list[Solved]:
         return [(f"{number}=", solution(number, rng)) for number in rng.choices(numbers, k=BATCH_SIZE)]
 
     def scale(step: int) -> float:
         return min(1.0, (step + 1) / WARMUP_STEPS) * (1.0 - 0.9 * step / steps)
 
-    return supervise(make_model(tokenizer, seed), tokenizer, draw, steps, LEARNING_RATE, scale)
+    return supervise(make_model(tokenizer, seed), tokenizer, sample, steps, LEARNING_RATE, scale)
 
 
 def _step(number: int, part: int, starts: tuple[str, ...], rng: random.Random) -> tuple[str, int]:

@@ -2,10 +2,8 @@
 
 import gc
 import multiprocessing
-import os
 import platform
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -19,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trl_entropy import __version__
+from trl_entropy.lab.processes import start_worker
 
 from .arms import Arm, flags
 from .store import every, load, write
@@ -104,7 +103,7 @@ def train_all(runs: Iterable[Run], jobs: int, minutes: float | None = None) -> N
     context = multiprocessing.get_context("spawn")
     with (
         Progress(*columns, console=console) as progress,
-        ProcessPoolExecutor(jobs, context, _start_worker) as executor,
+        ProcessPoolExecutor(jobs, context, start_worker) as executor,
     ):
         bar = progress.add_task("runs", total=len(runs), completed=len(runs) - len(missing))
         futures = {executor.submit(_keep, run): run for run in missing}
@@ -136,20 +135,6 @@ def _take_over(missing: Iterable[Run]) -> None:
         same = kept.get((*run.flags, run.arm.window))
         if same is not None:
             write({**same, "arm": run.name})
-
-
-def _start_worker() -> None:
-    import torch
-    from transformers.utils import logging
-
-    torch.set_num_threads(1)  # a small model is fastest with one
-    logging.disable_progress_bar()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)  # killed: nobody waits for this run any more
 
 
 def _keep(run: Run) -> float:

@@ -3,13 +3,14 @@
 import math
 import warnings
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
-from scipy.stats import ConstantInputWarning, false_discovery_control, spearmanr, t
+from scipy.stats import ConstantInputWarning, false_discovery_control, spearmanr, ttest_1samp
+
+from trl_entropy.lab.statistics import LEVEL, half_interval
 
 
-LEVEL = 0.95
 REPRODUCED, NOT_REPRODUCED, REVERSED = "reproduced", "not reproduced here", "reversed here"
 
 
@@ -30,18 +31,15 @@ def effect(values: Sequence[float]) -> Effect:
     """Raises `ValueError` without values."""
     if not values:
         raise ValueError("an effect needs the values of one seed at least")
-    n, mean = len(values), fmean(values)
-    half = stdev(values) / math.sqrt(n) * float(t.ppf((1 + LEVEL) / 2, n - 1)) if n > 1 else math.inf
-    return Effect(mean, mean - half, mean + half, n)
+    mean, half = fmean(values), half_interval(values)
+    return Effect(mean, mean - half, mean + half, len(values))
 
 
 def p_value(values: Sequence[float]) -> float:
     """Of a mean of 0, by the two-sided t test that the interval of [`effect`] goes with; 1 for a single seed."""
-    n, mean = len(values), fmean(values)
-    if n == 1 or mean == 0:
+    if len(values) == 1 or fmean(values) == 0:
         return 1.0
-    error = stdev(values) / math.sqrt(n)
-    return 2 * float(t.sf(abs(mean) / error, n - 1)) if error > 0 else 0.0
+    return float(ttest_1samp(values, 0).pvalue) if len(set(values)) > 1 else 0.0
 
 
 def kept_together(p_values: Sequence[float]) -> list[bool]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks.pages import filled, table
+
 from . import language
 from . import results as of
 from .arms import (
@@ -34,7 +36,6 @@ from .tuning import chosen, chosen_rate, quality, tried
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = [DOCS / "study.md", *sorted((DOCS / "study").glob("*.md"))]
-BLOCK = re.compile(r"(<!-- study: (\w+) -->\n).*?(<!-- end -->\n)", re.S)
 LEVEL = 0.7  # training reward that methods are compared at
 
 COLUMNS: dict[str, Metric] = {"reward": REWARD, "entropy": ENTROPY, "avg@8": AVG, "maj@8": MAJ, "pass@8": PASS}
@@ -87,12 +88,6 @@ CONTROL = [
     "bonus_p_0.35",
     "bonus_pi_0.35",
 ]
-
-
-def table(*rows: list) -> list[str]:
-    """Lines of markdown; the first row is the head."""
-    head, *body = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    return [head, "|" + "---|" * len(rows[0]), *body]
 
 
 def bold(verdict: str) -> str:
@@ -356,4 +351,4 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 
 def updated(text: str) -> str:
     """The page with its tables made anew."""
-    return BLOCK.sub(lambda found: found[1] + "\n" + "\n".join(TABLES[found[2]]()) + "\n\n" + found[3], text)
+    return filled(text, TABLES)

@@ -37,6 +37,19 @@ def refuse(verb: str, error: Exception) -> NoReturn:
     sys.exit(2)
 
 
+def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The flags; raises `ValueError` with one line for a wrong one."""
+
+    def fail(message: str) -> NoReturn:
+        raise ValueError(message)
+
+    parser.exit_on_error, parser.error = False, fail
+    try:
+        return parser.parse_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(error) from error
+
+
 def grpo(arguments: list[str]) -> None:
     """Train a model with GRPO: --config recipe.yaml and any flag; under accelerate launch or alone."""
     from .grpo import prepare, train

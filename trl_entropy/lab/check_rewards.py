@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from ..commands.cli import refuse
+from ..commands.cli import parse, refuse
 from ..data.files import FORMATS, load
 from ..data.problems import values_in
 from ..rewards.math_verify import golds_in
@@ -44,9 +44,7 @@ def read(arguments: list[str]) -> argparse.Namespace:
         "A solution that cannot be read scores an equal text alone, so it gives little or no signal.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
-        exit_on_error=False,
     )
-    parser.error = _raise
     parser.add_argument("--dataset_name", required=True, help=f"name of the hub, saved dataset, or file ({FORMATS})")
     parser.add_argument("--dataset_config", help="configuration of the dataset")
     parser.add_argument("--dataset_train_split", default="train", help="split")
@@ -57,19 +55,12 @@ def read(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--max_rows", type=int, default=20, help="failing rows to print")
     parser.add_argument("--grading_deadline", type=float, default=3.0, help="seconds for each solution")
     parser.add_argument("--grading_workers", type=int, help="processes; by default the cores, at most 8")
-    try:
-        given = parser.parse_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ValueError(error) from error
+    given = parse(parser, arguments)
     if given.max_rows < 0:
         raise ValueError(f"max_rows must be at least 0, got {given.max_rows}")
     if not 0 <= given.max_failures <= 1:
         raise ValueError(f"max_failures must be a share from 0 to 1, got {given.max_failures}")
     return given
-
-
-def _raise(message: str):
-    raise ValueError(message)
 
 
 def check(given: argparse.Namespace) -> bool:

@@ -4,9 +4,7 @@ import argparse
 import json
 import multiprocessing
 import os
-import queue
-import sys
-import traceback
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +13,8 @@ from rich.table import Table
 
 from ..commands.cli import HELP, refuse
 from ..written import add_overwrite, check_output, written
-from .report.series import ENDS, ends, smooth
+from .processes import start_worker
+from .report.statistics import ENDS, ends, smooth
 
 
 SERIES = ("reward", "entropy")
@@ -84,17 +83,19 @@ def compare(
         part.write_text(json.dumps(results, indent=1))
     Console().print(_table(results))
     with written(picture, overwrite) as part:
-        draw(results, part)
+        plot(results, part)
     return picture
 
 
 def _run(arguments: dict[str, list[str]], jobs: int, threads: int) -> dict[str, dict]:
-    context = multiprocessing.get_context("spawn")
-    messages = context.Queue()
-    processes = {
-        name: context.Process(target=_arm, args=(name, given, messages, threads)) for name, given in arguments.items()
-    }
-    waiting, running, results, failures = list(processes), set(), {}, {}
+    spawn = multiprocessing.get_context("spawn")
+    messages = spawn.Queue()
+
+    def train(name: str) -> dict:
+        """In a process of its own, with which no other arm ends."""
+        with ProcessPoolExecutor(1, spawn, _start, (threads, messages)) as worker:
+            return worker.submit(_arm, name, arguments[name]).result()
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -102,74 +103,54 @@ def _run(arguments: dict[str, list[str]], jobs: int, threads: int) -> dict[str, 
         TextColumn("entropy {task.fields[entropy]:.2f}"),
         TimeRemainingColumn(),
     )
-    try:
-        with Progress(*columns, console=(console := Console(file=sys.stderr))) as progress:
-            bars = {
-                name: progress.add_task(name, total=1, reward=float("nan"), entropy=float("nan")) for name in processes
-            }
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    running.add(waiting[0])
-                    processes[waiting.pop(0)].start()
-                try:
-                    name, kind, content = messages.get(timeout=1.0)
-                except queue.Empty:
-                    for name in [name for name in running if processes[name].exitcode not in (None, 0)]:
-                        failures[name] = f"ended with exit code {processes[name].exitcode}"
-                        running.discard(name)
+    with Progress(*columns, console=(console := Console(stderr=True))) as progress, ThreadPoolExecutor(jobs) as arms:
+        nan = float("nan")
+        bars = {name: progress.add_task(name, total=1, reward=nan, entropy=nan) for name in arguments}
+        futures = {name: arms.submit(train, name) for name in arguments}
+        for name, future in futures.items():
+            future.add_done_callback(lambda _, name=name: messages.put((name, None)))
+        try:
+            going = set(arguments)
+            while going:
+                name, step = messages.get()
+                if step is None:
+                    going.discard(name)
                     continue
-                if kind == "step":
-                    progress.update(bars[name], **content)
-                    if not console.is_terminal and content["completed"] % max(1, content["total"] // LINES) == 0:
-                        console.print(
-                            "{0} step {completed}/{total} reward {reward:.2f} entropy {entropy:.2f}".format(
-                                name, **content
-                            )
-                        )
-                else:
-                    running.discard(name)
-                    (results if kind == "result" else failures)[name] = content
-    finally:
-        for process in processes.values():
-            if process.is_alive():
-                process.join(timeout=30)
-                process.kill()
+                progress.update(bars[name], **step)
+                if not console.is_terminal and step["completed"] % max(1, step["total"] // LINES) == 0:
+                    line = "{} step {completed}/{total} reward {reward:.2f} entropy {entropy:.2f}"
+                    console.print(line.format(name, **step))
+        except BaseException:  # interrupted
+            arms.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+    failures = {name: error for name, future in futures.items() if (error := future.exception()) is not None}
     if failures:
-        raise RuntimeError("\n".join(f"{name}: {reason}" for name, reason in failures.items()))
-    return {name: results[name] for name in arguments}
+        raise RuntimeError("\n".join(f"{name}: {error.__cause__ or error}" for name, error in failures.items()))
+    return {name: future.result() for name, future in futures.items()}
 
 
-def _arm(name: str, arguments: list[str], messages, threads: int) -> None:
-    """One arm, in a process of its own."""
-    import torch
-    from transformers.utils import logging
+def _start(threads: int, messages) -> None:
+    start_worker(threads)
+    _arm.messages = messages
 
-    torch.set_num_threads(threads)
-    logging.disable_progress_bar()
-    try:
-        messages.put((name, "result", _train_and_score(name, arguments, messages)))
-    except BaseException:
-        messages.put((name, "failure", traceback.format_exc()))
-        raise
+
+def _arm(name: str, arguments: list[str]) -> dict:
+    return _train_and_score(name, arguments, _arm.messages)
 
 
 def _train_and_score(name: str, arguments: list[str], messages) -> dict:
     from transformers import PrinterCallback, TrainerCallback
 
     from ..commands.grpo import build_trainer, fit, prepare
-    from .evaluation.held_out import held_out_scores
-
-    parent = os.getppid()
+    from .evaluation.callback import held_out_scores
 
     class Report(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if os.getppid() != parent:  # killed: nobody waits for this arm any more
-                sys.exit(1)
-
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "reward" in logs:
                 content = {"completed": state.global_step, "total": state.max_steps}
-                messages.put((name, "step", content | {key: float(logs[key]) for key in SERIES}))
+                messages.put((name, content | {key: float(logs[key]) for key in SERIES}))
 
     def score() -> dict[str, float]:
         return held_out_scores(
@@ -219,8 +200,8 @@ def _cells(values: list[float | None]) -> list[str]:
     return ["-" if value is None else f"{value:.2f}" for value in values]
 
 
-def draw(results: dict[str, dict], path: Path) -> None:
-    """Entropy and reward over steps and the scores on held-out problems, all arms in one picture."""
+def plot(results: dict[str, dict], path: Path) -> None:
+    """Entropy and reward over steps and the scores on held-out problems, all arms in one plot."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -238,7 +219,7 @@ def draw(results: dict[str, dict], path: Path) -> None:
         axis.set(xlabel="optimizer step", title=title, ylim=(0, None))
     axes[0].legend(frameon=False)
     if held_out:
-        _draw_held_out(axes[2], results)
+        _plot_held_out(axes[2], results)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
@@ -246,14 +227,14 @@ def draw(results: dict[str, dict], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_held_out(axis, results: dict[str, dict]) -> None:
+def _plot_held_out(axis, results: dict[str, dict]) -> None:
     bars = {"at the start": next(iter(results.values()))["before"]}
     bars |= {name: result["after"] for name, result in results.items()}
     width = 0.8 / len(bars)
     for index, (name, scores) in enumerate(bars.items()):
         color = "lightgray" if index == 0 else f"C{index - 1}"
         places = [group + (index - (len(bars) - 1) / 2) * width for group in range(len(scores))]
-        drawn = axis.bar(places, scores.values(), width, color=color, label=name)
-        axis.bar_label(drawn, fmt="%.2f", fontsize=8)
+        columns = axis.bar(places, scores.values(), width, color=color, label=name)
+        axis.bar_label(columns, fmt="%.2f", fontsize=8)
     axis.set(title="held-out problems (grey: at the start)", ylim=(0, 1.1), axisbelow=True)
     axis.set_xticks(range(len(scores)), list(scores))

@@ -82,34 +82,34 @@ def make_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2ForCausalLM:
 
 
 def pretrain(tokenizer: Qwen2Tokenizer, seed: int, steps: int = STEPS) -> Qwen2ForCausalLM:
-    """Supervised training on freshly drawn solutions."""
+    """Supervised training on freshly sampled solutions."""
     rng = random.Random(seed)
     numbers = known_numbers()
 
-    def draw() -> list[Solved]:
+    def sample() -> list[Solved]:
         return [(prompt_of(number), random_completion(number, rng)) for number in rng.choices(numbers, k=BATCH_SIZE)]
 
     model = make_model(tokenizer, seed)
-    return supervise(model, tokenizer, draw, steps, LEARNING_RATE, lambda step: min(1.0, (step + 1) / WARMUP_STEPS))
+    return supervise(model, tokenizer, sample, steps, LEARNING_RATE, lambda step: min(1.0, (step + 1) / WARMUP_STEPS))
 
 
 def supervise(
     model: Qwen2ForCausalLM,
     tokenizer: Qwen2Tokenizer,
-    draw: Callable[[], list[Solved]],
+    sample: Callable[[], list[Solved]],
     steps: int,
     learning_rate: float,
     scale: Callable[[int], float],
 ) -> Qwen2ForCausalLM:
     """
-    Train a policy on what `draw` returns, by the cross-entropy of the completions.
+    Train a policy on what `sample` returns, by the cross-entropy of the completions.
 
     Args:
         model (`Qwen2ForCausalLM`):
             The policy, which is changed.
         tokenizer (`Qwen2Tokenizer`):
             Its tokenizer, which takes a prompt character by character.
-        draw (`Callable`):
+        sample (`Callable`):
             Returns the prompts and completions of one batch.
         steps (`int`):
             Optimizer steps.
@@ -122,7 +122,7 @@ def supervise(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
     for _ in range(steps):
-        model(**_batch(tokenizer, draw())).loss.backward()
+        model(**_batch(tokenizer, sample())).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         scheduler.step()

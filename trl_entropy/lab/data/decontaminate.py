@@ -2,18 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from ...data.files import LOCAL_FILES, load
 from ...data.messages import check_prompts, text_of
 from ...data.problems import BENCHMARKS, PROMPTS, benchmark_file, check_benchmarks, read_benchmark
 from ...written import check_output
-from .contamination import find_contamination
 from .flags import (
     MAX_ROWS,
-    add_dataset,
     add_max_rows,
-    add_output,
     problems_in,
     read,
     read_rows,
@@ -23,13 +22,60 @@ from .flags import (
     without,
     write,
 )
+from .texts import ngrams, words
+
+
+class Overlap(NamedTuple):
+    """A contaminated row, the benchmark, the number of its problem there, and the words that both have."""
+
+    row: int
+    benchmark: str
+    problem: int
+    ngram: str
+
+
+def find_contamination(texts: Sequence[str], benchmarks: Mapping[str, Sequence[str]], n: int = 13) -> list[Overlap]:
+    """
+    The texts that share a run of `n` words with a problem of a benchmark, each with the first one found.
+
+    Words are what white space separates, without case and punctuation. A problem of fewer words than `n` is looked
+    for as a whole (ours).
+
+    Args:
+        texts (`Sequence[str]`):
+            The problems to train on.
+        benchmarks (`Mapping[str, Sequence[str]]`):
+            The problems to evaluate on, by name.
+        n (`int`, *optional*, defaults to `13`):
+            Words; GPT-3's number.
+
+    Raises `ValueError` for n below 1.
+
+    Reference: Brown et al., [Language Models are Few-Shot Learners](https://huggingface.co/papers/2005.14165), 2020,
+    appendix C.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    places: dict[tuple[str, ...], tuple[str, int]] = {}
+    for name, problems in benchmarks.items():
+        for number, problem in enumerate(problems):
+            for gram in ngrams(words(problem), n):
+                places.setdefault(gram, (name, number))
+    lengths = sorted({len(gram) for gram in places}, reverse=True)
+
+    @cache  # rows may repeat
+    def shared(text: str) -> tuple[str, ...] | None:
+        own = words(text)
+        grams = (gram for length in lengths if length <= len(own) for gram in ngrams(own, length))
+        return next((gram for gram in grams if gram in places), None)
+
+    grams = [shared(text) for text in texts]
+    return [Overlap(row, *places[gram], " ".join(gram)) for row, gram in enumerate(grams) if gram is not None]
 
 
 def run(arguments: list[str]) -> None:
     """Leave out problems that share a run of words with a benchmark; print which, with what, and the words."""
     parser = reader("decontaminate", run.__doc__)
-    add_dataset(parser)
-    add_output(parser)
     parser.add_argument(
         "--against",
         nargs="+",
@@ -64,7 +110,7 @@ def benchmarks(names: Sequence[str], folder: str | None = None) -> dict[str, lis
 def contaminated(
     texts: Sequence[str], problems: Mapping[str, Sequence[str]], n: int = 13, max_rows: int = MAX_ROWS
 ) -> tuple[list[int], list[str]]:
-    """Rows to leave out, and lines that say why; errors are those of [`~data.contamination.find_contamination`]."""
+    """Rows to leave out, and lines that say why; errors are those of [`find_contamination`]."""
     found = find_contamination(texts, problems, n)
 
     def line(row: int, benchmark: str, problem: int, ngram: str) -> str:

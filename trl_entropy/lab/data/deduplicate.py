@@ -1,13 +1,13 @@
 """`trl-entropy data deduplicate`: a dataset with every problem once."""
 
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from .duplicates import find_duplicates
 from .flags import (
     MAX_ROWS,
-    add_dataset,
     add_max_rows,
-    add_output,
     problems_in,
     read,
     read_rows,
@@ -17,13 +17,95 @@ from .flags import (
     without,
     write,
 )
+from .texts import ngrams, units
+
+
+class Duplicate(NamedTuple):
+    """A problem to leave out: its row, the earlier row that stays, and how similar they are, from 0 to 1."""
+
+    row: int
+    of: int
+    similarity: float
+
+
+def find_duplicates(texts: Sequence[str], threshold: float = 1.0, n: int = 3) -> list[Duplicate]:
+    r"""
+    The texts that equal an earlier one that stays, or come near it, in the order of rows.
+
+    $$
+    J(a, b) = \frac{|G_a \cap G_b|}{|G_a \cup G_b|} \ge \text{threshold}
+    $$
+
+    with \\( G \\) the `n`-grams of a text, each as often as it occurs. Texts with the same words, numbers and signs
+    are found at any threshold, with a similarity of 1. Exact: two sets as similar as that share one of the rarest
+    \\( |G| - \lceil \text{threshold} \, |G| \rceil + 1 \\) members of each, so only these are looked up.
+
+    Args:
+        texts (`Sequence[str]`):
+            The problems.
+        threshold (`float`, *optional*, defaults to `1.0`):
+            Similarity from which a text counts as near another, in (0, 1]; at 1 only equal texts are found.
+        n (`int`, *optional*, defaults to `3`):
+            Words, numbers and signs of an n-gram.
+
+    Raises `ValueError` for a threshold outside (0, 1] and n below 1.
+
+    Reference: Bayardo et al., [Scaling Up All Pairs Similarity Search](https://doi.org/10.1145/1242572.1242591), 2007.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be a similarity in (0, 1], got {threshold}")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    found, first = [], {}
+    as_written: dict[str, int] = {}  # spares most of the work where rows repeat as they are
+    for row, text in enumerate(texts):
+        if text not in as_written:
+            as_written[text] = first.setdefault(" ".join(units(text)), row)
+        if as_written[text] != row:
+            found.append(Duplicate(row, as_written[text], 1.0))
+    if threshold == 1:
+        return found
+    near = _near({row: _numbered(ngrams(text.split(), n)) for text, row in first.items()}, threshold)
+    removed = {duplicate.row: duplicate for duplicate in near}
+    found = [removed.get(duplicate.of, duplicate)._replace(row=duplicate.row) for duplicate in found]
+    return sorted(found + near)
+
+
+def _numbered(grams: Sequence[tuple[str, ...]]) -> frozenset:
+    """A set in which the second occurrence of an n-gram is another member than the first."""
+    seen = Counter()
+    members = []
+    for gram in grams:
+        members.append((gram, seen[gram]))
+        seen[gram] += 1
+    return frozenset(members)
+
+
+def _near(sets: dict[int, frozenset], threshold: float) -> list[Duplicate]:
+    frequency = Counter(gram for grams in sets.values() for gram in grams)
+    rows_with = defaultdict(list)
+    found = []
+    for row, grams in sets.items():
+        rarest = sorted(grams, key=lambda gram: (frequency[gram], gram))
+        rarest = rarest[: len(grams) - math.ceil(threshold * len(grams)) + 1]
+        candidates = sorted({other for gram in rarest for other in rows_with[gram]})
+        likest = max(candidates, key=lambda other: _jaccard(grams, sets[other]), default=None)
+        if likest is not None and (similarity := _jaccard(grams, sets[likest])) >= threshold:
+            found.append(Duplicate(row, likest, similarity))
+            continue
+        for gram in rarest:
+            rows_with[gram].append(row)
+    return found
+
+
+def _jaccard(one: frozenset, other: frozenset) -> float:
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared)
 
 
 def run(arguments: list[str]) -> None:
     """Leave out problems that are there twice, word for word or nearly; print which and why."""
     parser = reader("deduplicate", run.__doc__)
-    add_dataset(parser)
-    add_output(parser)
     parser.add_argument(
         "--threshold",
         type=float,
@@ -43,7 +125,7 @@ def run(arguments: list[str]) -> None:
 def duplicates(
     texts: Sequence[str], threshold: float = 1.0, n: int = 3, max_rows: int = MAX_ROWS
 ) -> tuple[list[int], list[str]]:
-    """Rows to leave out, and lines that say why; errors are those of [`~data.duplicates.find_duplicates`]."""
+    """Rows to leave out, and lines that say why; errors are those of [`find_duplicates`]."""
     found = find_duplicates(texts, threshold, n)
 
     def line(row: int, of: int, similarity: float) -> str:

@@ -1,27 +1,190 @@
 """`trl-entropy data diversify`: a small subset of a dataset that covers it."""
 
 import argparse
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
+from torch.nn.functional import normalize
+from transformers import AutoModel, AutoTokenizer
 
 from ...checks import unknown
 from ...commands.sources import WAYS
-from .diversity import choose_kmeans, choose_random, distance_to_nearest, diversity, embed_tfidf
-from .encoder import embed_encoder
-from .flags import add_dataset, add_output, problems_in, read, read_rows, reader, write
+from ...data.files import first_line, model_path
+from .flags import problems_in, read, read_rows, reader, write
 
 
-DRAWN = 5  # random subsets to compare with
+RANDOM = 5  # random subsets to compare with
+LARGE = 50_000  # problems, above which K-means works on samples of them
+BLOCK = 1024  # problems whose distances to all chosen ones are in memory at once
+BATCH_SIZE = 32  # of an encoder, ours
+LONGEST = 512  # tokens that it reads; the rest of a problem is left out (ours)
+
+
+def embed_tfidf(texts: Sequence[str]):
+    """
+    Words of each text, weighted by how rare they are, as rows of length 1, `(N, D)`, a scipy sparse matrix.
+
+    Ours: scikit-learn's defaults, with words of one letter and numbers among the words. A text without words is a row
+    of zeros.
+
+    Args:
+        texts (`Sequence[str]`):
+            The problems.
+
+    Raises `ValueError` if no text has a word.
+    """
+    return TfidfVectorizer(token_pattern=r"\w+").fit_transform(texts)
+
+
+@torch.no_grad()
+def embed_encoder(texts: Sequence[str], name: str) -> np.ndarray:
+    """
+    Mean of the last hidden states of each text, as rows of length 1, `(N, D)`.
+
+    Args:
+        texts (`Sequence[str]`):
+            The problems.
+        name (`str`):
+            Folder or name on the hub of a model of transformers, or "embedded".
+
+    Raises `ValueError` if it cannot be loaded.
+    """
+    path = model_path(name, "encoder")
+    try:
+        tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the encoder {name!r} cannot be loaded: {first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    model = model.to(device).eval()
+    by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
+    means = {}
+    for start in range(0, len(texts), BATCH_SIZE):
+        chosen = by_length[start : start + BATCH_SIZE]
+        batch = tokenizer(
+            [texts[row] for row in chosen], padding=True, truncation=True, max_length=LONGEST, return_tensors="pt"
+        ).to(device)
+        states = model(**batch).last_hidden_state.float()
+        mask = batch["attention_mask"].unsqueeze(-1)
+        sums = torch.where(mask.bool(), states, 0.0).sum(1)
+        means.update(zip(chosen, normalize(sums, dim=-1).cpu().numpy(), strict=True))
+    return np.stack([means[row] for row in range(len(texts))])
+
+
+def diversity(embeddings) -> float:
+    r"""
+    Mean cosine distance of two different problems, from 0 (all alike) to 1 for tf-idf.
+
+    $$
+    1 - \frac{\lVert \sum_i x_i \rVert^2 - \sum_i \lVert x_i \rVert^2}{N (N - 1)}
+    $$
+
+    with \\( x_i \\) the rows of `embeddings`: all pairs, in O(N D).
+
+    Args:
+        embeddings (`numpy.ndarray` or scipy sparse matrix):
+            `(N, D)`, rows of length 1 or 0.
+
+    Raises `ValueError` for fewer than two problems.
+    """
+    number = embeddings.shape[0]
+    if number < 2:
+        raise ValueError(f"diversity needs two problems at least, got {number}")
+    total = np.asarray(embeddings.sum(axis=0)).ravel()
+    own = float((embeddings**2).sum()) if isinstance(embeddings, np.ndarray) else float(embeddings.power(2).sum())
+    return float(1 - (total @ total - own) / (number * (number - 1)))
+
+
+def distance_to_nearest(embeddings, chosen: Sequence[int]) -> float:
+    r"""
+    Mean cosine distance of a problem to the nearest of a subset: how well the subset covers the dataset (ours).
+
+    $$
+    \frac{1}{N} \sum_i \min_{j \in \text{chosen}} (1 - x_i \cdot x_j)
+    $$
+
+    Args:
+        embeddings (`numpy.ndarray` or scipy sparse matrix):
+            `(N, D)`, rows of length 1 or 0.
+        chosen (`Sequence[int]`):
+            Rows of the subset.
+    """
+    subset = embeddings[list(chosen)].T
+    nearest = [
+        _dense(embeddings[start : start + BLOCK] @ subset).max(axis=1)
+        for start in range(0, embeddings.shape[0], BLOCK)
+    ]
+    return float(1 - np.concatenate(nearest).mean())
+
+
+def choose_kmeans(embeddings, n: int, seed: int = 0) -> list[int]:
+    """
+    Rows of `n` problems that differ: the nearest to the centre of each of `n` clusters, in the order of rows.
+
+    Ours where 2511.05993 is silent: the number of clusters, that a cluster gives its most central problem, and mini
+    batches for more than 50,000 problems. If there are fewer different problems than `n`, others are chosen at random.
+
+    Args:
+        embeddings (`numpy.ndarray` or scipy sparse matrix):
+            `(N, D)`.
+        n (`int`):
+            Problems to choose, from 1 to N.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the first centres.
+
+    Raises `ValueError` for another n.
+
+    Reference: [Revisiting Entropy in Reinforcement Learning for Large Reasoning
+    Models](https://huggingface.co/papers/2511.05993), 2025, section 6.3.
+    """
+    _check_size(embeddings.shape[0], n)
+    kind = KMeans if embeddings.shape[0] <= LARGE else MiniBatchKMeans
+    clusters = kind(n, n_init=1, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different problems than clusters
+        labels = clusters.fit_predict(embeddings)
+    chosen = set()
+    for cluster, centre in enumerate(clusters.cluster_centers_):
+        members = np.flatnonzero(labels == cluster)
+        if len(members):
+            chosen.add(int(members[np.argmin(_distances(embeddings[members], centre))]))
+    others = [row for row in range(embeddings.shape[0]) if row not in chosen]
+    missing = choose_random(len(others), n - len(chosen), seed) if len(chosen) < n else []
+    return sorted(chosen | {others[place] for place in missing})
+
+
+def choose_random(count: int, n: int, seed: int = 0) -> list[int]:
+    """Rows of `n` of `count` problems, without replacement, in the order of rows; errors as for K-means."""
+    _check_size(count, n)
+    return sorted(np.random.default_rng(seed).choice(count, n, replace=False).tolist())
+
+
+def _dense(matrix) -> np.ndarray:
+    return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
+
+
+def _distances(rows, centre: np.ndarray) -> np.ndarray:
+    """Squared distances of rows to a centre, less the square of the centre itself."""
+    squares = (rows**2).sum(axis=1) if isinstance(rows, np.ndarray) else np.asarray(rows.power(2).sum(axis=1)).ravel()
+    return squares - 2 * (rows @ centre)
+
+
+def _check_size(count: int, n: int) -> None:
+    if not 1 <= n <= count:
+        raise ValueError(f"a subset has 1 to all {count} problems, got {n}")
 
 
 def run(arguments: list[str]) -> None:
     """Write a subset by K-means or at random, and print how diverse the whole, the subset and random ones are."""
     parser = reader("diversify", run.__doc__)
-    add_dataset(parser)
-    add_output(parser)
     parser.add_argument("--size", type=int, required=True, help="problems of the subset; 616 in 2511.05993")
     parser.add_argument("--by", choices=WAYS, default="kmeans", help="default: kmeans, one problem of each cluster")
     parser.add_argument("--encoder", help="folder or name of a model whose mean hidden state embeds; default: tf-idf")
@@ -31,10 +194,7 @@ def run(arguments: list[str]) -> None:
     texts = problems_in(dataset, given.prompt_column)
     check_subset(given.size, given.by, len(texts))
     embeddings = embed_encoder(texts, given.encoder) if given.encoder else embed_tfidf(texts)
-    if given.by == "random":
-        chosen = choose_random(len(texts), given.size, given.seed)
-    else:
-        chosen = choose_kmeans(embeddings, given.size, given.seed)
+    chosen = _choose(embeddings, given.size, given.by, given.seed)
     Console().print(_table(embeddings, chosen, given))
     write(dataset.select(chosen), given)
 
@@ -43,43 +203,34 @@ def check_subset(size: int, by: str, count: int) -> None:
     """Raises `ValueError` for a way that does not exist, and for a size below 1 or above `count`."""
     if by not in WAYS:
         raise unknown("way to choose a subset", by, WAYS)
-    if not 1 <= size <= count:
-        raise ValueError(f"a subset has 1 to all {count} problems, got {size}")
+    _check_size(count, size)
 
 
 def subset(texts: Sequence[str], size: int, by: str, seed: int) -> list[int]:
     """Rows of a subset, by tf-idf embeddings where any are needed."""
     check_subset(size, by, len(texts))
-    return choose_random(len(texts), size, seed) if by == "random" else choose_kmeans(embed_tfidf(texts), size, seed)
+    return _choose(np.empty((len(texts), 0)) if by == "random" else embed_tfidf(texts), size, by, seed)
+
+
+def _choose(embeddings, size: int, by: str, seed: int) -> list[int]:
+    if by == "random":
+        return choose_random(embeddings.shape[0], size, seed)
+    return choose_kmeans(embeddings, size, seed)
 
 
 def _table(embeddings, chosen: list[int], given: argparse.Namespace) -> Table:
     number = embeddings.shape[0]
-    drawn = [choose_random(number, given.size, given.seed + 1 + place) for place in range(DRAWN)]
+    others = [choose_random(number, given.size, given.seed + 1 + place) for place in range(RANDOM)]
     table = Table("", "problems", "diversity", "distance to the nearest chosen")
-    table.add_row("all", str(number), _diversity(embeddings, list(range(number))), _number(0.0))
-    table.add_row(
-        given.by,
-        str(given.size),
-        _diversity(embeddings, chosen),
-        _number(distance_to_nearest(embeddings, chosen)),
-    )
-    table.add_row(
-        f"{DRAWN} random",
-        str(given.size),
-        _spread([diversity(embeddings[rows]) for rows in drawn] if given.size > 1 else []),
-        _spread([distance_to_nearest(embeddings, rows) for rows in drawn]),
-    )
+    for name, subsets in (("all", [list(range(number))]), (given.by, [chosen]), (f"{RANDOM} random", others)):
+        size = len(subsets[0])
+        differ = [diversity(embeddings[rows]) for rows in subsets if size > 1]
+        nearest = [0.0 if size == number else distance_to_nearest(embeddings, rows) for rows in subsets]
+        table.add_row(name, str(size), _cell(differ), _cell(nearest))
     return table
 
 
-def _diversity(embeddings, rows: list[int]) -> str:
-    return _number(diversity(embeddings[rows])) if len(rows) > 1 else "-"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _spread(values: list[float]) -> str:
-    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" if values else "-"
+def _cell(values: list[float]) -> str:
+    """The mean, with the standard deviation of several."""
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}" if values else "-"

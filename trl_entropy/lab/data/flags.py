@@ -7,42 +7,26 @@ from pathlib import Path
 
 from datasets import Dataset, Value
 
+from ...commands.cli import parse
 from ...data import held_out_problems, train_problems
-from ...data.files import EMBEDDED, FORMATS, load
+from ...data.files import EMBEDDED, load
 from ...data.messages import check_prompts, text_of
 from ...data.problems import values_in
 from ...written import add_overwrite, check_not_in_dataset, check_output, written
-from ..evaluation.flags import parse
+from ..evaluation.command import add_dataset
 
 
 MAX_ROWS = 20
 
 
-def reader(verb: str, description: str) -> argparse.ArgumentParser:
-    """A parser for a verb, without flags."""
-    return argparse.ArgumentParser(
-        prog=f"trl-entropy data {verb}", description=description, allow_abbrev=False, exit_on_error=False
-    )
-
-
-def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """The flags of the dataset that is read."""
-    parser.add_argument(
-        "--dataset", required=True, help=f"name of the hub, saved dataset, file ({FORMATS}), or {EMBEDDED!r}"
-    )
-    parser.add_argument("--dataset_config", help="configuration of the dataset")
-    parser.add_argument("--dataset_split", default="train", help="split of the dataset; default: train")
-    parser.add_argument(
-        "--prompt_column",
-        default="prompt",
-        help="column that holds the problem, dotted inside of another (prompt.0.content); default: prompt",
-    )
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """The flags of the file that is written."""
+def reader(verb: str, description: str, reads: bool = True) -> argparse.ArgumentParser:
+    """A parser for a verb, with the flags of the file that it writes and, unless `reads` is false, of the dataset."""
+    parser = argparse.ArgumentParser(prog=f"trl-entropy data {verb}", description=description, allow_abbrev=False)
+    if reads:
+        add_dataset(parser, "train", required=True)
     parser.add_argument("--output", required=True, help=f"file to write ({', '.join(WRITERS)}), all columns kept")
     add_overwrite(parser)
+    return parser
 
 
 def add_max_rows(parser: argparse.ArgumentParser) -> None:

@@ -12,17 +12,53 @@ from ...data.files import on_main
 from ...data.problems import Problem, problems_of
 from ...rewards.verifier import Verifier
 from ...written import check_output
-from ..evaluation.command import draw, identity
-from ..evaluation.flags import add_flags, fill_in
+from ..evaluation.command import add_flags, fill_in, identity, sample
 from ..evaluation.folder import SAMPLES, SETTINGS, read_lines
-from ..evaluation.run import read_samples
-from ..evaluation.samples import Samples
-from .flags import add_output, read, read_rows, reader, write
-from .meanings import semantic_entropy
+from ..evaluation.metrics import Samples
+from ..evaluation.scoring import read_samples
+from .flags import read, read_rows, reader, write
 
 
 COLUMNS = ("semantic_entropy", "semantic_entropy_weighted", "accuracy")
 LIKELIHOODS = ("mean", "sum")
+
+
+def semantic_entropy(classes: np.ndarray, logprobs: np.ndarray | None = None) -> np.ndarray:
+    r"""
+    Entropy of what the samples of each problem say, `(P,)`, in nats: 0 if all say the same, at most log K.
+
+    $$
+    -\sum_k \hat P(C_k) \log \hat P(C_k), \qquad \hat P(C_k) \propto \sum_{o \in C_k} P(o)
+    $$
+
+    with \\( C_k \\) the samples of class k and \\( \log P(o) \\) = `logprobs`; without them every sample counts the
+    same. A sample without an answer says something of its own (ours): a policy that never comes to an answer has
+    log K, as one whose answers all differ.
+
+    Args:
+        classes (`numpy.ndarray`):
+            `(P, K)` int: equal for equal answers of a problem, -1 for none.
+        logprobs (`numpy.ndarray`, *optional*):
+            `(P, K)`, nats. Those of whole responses are the paper's form, in which the likeliest of a few long
+            responses decides alone; their means over tokens are a deviation of ours.
+
+    Raises `ValueError` for shapes that differ.
+
+    Reference: Cao et al., [Efficient Reinforcement Learning with Semantic and Token Entropy for LLM
+    Reasoning](https://huggingface.co/papers/2512.04359), 2025.
+    """
+    if logprobs is None:
+        logprobs = np.zeros(classes.shape)
+    if logprobs.shape != classes.shape:
+        raise ValueError(f"logprobs must be of the shape of classes, {classes.shape}, got {logprobs.shape}")
+    return np.array([_entropy(*problem) for problem in zip(classes, logprobs, strict=True)], dtype=float)
+
+
+def _entropy(classes: np.ndarray, logprobs: np.ndarray) -> float:
+    own = np.where(classes < 0, classes.max() + 1 + np.arange(len(classes)), classes)
+    masses = np.array([np.logaddexp.reduce(logprobs[own == number]) for number in np.unique(own)])
+    log_shares = masses - np.logaddexp.reduce(masses)
+    return float(-(np.exp(log_shares) * log_shares).sum()) + 0.0
 
 
 def run(arguments: list[str]) -> None:
@@ -33,9 +69,9 @@ def run(arguments: list[str]) -> None:
     problems = problems_of(dataset, given.prompt_column, given.solution_column)
     if given.samples:
         verifier = Verifier(given.grading_deadline, given.grading_workers, batch_deadline=math.inf)
-        _write(dataset, _drawn_before(Path(given.samples), problems, verifier), given)
+        _write(dataset, _sampled_before(Path(given.samples), problems, verifier), given)
         return
-    state, reward, (task,) = draw(given, lambda: {given.dataset: problems})
+    state, reward, (task,) = sample(given, lambda: {given.dataset: problems})
     on_main(
         state,
         lambda: _write(dataset, read_samples(task.folder, given.sampling.num_samples, reward.verifier), given),
@@ -43,13 +79,12 @@ def run(arguments: list[str]) -> None:
 
 
 def _read(arguments: list[str]) -> argparse.Namespace:
-    parser = reader("semantic-entropy", run.__doc__)
-    add_output(parser)
-    parser.add_argument("--samples", help="output folder of `trl-entropy eval` on this dataset, instead of drawing")
+    parser = reader("semantic-entropy", run.__doc__, reads=False)
+    parser.add_argument("--samples", help="output folder of `trl-entropy eval` on this dataset, instead of sampling")
     parser.add_argument(
         "--output_dir",
         default="out/semantic_entropy",
-        help="folder for the samples; what stands there is not drawn again; default: out/semantic_entropy",
+        help="folder for the samples; samples that it holds are kept; default: out/semantic_entropy",
     )
     parser.add_argument(
         "--likelihood",
@@ -77,7 +112,7 @@ def _read(arguments: list[str]) -> argparse.Namespace:
     return given
 
 
-def _drawn_before(folder: Path, problems: list[Problem], verifier: Verifier) -> Samples:
+def _sampled_before(folder: Path, problems: list[Problem], verifier: Verifier) -> Samples:
     if not (folder / SETTINGS).is_file() or not (folder / SAMPLES).is_file():
         raise ValueError(f"samples is no output folder of `trl-entropy eval` on one dataset: {str(folder)!r}")
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))

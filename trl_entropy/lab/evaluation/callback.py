@@ -1,22 +1,30 @@
-"""The same evaluation inside of training."""
+"""Evaluation of a model in memory: inside of training, and by any reward."""
 
+from collections.abc import Callable
 from math import isnan
 
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl.models import unwrap_model_for_generation
 
 from ...callbacks.attached import Attached
 from ...data.problems import problems_of
+from ...measures import pass_at_k
 from ...rewards import MathVerifyReward
-from .bootstrap import once
-from .drawing import Policy, all_rows, graded_lines
+from ..statistics import once
 from .folder import Line
 from .metrics import metrics
-from .prompts import encode
-from .run import samples_of
-from .sampling import Sampling
+from .model import encode
+from .sampling import Policy, Sampling, all_ids, batches
+from .scoring import graded_lines, samples_of
 
 
 class PassAtKCallback(Attached):
@@ -38,11 +46,11 @@ class PassAtKCallback(Attached):
         temperature (`float`, *optional*):
             That of the responses; by default the trainer's.
         top_p (`float`, *optional*, defaults to `1.0`):
-            Probability of the smallest set of likeliest tokens that are drawn from.
+            Probability of the smallest set of likeliest tokens that are sampled from.
         max_new_tokens (`int`, *optional*):
             Tokens after which a response is cut; by default the trainer's `max_completion_length`.
         batch_size (`int`, *optional*, defaults to `64`):
-            Responses that a process draws at once.
+            Responses that a process samples at once.
         seed (`int`, *optional*, defaults to `0`):
             The random numbers of every evaluation, so that two differ by the policy alone.
         reward ([`~rewards.MathVerifyReward`], *optional*):
@@ -112,14 +120,14 @@ class PassAtKCallback(Attached):
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
         chat = trainer.args.chat_template_kwargs or {}
         prompts = encode([problem.prompt for problem in self.problems], tokenizer, "plain", **chat)
-        rows = all_rows(len(prompts), sampling.num_samples)
-        own = [row for row in rows if row.problem % accelerator.num_processes == accelerator.process_index]
+        ids = all_ids(len(prompts), sampling.num_samples)
+        own = [one for one in ids if one.problem % accelerator.num_processes == accelerator.process_index]
         with unwrap_model_for_generation(
             trainer.model_wrapped, accelerator, gather_deepspeed3_params=trainer.args.ds3_gather_for_generation
         ) as model:
             batches = graded_lines(Policy(model, tokenizer), prompts, self.problems, own, sampling, self.reward)
             lines = [line for batch in batches for line in batch]
-        lines = sorted(gather_object(lines), key=lambda line: line.row)
+        lines = sorted(gather_object(lines), key=lambda line: line.id)
         values = [self._values(lines, sampling.num_samples) if accelerator.is_main_process else None]
         return broadcast_object_list(values)[0]
 
@@ -139,3 +147,39 @@ class PassAtKCallback(Attached):
         should_log = control.should_log
         Trainer.log(self.attached(), {name: value for name, value in values.items() if not isnan(value)})
         control.should_log = should_log
+
+
+def held_out_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Dataset,
+    reward: Callable,
+    num_samples: int = 8,
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> dict[str, float]:
+    """
+    `avg@k` and unbiased `pass@k` at `k = num_samples`, over problems with `prompt` and `solution`.
+
+    A sample is correct if its reward is 1. The caller's random state is left as it was.
+
+    Args:
+        batch_size (`int`, *optional*, defaults to `256`):
+            Responses sampled at once.
+    """
+    sampling = Sampling(num_samples, temperature, 1.0, max_new_tokens, batch_size, seed)
+    policy = Policy(model, tokenizer)
+    prompts = encode(problems["prompt"], tokenizer, "plain")
+    num_correct = [0] * len(prompts)
+    with policy.evaluating():
+        for batch in batches(prompts, all_ids(len(prompts), num_samples), batch_size):
+            texts = tokenizer.batch_decode(policy.sample(prompts, batch, sampling), skip_special_tokens=True)
+            solutions = [problems[one.problem]["solution"] for one in batch]
+            for one, score in zip(batch, reward(completions=texts, solution=solutions), strict=True):
+                num_correct[one.problem] += score == 1.0
+    return {
+        f"avg@{num_samples}": sum(num_correct) / (num_samples * len(num_correct)),
+        f"pass@{num_samples}": sum(pass_at_k(num_samples, c, num_samples) for c in num_correct) / len(num_correct),
+    }

@@ -1,9 +1,10 @@
-"""`trl-entropy eval`: from flags to a table, files and pictures."""
+"""`trl-entropy eval`: from flags to a table, files and plots."""
 
 import argparse
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,22 +12,37 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase
 
-from ...commands.cli import refuse
-from ...data.files import model_path, on_main
-from ...data.problems import Problem, read_benchmark, read_dataset
+from ...commands.cli import parse, refuse
+from ...data.files import EMBEDDED, FORMATS, model_path, on_main
+from ...data.problems import BENCHMARKS, Problem, read_benchmark, read_dataset
 from ...rewards import MathVerifyReward
 from ...rewards.verifier import Verifier
 from ...written import check_not_in_dataset
-from .between import differences_between
-from .drawing import Policy
-from .flags import read
-from .model import Source, context_of, digest, load, source_of, tokenizer_of, weights_of
-from .prompts import encode, resolve_template
-from .run import Task, draw_missing, missing_rows, write_results
-from .table import difference_table, score_tables
-from .vllm_engine import VLLMEngine, check_vllm
+from .figures import difference_table, score_tables
+from .model import (
+    TEMPLATES,
+    Source,
+    context_of,
+    digest,
+    encode,
+    load,
+    resolve_template,
+    source_of,
+    tokenizer_of,
+    weights_of,
+)
+from .paired import differences_between
+from .run import Task, missing_samples, sample_missing, write_results
+from .sampling import Policy, Sampling, VLLMEngine, check_vllm
+
+
+ENGINES = ("transformers", "vllm")
+DTYPES = ("bfloat16", "float16", "float32")
+# on the embedded problems, whose answers are short; on benchmarks, as the papers have it; on other datasets
+NUM_SAMPLES = {"embedded": 8, "benchmarks": 64, "dataset": 8}
+MAX_NEW_TOKENS = {"embedded": 16, "benchmarks": 3072, "dataset": 3072}
+BATCH_SIZE = {"transformers": 64, "vllm": 4096}
 
 
 def main(arguments: list[str]) -> None:
@@ -40,16 +56,16 @@ def main(arguments: list[str]) -> None:
 
 
 def evaluate(given: argparse.Namespace) -> None:
-    """Draw what is missing, then print and write the scores; errors are those of [`draw`]."""
-    state, reward, tasks = draw(given, lambda: _sets(given))
+    """Sample what is missing, then print and write the scores; errors are those of [`sample`]."""
+    state, reward, tasks = sample(given, lambda: _sets(given))
     on_main(state, lambda: _report(given, tasks, reward.verifier))
 
 
-def draw(
+def sample(
     given: argparse.Namespace, read_sets: Callable[[], dict[str, list[Problem]]]
 ) -> tuple[PartialState, MathVerifyReward, list[Task]]:
     """
-    Draw the samples that are missing of each set of problems.
+    Sample what is missing of each set of problems.
 
     Raises `ValueError` with one line for what is wrong with model, problems or output folder, before a model loads.
     """
@@ -62,7 +78,7 @@ def draw(
     if given.engine == "vllm":
         check_vllm()
         if state.num_processes > 1:
-            raise ValueError("engine=vllm draws with one process; start it without accelerate launch")
+            raise ValueError("engine=vllm samples in one process; start it without accelerate launch")
     with state.main_process_first():
         sets = read_sets()
         source = source_of(path, given.revision)
@@ -74,14 +90,26 @@ def draw(
         context = context_of(source)
         tokenizer = tokenizer_of(source)
     given.template = resolve_template(given.template, tokenizer)
-    settings = _settings(given, source, dtype)
-    tasks = [_task(given, name, problems, tokenizer, settings) for name, problems in sets.items()]
+    settings, folder = _settings(given, source, dtype), Path(given.output_dir)
+    tasks = [
+        Task(
+            name,
+            folder / name if given.benchmarks else folder,
+            problems,
+            prompts=encode([problem.prompt for problem in problems], tokenizer, given.template),
+            settings={**settings, **identity(problems)},
+        )
+        for name, problems in sets.items()
+    ]
     _check_length(tasks, given.max_new_tokens, context)
-    missing = [missing_rows(task, given.sampling, state) for task in tasks]
+    missing = [missing_samples(task, given.sampling, state) for task in tasks]
     if any(missing):
-        policy = _policy(given, source, dtype, tokenizer, state)
-        for task, rows in zip(tasks, missing, strict=True):
-            draw_missing(task, rows, policy, given.sampling, reward, state)
+        engine = None
+        if given.engine == "vllm":
+            engine = VLLMEngine(source.path, given.revision, dtype, given.vllm_gpu_memory_utilization)
+        policy = Policy(load(source, dtype).to(state.device), tokenizer, engine)
+        for task, ids in zip(tasks, missing, strict=True):
+            sample_missing(task, ids, policy, given.sampling, reward, state)
     return state, reward, tasks
 
 
@@ -131,33 +159,121 @@ def _settings(given: argparse.Namespace, source: Source, dtype: str) -> dict[str
     }
 
 
-def _task(
-    given: argparse.Namespace,
-    name: str,
-    problems: list[Problem],
-    tokenizer: PreTrainedTokenizerBase,
-    settings: dict[str, object],
-) -> Task:
-    folder = Path(given.output_dir)
-    return Task(
-        name=name,
-        folder=folder / name if given.benchmarks else folder,
-        problems=problems,
-        prompts=encode([problem.prompt for problem in problems], tokenizer, given.template),
-        settings={**settings, **identity(problems)},
-    )
-
-
 def identity(problems: Sequence[Problem]) -> dict[str, object]:
     """What tells a set of problems from another."""
     written = json.dumps([[problem.prompt, problem.solution] for problem in problems])
     return {"problems": digest([written.encode()]), "num_problems": len(problems)}
 
 
-def _policy(
-    given: argparse.Namespace, source: Source, dtype: str, tokenizer: PreTrainedTokenizerBase, state: PartialState
-) -> Policy:
-    engine = None
-    if given.engine == "vllm":
-        engine = VLLMEngine(source.path, given.revision, dtype, given.vllm_gpu_memory_utilization)
-    return Policy(load(source, dtype).to(state.device), tokenizer, engine)
+# Flags
+
+
+def read(arguments: list[str]) -> argparse.Namespace:
+    """The flags, with their defaults filled in; raises `ValueError` with one line for a wrong one."""
+    parser = argparse.ArgumentParser(
+        prog="trl-entropy eval",
+        description="Sample a model several times on each problem: accuracy, diversity and calibration with standard "
+        "errors. A run that was killed goes on where it stopped; under accelerate launch, processes share the work.",
+        allow_abbrev=False,
+    )
+    add_flags(parser)
+    _add_results(parser)
+    given = parse(parser, arguments)
+    if given.resamples < 2:
+        raise ValueError(f"resamples must be at least 2, got {given.resamples}")
+    share = given.vllm_gpu_memory_utilization
+    if not 0 < share <= 1:
+        raise ValueError(f"vllm_gpu_memory_utilization must be above 0 and at most 1, got {share}")
+    if not given.compare:
+        fill_in(given)
+    return given
+
+
+def add_flags(parser: argparse.ArgumentParser, split: str = "test") -> None:
+    """The flags that say what is sampled, from which split of a dataset by default, and how it is graded."""
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", help=f"folder, checkpoint or name on the hub, or {EMBEDDED!r}")
+    model.add_argument("--revision", help="revision of a model of the hub")
+    model.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on an accelerator, else float32")
+    model.add_argument("--engine", choices=ENGINES, default="transformers", help="what samples; default: transformers")
+    model.add_argument(
+        "--vllm_gpu_memory_utilization", type=float, default=0.5, help="share of the GPU for vLLM; default: 0.5"
+    )
+    problems = parser.add_argument_group("problems")
+    add_dataset(problems, split)
+    problems.add_argument("--solution_column", default="solution", help="the same of the solution; default: solution")
+    problems.add_argument("--benchmarks", nargs="+", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)}")
+    problems.add_argument("--benchmarks_dir", help="folder with NAME.jsonl or NAME/test.jsonl; default: the hub")
+    problems.add_argument("--limit", type=int, help="take the first problems only, this many of each set")
+    problems.add_argument("--template", default="auto", help=f"{', '.join(TEMPLATES)}; default: auto")
+    sampling = parser.add_argument_group("samples")
+    sampling.add_argument("--num_samples", type=int, help="of each problem; default: 64 of benchmarks, else 8")
+    sampling.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token; default: 1")
+    sampling.add_argument("--top_p", type=float, default=1.0, help="default: 1")
+    sampling.add_argument("--max_new_tokens", type=int, help="default: 3072; 16 for the embedded problems")
+    sampling.add_argument("--batch_size", type=int, help="responses sampled at once; default: 64, or 4096 by vLLM")
+    sampling.add_argument("--seed", type=int, default=0, help="default: 0")
+    grading = parser.add_argument_group("grading")
+    grading.add_argument(
+        "--answer_from", nargs="+", default=["boxed"], help="as for `trl-entropy grpo`; default: boxed"
+    )
+    grading.add_argument("--grading_deadline", type=float, default=3.0, help="seconds for each answer; default: 3")
+    grading.add_argument("--grading_workers", type=int, help="processes; by default the cores, at most 8")
+
+
+def add_dataset(parser, split: str, required: bool = False) -> None:
+    """The flags of the dataset that is read."""
+    parser.add_argument(
+        "--dataset",
+        required=required,
+        help=f"name of the hub, saved dataset, file ({FORMATS}), or {EMBEDDED!r}, of the embedded policy",
+    )
+    parser.add_argument("--dataset_config", help="configuration of the dataset")
+    parser.add_argument("--dataset_split", default=split, help=f"split of the dataset; default: {split}")
+    parser.add_argument(
+        "--prompt_column",
+        default="prompt",
+        help="column that holds the problem, dotted inside of another (prompt.0.content); default: prompt",
+    )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--output_dir",
+        default="out/eval",
+        help="folder for them; samples that it holds are kept; default: out/eval",
+    )
+    results.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; default: 1000")
+    results.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="print what B has more than A, two output folders; no sampling"
+    )
+
+
+def fill_in(given: argparse.Namespace) -> None:
+    """Defaults that depend on other flags; raises `ValueError` for flags that do not go together."""
+    if given.model is None:
+        raise ValueError(f"give --model, a folder, a name on the hub or {EMBEDDED!r}, or --compare A B")
+    if given.dataset is not None and given.benchmarks:
+        raise ValueError("give --dataset or --benchmarks, not both")
+    if given.dataset is None and not given.benchmarks:
+        if given.model != EMBEDDED:
+            raise ValueError("give --dataset or --benchmarks")
+        given.dataset = EMBEDDED
+    if given.benchmarks_dir is not None and not given.benchmarks:
+        raise ValueError("benchmarks_dir needs --benchmarks")
+    if os.path.exists(given.output_dir) and not os.path.isdir(given.output_dir):
+        raise ValueError(f"output_dir is no folder: {given.output_dir!r}")
+    if given.limit is not None and given.limit < 1:
+        raise ValueError(f"limit must be at least 1, got {given.limit}")
+    kind = "benchmarks" if given.benchmarks else "embedded" if given.dataset == EMBEDDED else "dataset"
+    for name, defaults, key in (
+        ("num_samples", NUM_SAMPLES, kind),
+        ("max_new_tokens", MAX_NEW_TOKENS, kind),
+        ("batch_size", BATCH_SIZE, given.engine),
+    ):
+        if getattr(given, name) is None:
+            setattr(given, name, defaults[key])
+    given.sampling = Sampling(
+        given.num_samples, given.temperature, given.top_p, given.max_new_tokens, given.batch_size, given.seed
+    )

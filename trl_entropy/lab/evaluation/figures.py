@@ -1,25 +1,26 @@
-"""The pictures of an evaluation: pass@k, and how far confidence is to be trusted."""
+"""What an evaluation shows: plots of pass@k and of how far confidence is to be trusted, and tables."""
 
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.table import Column, Table
 
-from .calibration import reliability
-from .confidence import logprob_confidence, vote_confidence
 from .folder import CALIBRATION, PASS_AT_K
-from .metrics import Score
-from .samples import Samples
+from .metrics import Samples, Score, logprob_confidence, reliability, vote_confidence
+from .paired import Difference
 
 
 DOTS = 150  # per inch
+NAMES, COLUMN = 20, 18  # characters of the column of names, and of one of values, with their borders
 
 
-def draw_figures(name: str, samples: Samples, table: Mapping[str, Score], folder: Path) -> None:
-    """Both pictures of a set of problems, as PNG files in a folder."""
-    _save(pass_at_k(name, table), folder / PASS_AT_K)
-    _save(calibration(name, samples, table), folder / CALIBRATION)
+def plot_figures(name: str, samples: Samples, table: Mapping[str, Score], folder: Path) -> None:
+    """Both plots of a set of problems, as PNG files in a folder."""
+    pass_at_k(name, table).savefig(folder / PASS_AT_K, dpi=DOTS)
+    calibration(name, samples, table).savefig(folder / CALIBRATION, dpi=DOTS)
 
 
 def pass_at_k(name: str, table: Mapping[str, Score]) -> Figure:
@@ -78,5 +79,52 @@ def _tidy(axes: Axes) -> None:
     axes.grid(alpha=0.2)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=DOTS)
+# Tables
+
+
+def score_tables(tables: Mapping[str, Mapping[str, Score]], width: int) -> list[Table]:
+    """
+    A column for each set of problems: value ± standard error; in as many tables as the columns need.
+
+    Args:
+        tables (`Mapping[str, Mapping[str, Score]]`):
+            Scores by the name of their set.
+        width (`int`):
+            Characters in a line.
+    """
+    sets = list(tables)
+    at_once = max(1, (width - NAMES) // COLUMN)
+    parts = [sets[start : start + at_once] for start in range(0, len(sets), at_once)]
+    return [_score_table({name: tables[name] for name in part}) for part in parts]
+
+
+def _score_table(tables: Mapping[str, Mapping[str, Score]]) -> Table:
+    table = Table(Column("", no_wrap=True), *(Column(name, justify="right", overflow="fold") for name in tables))
+    for name in next(iter(tables.values())):
+        table.add_row(name, *(_score(scores[name]) for scores in tables.values()))
+    return table
+
+
+def difference_table(title: str, differences: Mapping[str, Difference]) -> Table:
+    """A row for each metric: the difference, its interval, the problems won and lost, the sign test."""
+    right = {"justify": "right", "no_wrap": True}
+    columns = [Column(name, **right) for name in ("difference", "95% interval", "won", "lost", "sign test p")]
+    table = Table("", *columns, title=title, title_justify="left")
+    for name, difference in differences.items():
+        interval = f"{_number(difference.low, '+')} to {_number(difference.high, '+')}"
+        counts = ["-" if count is None else str(count) for count in (difference.wins, difference.losses)]
+        p_value = "-" if isnan(difference.p_value) else f"{difference.p_value:.3g}"
+        table.add_row(name, _number(difference.value, "+"), interval, *counts, p_value)
+    return table
+
+
+def _score(score: Score) -> str:
+    value = _number(score.value)
+    return value if isnan(score.stderr) else f"{value} ± {_number(score.stderr)}"
+
+
+def _number(value: float, sign: str = "") -> str:
+    if isnan(value):
+        return "-"
+    value = round(value, 9)  # equal values, though computed in other ways, are printed alike
+    return f"{value:{sign}.1f}" if abs(value) >= 100 else f"{value:{sign}.3f}"

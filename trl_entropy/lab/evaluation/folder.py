@@ -2,15 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ...written import written
-from .samples import Samples
-from .sampling import Row
+from .sampling import SampleId
 
 
 SAMPLES, SETTINGS, RESULTS = "samples.jsonl", "settings.json", "results.json"
@@ -36,7 +33,7 @@ class Line:
         length (`int`):
             Tokens, with the one that ends the response.
         logprob, entropy, prompt_entropy (`float`):
-            Those of [`~evaluation.scoring.Thought`]; a prompt of one token has no entropy.
+            Those of [`~evaluation.scoring.ResponseScore`]; a prompt of one token has no entropy.
     """
 
     problem: int
@@ -51,9 +48,9 @@ class Line:
     prompt_entropy: float | None
 
     @property
-    def row(self) -> Row:
+    def id(self) -> SampleId:
         """Its place."""
-        return Row(self.problem, self.sample)
+        return SampleId(self.problem, self.sample)
 
 
 class Folder:
@@ -73,8 +70,8 @@ class Folder:
 
     def claim(self, settings: Mapping[str, object]) -> None:
         """
-        Write the settings, or compare them with those that the samples here were drawn with; more samples may be asked
-        for than before.
+        Write the settings, or compare them with those of the samples that are here; more samples may be asked for than
+        before.
 
         Raises `ValueError` with what differs, if the folder holds files of these names that no evaluation has left,
         and if it cannot be made.
@@ -89,8 +86,8 @@ class Folder:
             differing = [name for name in {**known, **settings} if known.get(name) != settings.get(name)]
             if "num_samples" in differing and known["num_samples"] < settings["num_samples"]:
                 differing.remove("num_samples")
-            drawn = [file for file in self.path.glob("samples*.jsonl") if file.stat().st_size]
-            if differing and drawn:
+            sampled = [file for file in self.path.glob("samples*.jsonl") if file.stat().st_size]
+            if differing and sampled:
                 changes = "; ".join(
                     f"{name} was {known.get(name)!r}, now {settings.get(name)!r}" for name in differing
                 )
@@ -110,8 +107,8 @@ class Folder:
         """All samples, those of the parts among them, in the order of problems; they then stand in one file."""
         parts = sorted(self.path.glob("samples.part*.jsonl"))
         whole = self.path / SAMPLES
-        lines = {line.row: line for file in (*parts, whole) if file.exists() for line in read_lines(file)}
-        ordered = [lines[row] for row in sorted(lines)]
+        lines = {line.id: line for file in (*parts, whole) if file.exists() for line in read_lines(file)}
+        ordered = [lines[one] for one in sorted(lines)]
         _write(whole, "".join(_dumped(line) for line in ordered))
         for file in parts:
             file.unlink()
@@ -139,36 +136,6 @@ def read_lines(file: Path) -> list[Line]:
         except (ValueError, TypeError) as error:
             raise ValueError(f"line {number} of {str(file)!r} is no sample ({error}): remove it") from error
     return lines
-
-
-def as_samples(lines: Sequence[Line], classes: np.ndarray) -> Samples:
-    """
-    What the metrics are computed from.
-
-    Args:
-        lines (`Sequence[Line]`):
-            All K samples of all P problems, in this order.
-        classes (`numpy.ndarray`):
-            `(P, K)`: those of [`~evaluation.grading.answer_classes`].
-    """
-
-    def column(name: str, kind: type) -> np.ndarray:
-        return np.array([getattr(line, name) for line in lines], dtype=kind).reshape(classes.shape)
-
-    return Samples(
-        correct=column("correct", bool),
-        answers=classes,
-        lengths=column("length", int),
-        logprobs=column("logprob", float),
-        entropies=column("entropy", float),
-        prompt_entropies=column("prompt_entropy", float)[:, 0],
-        texts=by_problem([line.response for line in lines], classes.shape[1]),
-    )
-
-
-def by_problem(values: Sequence, num_samples: int) -> list[list]:
-    """Values of all samples as a list for each problem."""
-    return [list(values[start : start + num_samples]) for start in range(0, len(values), num_samples)]
 
 
 def _dumped(line: Line) -> str:

@@ -1,14 +1,18 @@
-"""Two models on the same problems: differences, intervals and a sign test."""
+"""Two evaluations on the same problems: differences, intervals and a sign test."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from .bootstrap import Mean, Statistic, draws, interval, once
-from .metrics import metrics
-from .samples import Samples
+from ...rewards.verifier import Verifier
+from ..statistics import Mean, Statistic, interval, once, resample
+from .folder import RESULTS
+from .metrics import Samples, metrics
+from .scoring import read_samples
 
 
 class Difference(NamedTuple):
@@ -40,7 +44,7 @@ def paired_differences(
     """
     Every metric of `second` less that of `first`, by name. Row i of both must be the same problem.
 
-    A draw of the bootstrap takes the same problems from both, so what makes a problem hard for both cancels.
+    A resample takes the same problems from both, so what makes a problem hard for both cancels.
 
     Raises `ValueError` for different numbers of problems or samples, and as `scores` does.
     """
@@ -49,15 +53,14 @@ def paired_differences(
             f"give the same problems with the same number of samples; got (problems, samples) = {first.correct.shape} "
             f"and {second.correct.shape}"
         )
-    num_problems = len(first.correct)
-    drawn = draws(num_problems, resamples, seed)
-    before, after = metrics(first, ks), metrics(second, ks)
+    number = len(first.correct)
+    resampled, tables = resample(number, resamples, seed), (metrics(first, ks), metrics(second, ks))
     differences = {}
-    for name in before:
-        value = float((after[name](once(num_problems)) - before[name](once(num_problems)))[0])
-        spread = after[name](drawn) - before[name](drawn)
-        low, high = interval(spread) if num_problems > 1 else (np.nan, np.nan)
-        differences[name] = Difference(value, low, high, *_signs(before[name], after[name]))
+    for name, before in tables[0].items():
+        after = tables[1][name]
+        value = float((after(once(number)) - before(once(number)))[0])
+        low, high = interval(after(resampled) - before(resampled)) if number > 1 else (np.nan, np.nan)
+        differences[name] = Difference(value, low, high, *_signs(before, after))
     return differences
 
 
@@ -83,3 +86,57 @@ def sign_test(wins: int, losses: int) -> float:
     number = wins + losses
     tail = sum(math.comb(number, i) for i in range(min(wins, losses) + 1))
     return min(1.0, 2 * tail / 2**number)
+
+
+def differences_between(
+    first: str, second: str, resamples: int, verifier: Verifier
+) -> dict[str, dict[str, Difference]]:
+    """
+    What the second has more than the first, for each set of problems that both have; of as many samples as both have.
+
+    Args:
+        first, second (`str`):
+            Output folders of `trl-entropy eval`.
+        resamples (`int`):
+            Of the bootstrap.
+        verifier ([`~rewards.Verifier`]):
+            Compares answers.
+
+    Raises `ValueError` for a folder that holds no results, and if the problems are not the same.
+    """
+    before, after = _sets(first), _sets(second)
+    names = [name for name in before if name in after]
+    if len(before) == len(after) == 1:
+        pairs = {next(iter(before)): (*before.values(), *after.values())}
+    else:
+        pairs = {name: (before[name], after[name]) for name in names}
+    if not pairs:
+        raise ValueError(
+            f"{first!r} has {', '.join(before)}, and {second!r} has {', '.join(after)}: nothing in common"
+        )
+    return {name: _differences(name, *pair, resamples, verifier) for name, pair in pairs.items()}
+
+
+def _differences(name: str, before: Path, after: Path, resamples: int, verifier: Verifier) -> dict[str, Difference]:
+    settings = [_read(folder / RESULTS)["settings"] for folder in (before, after)]
+    if settings[0]["problems"] != settings[1]["problems"]:
+        raise ValueError(f"the problems of {name} are not the same in {str(before)!r} and {str(after)!r}")
+    num_samples = min(one["num_samples"] for one in settings)
+    samples = [read_samples(folder, num_samples, verifier) for folder in (before, after)]
+    return paired_differences(*samples, resamples=resamples)
+
+
+def _sets(folder: str) -> dict[str, Path]:
+    """The folders with results, by the name of the set of problems: the folder itself, or those in it."""
+    places = [Path(folder) / RESULTS, *sorted(Path(folder).glob(f"*/{RESULTS}"))]
+    found = {name: file.parent for file in places if file.is_file() for name in _read(file)["results"]}
+    if not found:
+        raise ValueError(f"{folder!r} holds no {RESULTS} of a finished evaluation")
+    return found
+
+
+def _read(file: Path) -> dict:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not {"results", "settings"} <= content.keys():
+        raise ValueError(f"{str(file)!r} was not written by this version of trl-entropy eval: run it again")
+    return content

@@ -1,4 +1,4 @@
-"""An evaluation on disk: what is missing is drawn, by all processes; the main one computes and writes the scores."""
+"""An evaluation on disk: all processes sample what is missing; the main one computes and writes the scores."""
 
 import json
 import logging
@@ -22,13 +22,11 @@ from ...data.problems import Problem
 from ...rewards import REASONS, MathVerifyReward
 from ...rewards.verifier import Verifier
 from ...written import written_together
-from .drawing import Policy, all_rows, graded_lines
-from .figures import draw_figures
-from .folder import RESULTS, SAMPLES, Folder, Line, as_samples, by_problem, read_lines
-from .grading import answer_classes
+from .figures import plot_figures
+from .folder import RESULTS, Folder
 from .metrics import Score, at_powers_of_two, scores
-from .samples import Samples
-from .sampling import Row, Sampling
+from .sampling import Policy, SampleId, Sampling, all_ids
+from .scoring import graded_lines, samples_of
 
 
 logger = logging.getLogger(__name__)
@@ -59,32 +57,32 @@ class Task:
     settings: Mapping[str, object]
 
 
-def missing_rows(task: Task, sampling: Sampling, state: PartialState) -> list[Row]:
+def missing_samples(task: Task, sampling: Sampling, state: PartialState) -> list[SampleId]:
     """
-    The rows of a task that are still to be drawn, the same on every process; claims the folder.
+    What is still to be sampled of a task, the same on every process; claims the folder.
 
     Raises `ValueError` if it holds samples of other settings.
     """
 
-    def claim_and_read() -> set[Row]:
+    def claim_and_read() -> set[SampleId]:
         folder = Folder(task.folder)
         folder.claim(task.settings)
-        return {line.row for line in folder.join()}
+        return {line.id for line in folder.join()}
 
     known = on_main(state, claim_and_read)
-    return [row for row in all_rows(len(task.problems), sampling.num_samples) if row not in known]
+    return [one for one in all_ids(len(task.problems), sampling.num_samples) if one not in known]
 
 
-def draw_missing(
-    task: Task, rows: list[Row], policy: Policy, sampling: Sampling, reward: MathVerifyReward, state: PartialState
+def sample_missing(
+    task: Task, ids: list[SampleId], policy: Policy, sampling: Sampling, reward: MathVerifyReward, state: PartialState
 ) -> None:
-    """Draw rows and write them as they come; each process has its own problems and its own file."""
-    by_length = sorted({row.problem for row in rows}, key=lambda problem: len(task.prompts[problem]))
+    """Sample, and write samples as they come; each process has its own problems and its own file."""
+    by_length = sorted({one.problem for one in ids}, key=lambda problem: len(task.prompts[problem]))
     own = set(by_length[state.process_index :: state.num_processes])
-    rows = [row for row in rows if row.problem in own]
+    ids = [one for one in ids if one.problem in own]
     folder = Folder(task.folder, state.process_index if state.num_processes > 1 else None)
-    with _progress(task.name, len(rows), state) as advance:
-        for lines in graded_lines(policy, task.prompts, task.problems, rows, sampling, reward):
+    with _progress(task.name, len(ids), state) as advance:
+        for lines in graded_lines(policy, task.prompts, task.problems, ids, sampling, reward):
             folder.append(lines)
             advance(len(lines))
     state.wait_for_everyone()
@@ -98,7 +96,7 @@ def write_results(
 
     The file alone has pass@k and maj@k of every k.
     """
-    lines = _of_first(Folder(task.folder).join(), sampling.num_samples)
+    lines = [line for line in Folder(task.folder).join() if line.sample < sampling.num_samples]
     samples = samples_of(lines, sampling.num_samples, verifier)
     table = scores(samples, range(1, sampling.num_samples + 1), resamples=resamples)
     reasons = Counter(line.reason for line in lines)
@@ -119,21 +117,8 @@ def write_results(
     shown = at_powers_of_two(table, sampling.num_samples)
     with written_together(task.folder, overwrite=True) as scratch:  # the folder is an evaluation's
         (scratch / RESULTS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        draw_figures(task.name, samples, shown, scratch)
+        plot_figures(task.name, samples, shown, scratch)
     return shown
-
-
-def read_samples(folder: Path, num_samples: int, verifier: Verifier) -> Samples:
-    """The first `num_samples` samples of each problem of a finished folder."""
-    lines = _of_first(sorted(read_lines(folder / SAMPLES), key=lambda line: line.row), num_samples)
-    return samples_of(lines, num_samples, verifier)
-
-
-def samples_of(lines: list[Line], num_samples: int, verifier: Verifier) -> Samples:
-    """All K samples of all P problems, in this order, with the classes of their answers."""
-    answers = by_problem([line.answer for line in lines], num_samples)
-    reasons = by_problem([line.reason for line in lines], num_samples)
-    return as_samples(lines, answer_classes(answers, reasons, verifier))
 
 
 def versions() -> dict[str, str]:
@@ -146,21 +131,13 @@ def versions() -> dict[str, str]:
     }
 
 
-def _of_first(lines: list[Line], num_samples: int) -> list[Line]:
-    return [line for line in lines if line.sample < num_samples]
-
-
 def _as_harness(table: Mapping[str, Score]) -> dict[str, float | None]:
     """By the keys of lm-evaluation-harness: the metric, a comma and the filter of answers, of which there is none."""
-    values = {}
-    for name, score in table.items():
-        values[f"{name},none"] = _json(score.value)
-        values[f"{name}_stderr,none"] = _json(score.stderr)
-    return values
-
-
-def _json(value: float) -> float | None:
-    return None if isnan(value) else value
+    return {
+        f"{name}{kind},none": None if isnan(value) else value
+        for name, score in table.items()
+        for kind, value in zip(("", "_stderr"), score, strict=True)
+    }
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""Drawing responses with transformers: rows of a batch are independent, and each has random numbers of its own."""
+"""Sampling responses, with transformers or vLLM: each has random numbers of its own, whatever stands beside it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
-class Row(NamedTuple):
+class SampleId(NamedTuple):
     """One sample of one problem, both counted from 0."""
 
     problem: int
@@ -32,7 +33,7 @@ class Row(NamedTuple):
 @dataclass(frozen=True)
 class Sampling:
     """
-    How responses are drawn.
+    How responses are sampled.
 
     Args:
         num_samples (`int`, *optional*, defaults to `8`):
@@ -40,11 +41,11 @@ class Sampling:
         temperature (`float`, *optional*, defaults to `1.0`):
             What the logits are divided by; 0 takes the likeliest token.
         top_p (`float`, *optional*, defaults to `1.0`):
-            Probability of the smallest set of likeliest tokens that are drawn from.
+            Probability of the smallest set of likeliest tokens that are sampled from.
         max_new_tokens (`int`, *optional*, defaults to `256`):
             Tokens after which a response is cut.
         batch_size (`int`, *optional*, defaults to `64`):
-            Responses drawn at once.
+            Responses sampled at once.
         seed (`int`, *optional*, defaults to `0`):
             Decides, with the numbers of problem and sample, the random numbers of a response.
 
@@ -70,7 +71,57 @@ class Sampling:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
 
 
-class Draw(LogitsProcessor):
+@dataclass(frozen=True)
+class Policy:
+    """
+    What samples the responses, and what scores them.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            Scores responses, and samples them unless another engine does.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer.
+        engine (`Callable`, *optional*):
+            `engine(prompts, ids, sampling)` gives the tokens of each response; by default [`sample`] with the model.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    engine: Callable[[Sequence[list[int]], Sequence[SampleId], Sampling], list[list[int]]] | None = None
+
+    def sample(self, prompts: Sequence[list[int]], ids: Sequence[SampleId], sampling: Sampling) -> list[list[int]]:
+        """Tokens of each response."""
+        if self.engine is not None:
+            return self.engine(prompts, ids, sampling)
+        return sample(self.model, self.tokenizer, prompts, ids, sampling)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """With the model in evaluation mode, and afterwards in the one it was in."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(was_training)
+
+
+def all_ids(num_problems: int, num_samples: int) -> list[SampleId]:
+    """Every sample of every problem."""
+    return [SampleId(problem, number) for problem in range(num_problems) for number in range(num_samples)]
+
+
+def batches(prompts: Sequence[list[int]], ids: Sequence[SampleId], size: int) -> Iterator[list[SampleId]]:
+    """The samples, `size` at a time; long prompts come first, those of equal length together."""
+    ordered = sorted(ids, key=lambda one: (-len(prompts[one.problem]), one))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+# With transformers
+
+
+class TakeToken(LogitsProcessor):
     """
     Leave one token of each row: the one in whose share of the probabilities the row's random number falls.
 
@@ -87,38 +138,38 @@ class Draw(LogitsProcessor):
         upper_ends = scores.to(self.uniforms.dtype).softmax(-1).cumsum(-1)
         places = self.uniforms[self._step].unsqueeze(-1) * upper_ends[:, -1:]
         self._step += 1
-        drawn = torch.searchsorted(upper_ends, places, right=True).clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+        taken = torch.searchsorted(upper_ends, places, right=True).clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(-1, taken, 0.0)
 
 
-def draw(
+def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
-    rows: Sequence[Row],
+    ids: Sequence[SampleId],
     sampling: Sampling,
 ) -> list[list[int]]:
     """
-    Tokens of a response for each row, with the token that ends it if it came.
+    Tokens of each response, with the token that ends it if it came.
 
-    The prompt of a problem is read once, whatever the number of its rows, unless the model has layers that are not
-    attention. A row's random numbers do not depend on the other rows. The logits may in their last digits, and with
-    them, rarely, a token.
+    The prompt of a problem is read once, whatever the number of its samples, unless the model has layers that are not
+    attention. A sample's random numbers do not depend on the other samples. The logits may in their last digits, and
+    with them, rarely, a token.
 
     Args:
         prompts (`Sequence[list[int]]`):
             Tokens of the prompt of every problem.
-        rows (`Sequence[Row]`):
-            What to draw.
+        ids (`Sequence[SampleId]`):
+            What to sample.
     """
-    problems = sorted({row.problem for row in rows})
-    ids, mask = _pad_left([prompts[problem] for problem in problems], tokenizer.pad_token_id, model.device)
-    of_row = torch.tensor([problems.index(row.problem) for row in rows], device=model.device)
+    problems = sorted({one.problem for one in ids})
+    tokens, mask = _pad_left([prompts[problem] for problem in problems], tokenizer.pad_token_id, model.device)
+    rows = torch.tensor([problems.index(one.problem) for one in ids], device=model.device)
     with torch.no_grad(), _neutral(model, tokenizer):
         cache = {}
-        if ids.shape[1] > 1:  # all tokens but the last, which gives the first logits
+        if tokens.shape[1] > 1:  # all tokens but the last, which gives the first logits
             read = model.generate(
-                ids[:, :-1],
+                tokens[:, :-1],
                 attention_mask=mask[:, :-1],
                 max_new_tokens=1,
                 do_sample=False,
@@ -126,18 +177,18 @@ def draw(
             )
             name = "cache" if "cache" in read else "past_key_values"  # its name before transformers 5.24
             if _can_be_shared(read[name]):
-                read[name].batch_select_indices(of_row)
+                read[name].batch_select_indices(rows)
                 cache = {name: read[name]}
-        drawn = model.generate(
-            ids[of_row],
-            attention_mask=mask[of_row],
+        generated = model.generate(
+            tokens[rows],
+            attention_mask=mask[rows],
             max_new_tokens=sampling.max_new_tokens,
             do_sample=False,
-            logits_processor=_processors(rows, sampling, model.device),
+            logits_processor=_processors(ids, sampling, model.device),
             **cache,
         )
     ends = _end_tokens(model, tokenizer)
-    return [_up_to_end(response, ends) for response in drawn[:, ids.shape[1] :].tolist()]
+    return [_up_to_end(response, ends) for response in generated[:, tokens.shape[1] :].tolist()]
 
 
 def _can_be_shared(cache: Cache) -> bool:
@@ -145,7 +196,7 @@ def _can_be_shared(cache: Cache) -> bool:
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
-def _processors(rows: Sequence[Row], sampling: Sampling, device: torch.device) -> LogitsProcessorList:
+def _processors(ids: Sequence[SampleId], sampling: Sampling, device: torch.device) -> LogitsProcessorList:
     processors = LogitsProcessorList()
     if sampling.temperature == 0:
         return processors
@@ -153,9 +204,9 @@ def _processors(rows: Sequence[Row], sampling: Sampling, device: torch.device) -
         processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
     if sampling.top_p < 1:
         processors.append(TopPLogitsWarper(float(sampling.top_p)))
-    uniforms = np.stack([np.random.default_rng((sampling.seed, *row)).random(sampling.max_new_tokens) for row in rows])
+    uniforms = np.stack([np.random.default_rng((sampling.seed, *one)).random(sampling.max_new_tokens) for one in ids])
     precision = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs do not have
-    processors.append(Draw(torch.from_numpy(uniforms).to(device, precision)))
+    processors.append(TakeToken(torch.from_numpy(uniforms).to(device, precision)))
     return processors
 
 
@@ -193,3 +244,59 @@ def _pad_left(prompts: list[list[int]], pad: int, device: torch.device) -> tuple
 def _up_to_end(response: list[int], ends: list[int]) -> list[int]:
     length = next((place for place, token in enumerate(response, start=1) if token in ends), len(response))
     return response[:length]
+
+
+# With vLLM
+
+
+class VLLMEngine:
+    """
+    An engine for [`Policy`]; vLLM keeps what it has read of a prompt for the prompt's other samples.
+
+    Args:
+        model (`str`):
+            Folder, or name on the hub.
+        revision (`str`, *optional*):
+            Of a model of the hub.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Of weights and activations.
+        memory (`float`, *optional*, defaults to `0.5`):
+            Share of the GPU's memory for vLLM; the rest is for the model that scores the responses.
+    """
+
+    def __init__(self, model: str, revision: str | None = None, dtype: str = "auto", memory: float = 0.5):
+        check_vllm()
+        from vllm import LLM
+
+        # "vllm": what the model's own settings do to the distribution is left out
+        self.llm = LLM(
+            model=model, revision=revision, dtype=dtype, gpu_memory_utilization=memory, generation_config="vllm"
+        )
+
+    def __call__(self, prompts: Sequence[list[int]], ids: Sequence[SampleId], sampling: Sampling) -> list[list[int]]:
+        """Tokens of each response."""
+        from vllm import SamplingParams
+
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": prompts[one.problem]} for one in ids],
+            [
+                SamplingParams(
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    max_tokens=sampling.max_new_tokens,
+                    seed=int(np.random.SeedSequence((sampling.seed, *one)).generate_state(1)[0]),
+                    skip_special_tokens=False,
+                )
+                for one in ids
+            ],
+            use_tqdm=False,
+        )
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+def check_vllm() -> None:
+    """Raise `ValueError` where vLLM is not installed."""
+    if find_spec("vllm") is None:
+        raise ValueError(
+            "engine=vllm needs vLLM, which is not installed: pip install vllm, or take engine=transformers"
+        )

@@ -10,9 +10,8 @@ from rich.console import Console
 from ...commands.cli import HELP, refuse
 from ...written import add_overwrite, check_output, written_together
 from .figures import FIGURES
-from .folders import find_runs
 from .page import described, page
-from .runs import METRICS, SCORES, state_file
+from .runs import METRICS, SCORES, find_runs, state_file
 from .statistics import Arm, arms
 from .summary import table
 from .svg import to_svg, write_png
@@ -70,8 +69,8 @@ def write(groups: Sequence[Arm], output: str | Path, overwrite: bool = False) ->
         check_output(output if file == path else file, overwrite, read_from)
     figures = {}
     with written_together(path.parent, overwrite) as scratch:
-        for name, drawing in FIGURES.items():
-            figure = drawing.draw(groups)
+        for name, entry in FIGURES.items():
+            figure = entry.plot(groups)
             if figure is not None:
                 picture = pictures[name].name
                 write_png(figure, scratch / picture)

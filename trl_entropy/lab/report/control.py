@@ -5,8 +5,7 @@ import re
 from typing import NamedTuple
 
 from .runs import Run, Series
-from .series import WINDOW
-from .statistics import finite
+from .statistics import WINDOW, finite
 
 
 BAND = 0.1  # ours: a signal has settled within this share of its target

@@ -1,19 +1,34 @@
-"""Runs that differ in nothing but the seed, and means over them."""
+"""Logged series, runs that differ in nothing but the seed, and means over both."""
 
 import json
 import math
 import os
 import re
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
+from ..statistics import half_interval
 from .runs import Run, Series
-from .series import smooth
 
 
+WINDOW = 10  # optimizer steps that the table's first and last values are means of
+ENDS = f"means of the first and the last {WINDOW} logged steps (with fewer than {2 * WINDOW}: of each half)"
 # Settings that seeds of one arm may differ in
 OF_A_RUN = ("data_seed", "hub_model_id", "logging_dir", "output_dir", "resume_from_checkpoint", "run_name", "seed")
+
+
+def ends(values: list[float]) -> tuple[float | None, float]:
+    """Means of the first and of the last `WINDOW` values, or of either half of fewer; of one value, only the last."""
+    window = min(WINDOW, len(values) // 2)
+    if window == 0:
+        return None, values[-1]
+    return sum(values[:window]) / window, sum(values[-window:]) / window
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Mean of the last values up to each step, `WINDOW` of them."""
+    return [sum(values[max(0, i + 1 - WINDOW) : i + 1]) / min(i + 1, WINDOW) for i in range(len(values))]
 
 
 class Arm(NamedTuple):
@@ -72,40 +87,15 @@ def seed_of(run: Run) -> object:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    r"""
-    Mean and half of Student's 95% interval, \\( t_{0.975, n-1} \, s / \sqrt n \\), `s` the sample's deviation.
+    """
+    Mean and half of Student's 95% interval.
 
     Raises `ValueError` for no values.
     """
     if not values:
         raise ValueError("give one value or more")
-    if len(values) == 1 or not all(map(math.isfinite, values)):
-        return Estimate(fmean(values), None)
-    return Estimate(fmean(values), t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values)))
-
-
-def t_quantile(freedom: int) -> float:
-    r"""
-    \\( t \\) with \\( P(|T| < t) = 0.95 \\) for Student's T with `freedom` degrees, by halving.
-
-    With \\( \theta = \arctan(t / \sqrt \nu) \\) that probability is a finite sum of powers of \\( \cos \theta \\)
-    (Abramowitz and Stegun, 26.7.3 and 26.7.4).
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        angle = (low + high) / 2
-        low, high = (angle, high) if _probability(angle, freedom) < 0.95 else (low, angle)
-    return math.sqrt(freedom) * math.tan(angle)
-
-
-def _probability(angle: float, freedom: int) -> float:
-    odd = freedom % 2
-    term = math.cos(angle) if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for power in range(3 if odd else 2, freedom - 1, 2):
-        term *= math.cos(angle) ** 2 * (power - 1) / power
-        total += term
-    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+    known = len(values) > 1 and all(map(math.isfinite, values))
+    return Estimate(fmean(values), half_interval(values) if known else None)
 
 
 class Band(NamedTuple):

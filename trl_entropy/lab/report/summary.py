@@ -8,8 +8,7 @@ from rich.table import Table
 
 from .control import held
 from .runs import Run
-from .series import ENDS, ends
-from .statistics import Arm, estimate
+from .statistics import ENDS, Arm, ends, estimate
 
 
 CAPTION = f"Start → end: {ENDS}. ± is the 95% interval over seeds."

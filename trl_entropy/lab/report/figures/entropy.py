@@ -10,26 +10,28 @@ from matplotlib.figure import Figure
 from ..control import BAND, common, held
 from ..runs import Run, Series
 from ..statistics import Arm, finite
+from .lines import single
 from .style import (
+    DASHED,
+    DOTTED,
     INK,
     MUTED,
     NEGATIVE,
     POSITIVE,
     STYLE,
     Look,
-    draw_arm,
-    draw_series,
     fit,
     legend,
     look_of,
     panels,
     plain,
+    plot_arm,
+    plot_series,
     thin,
 )
 
 
 DECILES = {place: f"entropy/decile_{place}" for place in range(1, 11)}
-DOTTED, DASHED = (0, (1, 1)), (0, (3, 1.5))
 MOST_DOTS = 400  # of an arm
 SIGNS = {"positive": POSITIVE, "negative": NEGATIVE}
 
@@ -38,23 +40,23 @@ SIGNS = {"positive": POSITIVE, "negative": NEGATIVE}
 def entropy(arms: list[Arm]) -> Figure | None:
     """Entropy over the run, with its target and, for a single run, split by the sign of the advantage."""
     figure, (axes,) = panels("Entropy of the policy")
-    drawn = {arm.name: look for arm, look in _looks(arms) if draw_arm(axes, arm, "entropy", look)}
-    if not drawn:
+    plotted = {arm.name: look for arm, look in _looks(arms) if plot_arm(axes, arm, "entropy", look)}
+    if not plotted:
         return None
-    if len(arms) == len(arms[0].runs) == 1:
-        drawn = {"all tokens": drawn[arms[0].name]}
+    if single(arms):
+        plotted = {"all tokens": plotted[arms[0].name]}
         for sign, look in SIGNS.items():
             if (series := arms[0].runs[0].series.get(f"entropy/{sign}_advantage")) is not None:
-                draw_series(axes, series, look, raw=False)
-                drawn[f"{sign} advantage"] = look
+                plot_series(axes, series, look, raw=False)
+                plotted[f"{sign} advantage"] = look
     for arm, look in _looks(arms):
         color = look.color if len(arms) > 1 else INK
         for aim in (aim for aim in held(arm.runs[0]) if aim.signal == "entropy"):
             target = thin(arm.runs[0].series[f"controllers/{aim.name}/target"])
-            drawn |= _draw_target(axes, target, aim.band, color)
+            plotted |= _plot_target(axes, target, aim.band, color)
     axes.set(xlabel="optimizer step", ylabel="nats per token")
     fit(axes)
-    legend(figure, drawn)
+    legend(figure, plotted)
     return figure
 
 
@@ -62,7 +64,7 @@ def _looks(arms: list[Arm]) -> list[tuple[Arm, Look]]:
     return [(arm, look_of(index)) for index, arm in enumerate(arms)]
 
 
-def _draw_target(axes: Axes, target: Series, bounds: tuple[float, float] | None, color: str) -> dict[str, Look]:
+def _plot_target(axes: Axes, target: Series, bounds: tuple[float, float] | None, color: str) -> dict[str, Look]:
     """A band as it was set, or a target and what counts as settled on it."""
     if bounds is not None:
         axes.axhspan(*bounds, color=color, alpha=0.1, linewidth=0)
@@ -79,7 +81,7 @@ def sources(arms: list[Arm]) -> Figure | None:
     known = [(arm, shares) for arm in arms if (shares := [_shares(run) for run in arm.runs]) and None not in shares]
     if not known:
         return None
-    if len(arms) == len(arms[0].runs) == 1:
+    if single(arms):
         return _sums(arms[0].runs[0])
     figure, (axes,) = panels("Where the predicted change comes from", height=1.3 + 0.42 * len(known))
     for place, (_, shares) in enumerate(known):
@@ -102,14 +104,14 @@ def _shares(run: Run) -> dict[str, float] | None:
 
 def _sums(run: Run) -> Figure:
     figure, (axes,) = panels("Where the predicted change comes from")
-    drawn = {"all tokens": ("predicted", look_of(0))}
-    drawn |= {f"{sign} advantage": (f"predicted_{sign}", look) for sign, look in SIGNS.items()}
-    for key, look in drawn.values():
+    plotted = {"all tokens": ("predicted", look_of(0))}
+    plotted |= {f"{sign} advantage": (f"predicted_{sign}", look) for sign, look in SIGNS.items()}
+    for key, look in plotted.values():
         series = run.series.get(f"entropy_change/{key}", Series([], []))
         axes.plot(*thin(Series(series.steps, list(accumulate(series.values)))), color=look.color)
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set(xlabel="optimizer step", ylabel="sum (nats)")
-    legend(figure, {name: look for name, (_, look) in drawn.items()})
+    legend(figure, {name: look for name, (_, look) in plotted.items()})
     return figure
 
 
@@ -117,7 +119,7 @@ def _sums(run: Run) -> Figure:
 def prediction(arms: list[Arm]) -> Figure | None:
     """Observed over predicted changes of entropy, a dot for each step, with their correlation."""
     figure, (axes,) = panels("Predicted and observed change, step by step")
-    drawn = {}
+    plotted = {}
     for arm, look in _looks(arms):
         keys = ("entropy_change/predicted", "entropy_change/observed")
         known = [common(*(finite(run.series.get(key)) for key in keys))[1:] for run in arm.runs]
@@ -125,13 +127,13 @@ def prediction(arms: list[Arm]) -> Figure | None:
         if len(pairs) < 2:
             continue
         axes.scatter(*zip(*pairs[:: -(-len(pairs) // MOST_DOTS)], strict=True), s=6, color=look.color, alpha=0.5, lw=0)
-        drawn[f"{arm.name}: correlation {_correlation(pairs)}"] = look
-    if not drawn:
+        plotted[f"{arm.name}: correlation {_correlation(pairs)}"] = look
+    if not plotted:
         return None
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set(xlabel="predicted (nats per unit step)", ylabel="observed (nats)")
-    legend(figure, drawn, alone=True)
+    legend(figure, plotted, alone=True)
     return figure
 
 
@@ -144,28 +146,28 @@ def _correlation(pairs: list[tuple[float, float]]) -> str:
 def deciles(arms: list[Arm]) -> Figure | None:
     """Entropy along the completion, in the first and in the last quarter of the run."""
     figure, (axes,) = panels("Entropy along the completion")
-    drawn = {}
+    plotted = {}
     for arm, look in _looks(arms):
         # Short completions leave some tenths empty
         places = [place for place, key in DECILES.items() if all(key in run.series for run in arm.runs)]
         if places:
-            drawn[arm.name] = look
+            plotted[arm.name] = look
             for quarter, dashes in ((0, DOTTED), (3, "-")):
                 profile = [fmean(_quarter(run, DECILES[place], quarter) for run in arm.runs) for place in places]
                 axes.plot(places, profile, color=look.color, linestyle=dashes, marker="o", markersize=2.5)
-    if not drawn:
+    if not plotted:
         return None
     axes.set(xlabel="tenth of the completion", ylabel="nats per token", xticks=range(1, 11))
     fit(axes)
     quarters = {"first quarter": Look(INK, DOTTED), "last quarter": Look(INK)}
     if len(arms) == 1:
-        drawn, quarters = {}, {name: Look(look_of(0).color, look.dashes) for name, look in quarters.items()}
-    legend(figure, drawn | quarters)
+        plotted, quarters = {}, {name: Look(look_of(0).color, look.dashes) for name, look in quarters.items()}
+    legend(figure, plotted | quarters)
     return figure
 
 
 def _quarter(run: Run, key: str, quarter: int) -> float:
-    """The mean in a quarter of the run; a single value is of the last, and the first then NaN, which is not drawn."""
+    """The mean in a quarter of the run; a single value is of the last, and the first then NaN, which is left out."""
     values = run.series[key].values
     if quarter == 0 and len(values) == 1:
         return math.nan

@@ -1,13 +1,11 @@
-"""Figures of the scores on held-out problems."""
+"""The figure of the scores on held-out problems."""
 
 from matplotlib.figure import Figure
 
 from ..findings.arms import of_arm, score
 from ..statistics import Arm, estimate
-from .style import MUTED, STYLE, Look, draw_arm, fit, legend, look_of, panels, plain
-
-
-MOST_SCORES = 4  # in one figure
+from .lines import MOST_SCORES
+from .style import MUTED, STYLE, look_of, panels, plain
 
 
 @STYLE
@@ -35,25 +33,3 @@ def held_out(arms: list[Arm]) -> Figure | None:
         axes.grid(visible=False, axis="y")
     rows[-1].set_xlabel("score")
     return figure
-
-
-@STYLE
-def evaluation(arms: list[Arm]) -> Figure | None:
-    """Scores that evaluation logged during training; without pass@k, its reward."""
-    keys = list(
-        dict.fromkeys(key for arm in arms for run in arm.runs for key in run.series if key.startswith("eval_"))
-    )
-    keys = ([key for key in keys if "@" in key] or [key for key in keys if key == "eval_reward"])[:MOST_SCORES]
-    if not keys:
-        return None
-    figure, rows = panels("Evaluation during training", len(keys), 1.2 + 1.4 * len(keys), sharex=True)
-    drawn: dict[str, Look] = {}
-    for axes, key in zip(rows, keys, strict=True):
-        for index, arm in enumerate(arms):
-            if draw_arm(axes, arm, key, look_of(index)):
-                drawn[arm.name] = look_of(index)
-        axes.set_title(plain(key.removeprefix("eval_")))
-        fit(axes)
-    rows[-1].set_xlabel("optimizer step")
-    legend(figure, drawn)
-    return figure if drawn else None

@@ -9,15 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..runs import Series
-from ..series import smooth
-from ..statistics import Arm, band
+from ..statistics import Arm, band, smooth
 
 
 # The page puts its own colours, for light and dark, in the place of these
 INK, MUTED, GRID = "#1f2430", "#5c6470", "#dfe3e8"
 # Okabe and Ito's, which the colour-blind tell apart
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # for more arms than colours
+DASHED, DOTTED = (0, (3, 1.5)), (0, (1, 1))
+DASHES = ("-", (0, (4, 1.5)), DOTTED)  # for more arms than colours
 WIDTH, HEIGHT = 4.0, 2.6  # inches, so that text is as large on a phone as beside it
 MOST_POINTS = 600  # of a line, as many as a screen shows
 LONGEST_NAME = 34
@@ -58,7 +58,7 @@ STYLE = matplotlib.rc_context(
 
 
 class Look(NamedTuple):
-    """How the lines of an arm, or of a part of a run, are drawn."""
+    """How the lines of an arm, or of a part of a run, are plotted."""
 
     color: str
     dashes: object = "-"
@@ -93,7 +93,7 @@ def thin(series: Series) -> Series:
     return Series(series.steps[::every], series.values[::every])
 
 
-def draw_series(axes: Axes, series: Series, look: Look, raw: bool = True) -> None:
+def plot_series(axes: Axes, series: Series, look: Look, raw: bool = True) -> None:
     """A smoothed line and, faintly, the values that were logged."""
     if raw:
         axes.plot(*thin(series), color=look.color, alpha=0.25, linewidth=0.8)
@@ -101,10 +101,10 @@ def draw_series(axes: Axes, series: Series, look: Look, raw: bool = True) -> Non
     axes.plot(*smoothed, color=look.color, linestyle=look.dashes)
 
 
-def draw_arm(axes: Axes, arm: Arm, key: str, look: Look) -> bool:
+def plot_arm(axes: Axes, arm: Arm, key: str, look: Look) -> bool:
     """A metric of an arm: its values or, faintly, those of its seeds with the 95% interval of their mean."""
     if len(arm.runs) == 1 and key in arm.runs[0].series:
-        draw_series(axes, arm.runs[0].series[key], look)
+        plot_series(axes, arm.runs[0].series[key], look)
         return True
     over_seeds = band(arm, key)
     if over_seeds is None:
@@ -127,8 +127,8 @@ def legend(figure: Figure, entries: dict[str, Look], alone: bool = False) -> Non
     handles = [Line2D([], [], color=look.color, linestyle=look.dashes) for look in entries.values()]
     names = [plain(name) for name in entries]
     columns = max(1, min(len(names), 56 // (max(map(len, names)) + 6)))
-    drawn = figure.legend(handles, ["-"] * len(names), loc="outside lower left", ncols=columns)
-    for text, name in zip(drawn.get_texts(), names, strict=True):  # a label that begins with _ would be left out
+    plotted = figure.legend(handles, ["-"] * len(names), loc="outside lower left", ncols=columns)
+    for text, name in zip(plotted.get_texts(), names, strict=True):  # a label that begins with _ would be left out
         text.set_text(name)
 
 

@@ -8,9 +8,8 @@ from .arms import compared
 from .authority import authority
 from .controllers import control, limits
 from .entropy import collapse, explosion, prediction, sources
-from .finding import Finding
+from .finding import Finding, merged
 from .learning import clipping, dead, groups, held_out, not_finite, reward
-from .merged import merged
 
 
 CHECKS = (

@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..runs import Run, Series
-from ..series import ends
-from ..statistics import Arm, Estimate, estimate, seed_of
+from ..statistics import Arm, Estimate, ends, estimate, seed_of
 from .finding import MIN_LOGS, NOTE, Finding
 
 

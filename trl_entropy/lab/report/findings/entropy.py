@@ -8,8 +8,7 @@ from ....control.advice import to_move, turns
 from ..control import BAND, common, held
 from ..facts import facts
 from ..runs import Run, Series
-from ..series import WINDOW, ends, smooth
-from ..statistics import finite
+from ..statistics import WINDOW, ends, finite, smooth
 from .finding import BAD, GOOD, MIN_LOGS, NOTE, Finding, enough
 
 

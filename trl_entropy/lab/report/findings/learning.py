@@ -5,7 +5,7 @@ from statistics import fmean, variance
 
 from ..facts import bonuses, off_policy
 from ..runs import Run
-from ..series import ends
+from ..statistics import ends
 from .finding import BAD, GOOD, MIN_LOGS, NOTE, Finding, enough
 
 
