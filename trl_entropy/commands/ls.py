@@ -14,7 +14,7 @@ from .grpo import OVERLONG
 
 
 # What TRL has itself and this package composes with, by TRL's flag
-TRLS_OWN = {
+TRL_FLAGS = {
     "epsilon_high": "Clip-Higher: another upper clip bound than the lower",
     "entropy_coef": "bonus of the entropy in the loss",
     "use_adaptive_entropy": "Skywork-OR1's controller of entropy_coef",
@@ -42,7 +42,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         "laws of controllers": {name: first_line(law) for name, law in LAWS.items()},
         "knobs of controllers": {name: _knob_line(knob) for name, knob in knobs.items()},
         "signals of controllers": SIGNALS | {"entropy/SECTION.RULE": "Entropy (nats) over the tokens of a rule"},
-        "TRL's own": TRLS_OWN,
+        "TRL's own": TRL_FLAGS,
         "reward_funcs": {
             **{name: first_line(reward) for name, reward in rewards.REWARDS.items()},
             **{name: f"TRL's: {first_line(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},

@@ -17,7 +17,7 @@ LONGEST_RANGE = 40  # columns
 SHORT = 22  # columns of a knob's name in an alarm
 # Ours: an error is an alarm beyond this share of the target, and after this many optimizer steps; so is a knob at its
 # bound after as many
-FAR, LONG = 0.2, 50
+FAR_SHARE, MANY_STEPS = 0.2, 50
 
 
 @dataclass
@@ -215,8 +215,8 @@ def alarms(state: LiveState) -> list[str]:
     found = [state.not_finite] if state.not_finite else []
     pairs = zip(state.entropy, state.target, strict=True)
     off = [entropy / aim - 1 if aim and entropy is not None else nan for entropy, aim in pairs]
-    steps = _lasting(state, [abs(share) > FAR for share in off])
-    if steps >= LONG:
+    steps = _lasting(state, [abs(share) > FAR_SHARE for share in off])
+    if steps >= MANY_STEPS:
         way = "above" if off[-1] > 0 else "below"
         found.append(f"entropy {abs(off[-1]):.0%} {way} its target, off for {steps} steps")
     for knob in state.knobs:
@@ -224,7 +224,7 @@ def alarms(state: LiveState) -> list[str]:
             steps = _lasting(
                 state, [value is not None and isclose(value, bound, abs_tol=1e-12) for value in knob.values]
             )
-            if steps >= LONG:
+            if steps >= MANY_STEPS:
                 found.append(f"{tail(knob.name, SHORT)} at its {which} bound for {steps} steps")
     return found
 

@@ -42,18 +42,18 @@ def main(channel: int, parent: int, workers: int, deadline: float, batch_deadlin
     gc.collect()
     gc.freeze()
     connection = Connection(channel)
-    team = Team(algebraic_verdict, workers, deadline, batch_deadline, parent)
+    pool = WorkerPool(algebraic_verdict, workers, deadline, batch_deadline, parent)
     connection.send(os.getpid())
     try:
         while True:
             while not connection.poll(PATIENCE):
                 if os.getppid() != parent:
                     return
-            connection.send(team.grade(connection.recv()))
+            connection.send(pool.grade(connection.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     finally:
-        team.dismiss()
+        pool.close()
 
 
 class Worker:
@@ -70,7 +70,7 @@ class Worker:
             _work(verdict, theirs, deadline)
         theirs.close()
 
-    def give(self, number: int, pair: tuple[str, str], end: float) -> None:
+    def submit(self, number: int, pair: tuple[str, str], end: float) -> None:
         self.number, self.gold = number, pair[0]
         self.due = min(time.monotonic() + self.deadline, end)
         self.connection.send(pair)
@@ -81,7 +81,7 @@ class Worker:
         self.connection.close()
 
 
-class Team:
+class WorkerPool:
     """Workers that share out the pairs."""
 
     def __init__(self, verdict, workers: int, deadline: float, batch_deadline: float, parent: int):
@@ -103,7 +103,7 @@ class Team:
         for number, (gold, _) in enumerate(pairs):
             waiting.setdefault(gold, deque()).append(number)
         while len(self.workers) < min(self.size, len(pairs)):
-            self._hire()
+            self._spawn()
         idle, busy = self.workers[: len(pairs)], {}
         while waiting or busy:
             while idle and waiting and time.monotonic() < end:
@@ -112,10 +112,10 @@ class Team:
                 if number in tried:
                     worker = self._replace(worker)
                 try:
-                    worker.give(number, pairs[number], end)
+                    worker.submit(number, pairs[number], end)
                 except BrokenPipeError:  # it has been killed from outside
                     worker = self._replace(worker)
-                    worker.give(number, pairs[number], end)
+                    worker.submit(number, pairs[number], end)
                 busy[worker.connection] = worker
             if not busy:
                 break
@@ -142,11 +142,11 @@ class Team:
                 raise EOFError
         return verdicts
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         for worker in self.workers:
             worker.kill()
 
-    def _hire(self) -> Worker:
+    def _spawn(self) -> Worker:
         worker = Worker(self.verdict, self.deadline, self.workers)
         self.workers.append(worker)
         return worker
@@ -154,7 +154,7 @@ class Team:
     def _replace(self, worker: Worker) -> Worker:
         self.workers.remove(worker)
         worker.kill()
-        return self._hire()
+        return self._spawn()
 
 
 def _next(waiting: dict[str, deque[int]], gold: str | None) -> int:

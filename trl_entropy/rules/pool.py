@@ -12,7 +12,7 @@ LAST_KEY = 2**32 - 1
 PARTS = ((21, 11), (10, 11), (0, 10))
 
 
-def _alone(values: Tensor) -> Tensor:
+def _of_one_rank(values: Tensor) -> Tensor:
     return values
 
 
@@ -31,7 +31,7 @@ class Pool:
     `of` is a function of tokens, `(B, T)` or `(B,)`, throughout.
     """
 
-    def __init__(self, batches: Sequence, over_ranks: Callable[[Tensor], Tensor] = _alone):
+    def __init__(self, batches: Sequence, over_ranks: Callable[[Tensor], Tensor] = _of_one_rank):
         self.batches = list(batches)
         self.over_ranks = over_ranks
 
@@ -79,7 +79,7 @@ class Pool:
                 Bool `(B, T)`: the tokens to look at.
         """
         keys, counts = self._keys(of, among)
-        rank = left = _there(rank, counts)
+        rank = left = _on_device(rank, counts)
         found = 0
         for first, bits in PARTS:
             part = (keys >> first) & (2**bits - 1)
@@ -128,7 +128,7 @@ def _among(tokens, among: Callable | None) -> Tensor:
     return tokens.mask if among is None else tokens.mask & among(tokens)
 
 
-def _there(number: Tensor | int, like: Tensor) -> Tensor:
+def _on_device(number: Tensor | int, like: Tensor) -> Tensor:
     """A number on the device of a tensor, without a copy from the host, which would wait."""
     return number.to(like.dtype) if isinstance(number, Tensor) else like.new_full((), number)
 

@@ -89,9 +89,9 @@ def _near(sets: dict[int, frozenset], threshold: float) -> list[Duplicate]:
         rarest = sorted(grams, key=lambda gram: (frequency[gram], gram))
         rarest = rarest[: len(grams) - math.ceil(threshold * len(grams)) + 1]
         candidates = sorted({other for gram in rarest for other in rows_with[gram]})
-        likest = max(candidates, key=lambda other: _jaccard(grams, sets[other]), default=None)
-        if likest is not None and (similarity := _jaccard(grams, sets[likest])) >= threshold:
-            found.append(Duplicate(row, likest, similarity))
+        nearest = max(candidates, key=lambda other: _jaccard(grams, sets[other]), default=None)
+        if nearest is not None and (similarity := _jaccard(grams, sets[nearest])) >= threshold:
+            found.append(Duplicate(row, nearest, similarity))
             continue
         for gram in rarest:
             rows_with[gram].append(row)

@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 
-from .statistics import OF_A_RUN, Arm
+from .statistics import DIFFER_BY_RUN, Arm
 
 
 # What the config fills in by itself, and what does not change what is trained
-UNTOLD = (
-    *OF_A_RUN,
+NOT_SHOWN = (
+    *DIFFER_BY_RUN,
     "accelerator_config",
     "activation_checkpointing",
     "dataloader_pin_memory",
@@ -57,7 +57,7 @@ def _flat(settings: Mapping, prefix: str = "") -> dict[str, object]:
     """`{"a": {"b": 1}}` as `{"a.b": 1}`, without what is not set."""
     flat = {}
     for key, value in settings.items():
-        if not prefix and key in UNTOLD:
+        if not prefix and key in NOT_SHOWN:
             continue
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, f"{prefix}{key}.")
