@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 
-from .statistics import DIFFER_BY_RUN, Arm
+from .statistics import PER_RUN, Arm
 
 
 # What the config fills in by itself, and what does not change what is trained
 NOT_SHOWN = (
-    *DIFFER_BY_RUN,
+    *PER_RUN,
     "accelerator_config",
     "activation_checkpointing",
     "dataloader_pin_memory",

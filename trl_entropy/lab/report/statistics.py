@@ -15,7 +15,7 @@ from .runs import Run, Series
 WINDOW = 10  # optimizer steps that the table's first and last values are means of
 ENDS = f"means of the first and the last {WINDOW} logged steps (with fewer than {2 * WINDOW}: of each half)"
 # Settings that seeds of one arm may differ in
-DIFFER_BY_RUN = ("data_seed", "hub_model_id", "logging_dir", "output_dir", "resume_from_checkpoint", "run_name", "seed")
+PER_RUN = ("data_seed", "hub_model_id", "logging_dir", "output_dir", "resume_from_checkpoint", "run_name", "seed")
 
 
 def ends(values: list[float]) -> tuple[float | None, float]:
@@ -66,7 +66,7 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
 
 def _identity(run: Run) -> object:
     if run.settings:
-        return json.dumps({key: value for key, value in run.settings.items() if key not in DIFFER_BY_RUN}, sort_keys=True)
+        return json.dumps({key: value for key, value in run.settings.items() if key not in PER_RUN}, sort_keys=True)
     folder = run.path.resolve()
     numbered = re.search(r"\d", folder.parent.name)
     return (folder.name, re.sub(r"\d+", "", folder.parent.name)) if numbered else folder
