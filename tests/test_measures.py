@@ -161,8 +161,8 @@ def test_advantages_in_the_loss_are_those_that_are_measured(build):
         inputs["old_per_token_logps"] = moved(fresh_logps(trainer, inputs), by=0.3)
         trainer._compute_loss(trainer.model, inputs)
         ((_, tokens, effective),) = trainer.seen
-        weights = {name: rule(tokens) for name, rule in trainer.objective.sections["token_weights"].items()}
-        bonuses = {name: rule(tokens) for name, rule in trainer.objective.sections["advantage_bonuses"].items()}
+        weights = {name: rule(tokens) for name, rule in trainer.rules.sections["token_weights"].items()}
+        bonuses = {name: rule(tokens) for name, rule in trainer.rules.sections["advantage_bonuses"].items()}
         assert effective.shape == tokens.mask.shape
         expected = effective_advantages(tokens, weights, bonuses)
         assert torch.equal(torch.where(tokens.mask, effective, 0.0), expected)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -217,6 +218,81 @@ def test_loading_trl_would_be_seen():
 
 def test_package_itself_loads_nothing():
     assert not loaded("import trl_entropy") & {"torch", *HEAVY}
+
+
+# The core and the lab
+
+
+def third_party(tree: ast.Module) -> set[str]:
+    """The packages of others that a file imports, in functions too."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"trl_entropy"}
+
+
+# Where the name of a package is not that of its import; what brings a package that is not named itself
+DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+BROUGHT = {"latex2sympy2_extended": "math-verify", "sympy": "math-verify", "tokenizers": "transformers", "vllm": "trl"}
+
+
+def undeclared(imported: set[str], declared: list[str]) -> set[str]:
+    names = {re.match(r"[\w-]+", requirement)[0].replace("-", "_") for requirement in declared}
+    of = {name: BROUGHT.get(name, DISTRIBUTIONS.get(name, name)).replace("-", "_") for name in imported}
+    return {name for name, distribution in of.items() if distribution not in names}
+
+
+def test_every_package_that_is_imported_is_declared():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    core = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) != "lab"))
+    lab = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) == "lab"))
+    asked_for = [*extras["data"], *extras["smollm2"]]  # by name, with what to install where they are missing
+    assert undeclared(core, project["dependencies"] + asked_for) == set()
+    assert undeclared(lab, project["dependencies"] + extras["lab"] + asked_for) == set()
+    assert undeclared({"matplotlib"}, project["dependencies"]) == {"matplotlib"}
+    assert core & {"matplotlib", "rich", "scipy", "sklearn", "sacrebleu"} == set()
+
+
+LAB_LOADED = "\nimport sys\nassert not [name for name in sys.modules if name.startswith('trl_entropy.lab')]"
+
+
+def test_core_loads_nothing_of_the_lab():
+    modules = [
+        ".".join(("trl_entropy", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in sources()
+        if part_of(path) not in ("lab", "__init__", "__main__")
+    ]
+    assert len(modules) > 80
+    loaded("\n".join(f"import {module}" for module in modules) + LAB_LOADED)
+    with pytest.raises(subprocess.CalledProcessError):
+        loaded("from trl_entropy import LiveView" + LAB_LOADED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "what"),
+    [
+        (["report", "out"], "matplotlib", "trl-entropy report"),
+        (["compare", "a.yaml"], "rich", "trl-entropy compare"),
+        (["grpo", "--live_view", "true", "--output_dir", "out", "--report_to", "none"], "rich", "live_view"),
+    ],
+)
+def test_a_missing_extra_is_one_line(tmp_path, arguments, missing, what):
+    script = (
+        f"import sys\nsys.modules[{missing!r}] = None\nfrom trl_entropy.commands.cli import main\nmain({arguments})"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert (done.returncode, last) == (
+        2,
+        f"trl-entropy {arguments[0]}: error: {what} needs {missing}: pip install 'trl-entropy[lab]'",
+    )
 
 
 def test_only_the_seam_names_private_attributes_of_trl():

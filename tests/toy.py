@@ -279,7 +279,7 @@ def table(logits: torch.Tensor, plain: bool = False, **arguments):
     )
     trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
     if not plain:
-        trainer.objective = Objective(args.control.sections, [], set())
+        trainer.rules = Objective(args.control.sections, [], set())
         trainer.measures = StepMeasures(args.entropy_measures)
         trainer.measured_needs, trainer.seam = frozenset(), Seam(trainer)
         trainer.seam.facts._of_vocabulary = trainer.of_vocabulary

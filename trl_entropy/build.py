@@ -36,7 +36,11 @@ from .trainers import UNCLIPPED, clip_range_given
 
 
 # What a rule may be, by the flag that configures it
-SECTIONS = {"token_weights": WEIGHTS, "advantage_bonuses": BONUSES, "loss_terms": TERMS}
+SECTIONS: dict[str, Mapping[str, type[Rule]]] = {
+    "token_weights": WEIGHTS,
+    "advantage_bonuses": BONUSES,
+    "loss_terms": TERMS,
+}
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,13 @@ def rollout_plan(
     Raises `ValueError` if the dataset is a stream and a rule chooses problems, or if there is no such column or
     reward function as a rule names.
     """
-    control, known = args.control, isinstance(dataset, Dataset)
-    rules = control.rollout_rules
+    control, rules = args.control, args.control.rollout_rules
+    problems = dataset if isinstance(dataset, Dataset) else None
+    columns = [] if problems is None else problems.column_names
     if len(reward_funcs) == 1:  # the rewards of right completions are equal; with more of them they may differ
         check_dropped_groups(control.sections, control.controllers, rules, torch.ones(args.num_generations))
     for name, rule in rules.items():
-        if rule.acts & {"problems", "groups"} and not known:
+        if rule.acts & {"problems", "groups"} and problems is None:
             raise ValueError(
                 f"rollout_rules.{name} chooses among all problems, and the train dataset is a stream: load it "
                 "without dataset_streaming, or drop the rule"
@@ -151,13 +156,12 @@ def rollout_plan(
         if rule.reward_func is not None and rule.reward_func not in reward_funcs:
             raise ValueError(f"{unknown('reward function', rule.reward_func, reward_funcs)} (in rollout_rules.{name})")
         for column in rule.columns:
-            if known and column not in dataset.column_names:
-                raise ValueError(
-                    f"{unknown('dataset column', column, dataset.column_names)} (in rollout_rules.{name})"
-                )
-    if rules and known and {*IMAGES} & {*dataset.column_names}:
+            if problems is not None and column not in columns:
+                raise ValueError(f"{unknown('dataset column', column, columns)} (in rollout_rules.{name})")
+    if rules and {*IMAGES} & {*columns}:
         raise given_images(rules)
-    return RolloutPlan(rules, len(dataset) if known else 0, lambda column: dataset[column], args.seed)
+    number, read = (0, {}.__getitem__) if problems is None else (len(problems), problems.__getitem__)
+    return RolloutPlan(rules, number, read, args.seed)
 
 
 def token_slopes(args: Any) -> Slopes | None:

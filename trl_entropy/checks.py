@@ -95,6 +95,7 @@ def lab(module: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(f"trl_entropy.lab.{module}")
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("trl_entropy"):
+        package = (error.name or "trl_entropy").split(".")[0]
+        if package == "trl_entropy":
             raise
-        raise ValueError(f"{what} needs {error.name}: pip install 'trl-entropy[lab]'") from error
+        raise ValueError(f"{what} needs {package}: pip install 'trl-entropy[lab]'") from error

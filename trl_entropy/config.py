@@ -6,17 +6,24 @@ import re
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
 
 from .build import Control, build_control
+from .checks import lab
 from .control.presets import OFF, lay_under
 from .trainers import GRPO, Family, base_in_trl, family_of
 
 
 logger = logging.getLogger(__name__)
+
+# What a type checker takes the config to be that the flags are mixed in before
+if TYPE_CHECKING:
+    OfTRL = GRPOConfig
+else:
+    OfTRL = object
 
 # Flags that act in a trainer of TRL too
 READ_BY_TRL = ("entropy_target", "off_policy_updates")
@@ -37,7 +44,7 @@ def with_help(cls: T) -> T:
 
 @with_help
 @dataclass
-class EntropyFlags:
+class EntropyFlags(OfTRL):
     r"""
     A config of TRL with entropy control. With the defaults it trains exactly as TRL does.
 
@@ -115,7 +122,7 @@ class EntropyFlags:
     negative_advantage_coef: float = 1.0
     off_policy_updates: int | None = None
     entropy_control: str | None = None
-    entropy_target: float | None = None
+    entropy_target: float | None = None  # type: ignore[assignment]
     entropy_target_ratio: float | None = None
     token_weights: dict | str | None = None
     advantage_bonuses: dict | str | None = None
@@ -140,6 +147,8 @@ class EntropyFlags:
         lay_under(self, getattr(super(), "entropy_target", None))  # RLOOConfig has no such flag
         self._set_off_policy_updates()
         super().__post_init__()
+        if self.live_view:
+            lab("live", "live_view")  # it is there, or the run ends before a model loads
         self.control  # noqa: B018 (a wrong value ends the run before a model loads)
 
     @cached_property
@@ -149,7 +158,7 @@ class EntropyFlags:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in STARTS or name in EntropyFlags.__dataclass_fields__:
-            vars(self).pop("control", None)
+            self.__dict__.pop("control", None)
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,7 +170,8 @@ class EntropyFlags:
 
         Raises `TypeError` if that is a trainer of TRL, in which flags that are set would do nothing.
         """
-        frame = inspect.currentframe().f_back
+        frame = inspect.currentframe()
+        frame = frame and frame.f_back
         while frame is not None and frame.f_locals.get("self") is self:
             frame = frame.f_back  # a subclass of the config asks first
         trainer = None if frame is None else frame.f_locals.get("self")
@@ -220,7 +230,7 @@ def with_flags(cls: type) -> type:
     """The class of a config of TRL, or a subclass of it, with [`EntropyFlags`]; the same one at every call."""
     if issubclass(cls, EntropyFlags):
         return cls
-    return EntropyGRPOConfig if cls is GRPOConfig else _with_flags(cls)
+    return EntropyGRPOConfig if cls is GRPOConfig else _with_flags(cls)  # type: ignore[arg-type]
 
 
 @cache
@@ -231,11 +241,11 @@ def _with_flags(cls: type) -> type:
         return super(made, args).__reduce_ex__(protocol)
 
     names = {"__doc__": f"[`{cls.__name__}`] with [`EntropyFlags`].", "__reduce_ex__": reduce}
-    made = dataclass(type(f"Entropy{cls.__name__}", (EntropyFlags, cls), names))
+    made: type = dataclass(type(f"Entropy{cls.__name__}", (EntropyFlags, cls), names))
     return made
 
 
 def _restored(cls: type, state: dict) -> EntropyFlags:
-    args = object.__new__(with_flags(cls))
-    vars(args).update(state)
+    args: EntropyFlags = object.__new__(with_flags(cls))
+    args.__dict__.update(state)
     return args

@@ -72,7 +72,7 @@ class EntropyControl(Hooks):
         self.controllers = control.fresh_controllers()
         turned = [controller.knob for controller in self.controllers]
         signals = {controller.signal for controller in self.controllers if controller.law.uses_target}
-        self.objective = Objective(control.sections, turned, signals)
+        self.rules = Objective(control.sections, turned, signals)
         self.seam.use(rollout_plan(args, self.train_dataset, self.reward_func_names), control.trimming)
         self.metrics = Log(args.entropy_measures, [knob.name for knob in turned], partial(log_means, self))
         self._new_measures = partial(StepMeasures, args.entropy_measures, signals, token_slopes(args))
@@ -104,11 +104,11 @@ class EntropyControl(Hooks):
 
     def needs(self) -> frozenset[str]:
         """What the rules read besides the facts that are always there."""
-        return self.objective.needs()
+        return self.rules.needs()
 
     def effective_advantages(self, raw: Tensor, tokens: Tokens) -> Tensor:
         """`A'`, `(B, T)`; `raw` itself if no weight and no bonus is active."""
-        return self.objective.effective_advantages(raw, tokens, self.measures if self.model.training else None)
+        return self.rules.effective_advantages(raw, tokens, self.measures if self.model.training else None)
 
     def observe(self, tokens: Tokens, effective: Tensor) -> None:
         """Measure a training micro-batch: its raw tokens, and their advantages in the loss, `(B, T)`."""
@@ -116,7 +116,7 @@ class EntropyControl(Hooks):
 
     def extra_loss(self, tokens: Tokens) -> dict[bool, Tensor]:
         """The loss terms added up, `(B, T)`, by whether they follow `loss_type`."""
-        return self.objective.extra_loss(tokens, self.measures if self.model.training else None)
+        return self.rules.extra_loss(tokens, self.measures if self.model.training else None)
 
     def observe_rollout(self, rewards: Tensor, completions: list, contexts: Tensor) -> None:
         """
@@ -133,7 +133,7 @@ class EntropyControl(Hooks):
         if means.pop("faults", 0.0):
             raise ValueError(
                 f"a weight was negative, or a weight or bonus not finite, at step {self.state.global_step}: one of "
-                f"{', '.join(name for rules in self.objective.sections.values() for name in rules)} must return "
+                f"{', '.join(name for rules in self.rules.sections.values() for name in rules)} must return "
                 "finite values, weights >= 0"
             )
         if self.seam.trimming.skip and ENTROPY in means:

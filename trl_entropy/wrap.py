@@ -54,7 +54,7 @@ def with_entropy_control(cls: type) -> type:
         return with_flags(cls)
     if issubclass(cls, EntropyControl):
         return cls
-    return EntropyGRPOTrainer if cls is GRPOTrainer else _with_control(cls)
+    return EntropyGRPOTrainer if cls is GRPOTrainer else _with_control(cls)  # type: ignore[arg-type]
 
 
 @cache

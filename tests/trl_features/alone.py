@@ -191,10 +191,10 @@ def loss_by_hand(trainer, inputs: dict, mask: torch.Tensor) -> tuple[float, torc
     advantages = inputs["advantages"].double().unsqueeze(1).expand(mask.shape)[mask]
     change = logps - inputs["old_per_token_logps"].double()[mask]
     effective, term = advantages * sign_weights(advantages), torch.zeros(())
-    if "high_entropy" in trainer.objective.sections["token_weights"]:
+    if "high_entropy" in trainer.rules.sections["token_weights"]:
         fraction = SELECTION["token_weights"]["high_entropy"]["fraction"]
         effective = effective * (entropies >= entropies.quantile(1 - fraction) - 1e-6).detach()
-    if "kl_cov" in trainer.objective.sections["loss_terms"]:
+    if "kl_cov" in trainer.rules.sections["loss_terms"]:
         covariances = (advantages - advantages.mean()) * (logps - logps.mean()).detach()
         number = int(SELECTION["loss_terms"]["kl_cov"]["share"] * len(logps))
         term = change[covariances.topk(number).indices].abs().sum()

@@ -1,6 +1,6 @@
 """What a type checker knows of the public names; `make check` reads this, nothing runs it."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig
@@ -27,7 +27,13 @@ from trl_entropy.build import Control
 
 
 args = EntropyGRPOConfig(output_dir="out", entropy_control="hold", positive_advantage_coef=0.5, num_generations=4)
-trainer = EntropyGRPOTrainer("model", [len], args, callbacks=[EntropyWatchdog(), Recorder()])
+
+
+def reward(completions: list[str], **columns: Any) -> list[float | None]:
+    return [float(len(completion)) for completion in completions]
+
+
+trainer = EntropyGRPOTrainer("model", [reward], args, callbacks=[EntropyWatchdog(), Recorder()])
 EntropyGRPOTrainer("model", no_such_argument=1)  # type: ignore[call-arg]
 EntropyGRPOConfig(entropy_contol="hold")  # type: ignore[call-arg]
 

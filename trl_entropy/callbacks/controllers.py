@@ -286,7 +286,7 @@ def all_knobs(trainer: Trainer, scale: LearningRateScale) -> Knobs:
     next_temperature = partial(setattr, trainer.seam, "next_temperature")
     knobs.add(temperature, partial(getattr, trainer, temperature.name), next_temperature)
     knobs.add(learning_rate_scale, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
-    knobs.add_rules(trainer.args.control.knobs.values(), trainer.objective.sections)
+    knobs.add_rules(trainer.args.control.knobs.values(), trainer.rules.sections)
     return knobs
 
 

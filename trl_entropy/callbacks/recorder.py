@@ -39,7 +39,7 @@ class Recorder(Attached):
     Raises `OSError` if the file cannot be written.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.path: Path | None = None  # None before training, and on the other processes
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):

@@ -158,7 +158,7 @@ def facts_of(trainer: Trainer) -> Facts:
     if getattr(trainer, "use_adaptive_entropy", False):
         holding.add("entropy_coef")  # TRL's own controller
     turned = {one.knob.name for one in controllers} | holding
-    sections = trainer.objective.sections if isinstance(trainer, Hooks) else {}
+    sections = trainer.rules.sections if isinstance(trainer, Hooks) else {}
     bonuses = active(sections.get("advantage_bonuses", {})).values()
     replaced = any(bonus.replaces_advantage for bonus in bonuses)
     return Facts(dict(knobs), turned, holding, clipped_bounds(trainer), replaced)

@@ -1,5 +1,6 @@
 """Bonuses per token that are added to the advantage: `A' = (prod_i w_i) * A + sum_j b_j`."""
 
+from ..rule import Rule
 from .entropy_advantage import EntropyAdvantage
 from .future_entropy import FutureEntropy
 from .position import Position
@@ -10,7 +11,7 @@ from .repo_r import RepoR
 from .w_reinforce import WReinforce
 
 
-BONUSES = {
+BONUSES: dict[str, type[Rule]] = {
     "entropy_advantage": EntropyAdvantage,
     "future_entropy": FutureEntropy,
     "position": Position,

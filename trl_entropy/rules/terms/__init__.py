@@ -1,5 +1,6 @@
 """Loss terms per token: the loss is `L_TRL(A') + sum_k mean(t_k)` over the trained tokens of the optimizer step."""
 
+from ..rule import Rule
 from .aer_entropy import AerEntropy
 from .ce_gppo import CeGPPO
 from .confident_surrogate import ConfidentSurrogate
@@ -8,7 +9,7 @@ from .offline_shaping import OfflineShaping
 from .sent import Sent
 
 
-TERMS = {
+TERMS: dict[str, type[Rule]] = {
     "aer_entropy": AerEntropy,
     "ce_gppo": CeGPPO,
     "confident_surrogate": ConfidentSurrogate,

@@ -1,5 +1,6 @@
 """Loss weights per token, `w >= 0`: the effective advantage is `A' = (prod_i w_i) * A`."""
 
+from ..rule import Rule
 from .a3po import A3PO
 from .asym_grpo import AsymGRPO
 from .clip_b import ClipB
@@ -17,7 +18,7 @@ from .sign import Sign
 from .steer import Steer
 
 
-WEIGHTS = {
+WEIGHTS: dict[str, type[Rule]] = {
     "a3po": A3PO,
     "asym_grpo": AsymGRPO,
     "clip_b": ClipB,
