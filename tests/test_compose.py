@@ -77,8 +77,8 @@ def test_plain_function_of_ones_own_is_a_rule():
         (["confident_sign"], r"token_weights must be a mapping of names to parameters, got \['confident_sign'\]"),
         ({"no.such.module.Rule": {}}, r"token_weights 'no\.such\.module\.Rule' cannot be imported: No module named"),
         ({"math.nothing": {}}, r"token_weights 'math\.nothing' cannot be imported: .*nothing"),
-        ({f"{__name__}.doubled": {"x": 1}}, r"must be a subclass of trl_entropy\.tokens\.Rule, or a function"),
-        ({f"{__name__}.NOT_CALLABLE": {}}, r"must be a subclass of trl_entropy\.tokens\.Rule, or a function"),
+        ({f"{__name__}.doubled": {"x": 1}}, r"must be a subclass of trl_entropy\.Rule, or a function"),
+        ({f"{__name__}.NOT_CALLABLE": {}}, r"must be a subclass of trl_entropy\.Rule, or a function"),
     ],
 )
 def test_wrong_mapping_is_refused(spec, message):
@@ -156,3 +156,15 @@ def test_faults_are_trained_tokens_with_a_weight_that_is_negative_or_not_finite(
     assert faults(tokens, {"bad": bad}, {}) == 4
     assert faults(tokens, {"bad": bad, "worse": -torch.ones(1, 6)}, {}) == 9
     assert faults(tokens, {"good": torch.rand(1, 6), "zero": torch.zeros(1, 6)}, {}) == 0
+
+
+def test_need_that_does_not_exist_is_refused():
+    with pytest.raises(
+        ValueError, match=r"unknown entry of Wrong\.needs 'group_reward'\. Did you mean 'group_rewards'\?"
+    ):
+
+        class Wrong(Rule):
+            needs = frozenset({"group_reward"})
+
+            def __call__(self, tokens):
+                return tokens.logps

@@ -44,7 +44,7 @@ def build(section: str, catalogue: Mapping[str, type], spec: Mapping[str, Mappin
             rules[name] = PlainFunction(factory)
         else:
             or_function = ", or a function of tokens without parameters" if base is Rule else ""
-            raise ValueError(f"{what} must be a subclass of {base.__module__}.{base.__name__}{or_function}")
+            raise ValueError(f"{what} must be a subclass of trl_entropy.{base.__name__}{or_function}")
     return rules
 
 

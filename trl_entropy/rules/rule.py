@@ -4,11 +4,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from ..checks import check_number
+from ..checks import check_number, unknown
 from .tokens import Tokens
 
 
@@ -36,6 +36,24 @@ def knob(
     return field(default=default, metadata={"low": low, "high": high, "raises_entropy": raises_entropy, "flag": flag})
 
 
+# `pool`; a fact of Tokens that may be None; that entropies carry their gradient; or `clipped`
+# of a rule that means nothing unless TRL clips the ratios of tokens
+Need = Literal[
+    "clipped",
+    "completions",
+    "entropies_at_one",
+    "entropy_gradient",
+    "expected_discriminator",
+    "group_logps",
+    "group_rewards",
+    "num_tokens",
+    "old_entropies",
+    "pool",
+    "prompt_entropies",
+    "ref_logps",
+]
+
+
 @dataclass(frozen=True)
 class Rule(ABC):
     """A pure function of tokens: what a weight and a loss term are. Subclasses are final frozen dataclasses."""
@@ -48,12 +66,18 @@ class Rule(ABC):
     replaces_advantage: ClassVar[bool] = False
     # Whether it acts on groups that are all correct, and on no others
     only_solved_groups: ClassVar[bool] = False
-    # What it reads besides the facts that are always there: `pool`, a fact of Tokens that may be None, or `clipped` if
-    # it means nothing unless TRL clips the ratios of tokens
-    needs: ClassVar[frozenset[str]] = frozenset()
+    # What it reads besides the facts that are always there
+    needs: ClassVar[frozenset[Need]] = frozenset()
     # Of a loss term: True if it stands beside or in place of TRL's surrogate token by token, and so is averaged over
     # tokens as `loss_type` averages that; False if it has the mean over all trained tokens of the optimizer step
     follows_loss_type: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Raises `ValueError` for a need that does not exist."""
+        super().__init_subclass__(**kwargs)
+        for need in cls.needs if isinstance(cls.needs, frozenset) else ():  # a property is asked later
+            if need not in get_args(Need):
+                raise unknown(f"entry of {cls.__name__}.needs", need, get_args(Need))
 
     def __post_init__(self) -> None:
         for parameter in fields(self):
