@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trl_entropy._seam.trimming import Compaction, compacted, trimmed
+from trl_entropy._seam.trimming import Trimming, compacted, trimmed
 
 
 PAD = 0
@@ -60,11 +60,11 @@ def test_one_column_stays_where_all_completions_are_masked():
 
 def test_nothing_asked_for_changes_nothing():
     batches = window([[2, 6], [1, 3]])
-    assert compacted(batches, Compaction()) == [(batch, None) for batch in batches]
+    assert compacted(batches, Trimming()) == [(batch, None) for batch in batches]
 
 
 def test_sorted_rows_of_similar_length_stand_together():
-    made = compacted(window([[5, 1], [2, 6], [3, 3]]), Compaction(sort=True, trim=True))
+    made = compacted(window([[5, 1], [2, 6], [3, 3]]), Trimming(sort=True, trim=True))
     assert [rows(batch) for batch, _ in made] == [[2, 3], [5, 6], [1, 4]]
     assert [batch["completion_ids"].shape[1] for batch, _ in made] == [2, 3, 6]
     assert all(left is None for _, left in made)
@@ -72,10 +72,10 @@ def test_sorted_rows_of_similar_length_stand_together():
 
 def test_rows_without_advantage_are_left_out():
     batches = window([[5, 1], [2, 6]], [[0.0, 1.0], [-1.0, 0.0]])
-    made = compacted(batches, Compaction(skip=True))
+    made = compacted(batches, Trimming(skip=True))
     assert [rows(batch) for batch, _ in made] == [[2], [3]]
     assert [rows(left) for _, left in made] == [[1], [4]]
-    made = compacted(batches, Compaction(skip=True, sort=True, trim=True))
+    made = compacted(batches, Trimming(skip=True, sort=True, trim=True))
     assert [rows(batch) for batch, _ in made] == [[2], [3]]
     assert [batch["completion_ids"].shape[1] for batch, _ in made] == [1, 2]
 
@@ -90,7 +90,7 @@ def test_row_with_an_advantage_at_one_trained_token_is_trained_on():
     batches[1]["advantages"][0, 1] = 1.0  # not trained
     batches[1]["tool_mask"][0, 1] = 0
     batches[1]["advantages"][1, 0] = 0.5
-    made = compacted(batches, Compaction(skip=True, trim=True))
+    made = compacted(batches, Trimming(skip=True, trim=True))
     assert [rows(batch) for batch, _ in made] == [[1], [4]]
     assert [rows(left) for _, left in made] == [[2], [3]]
     assert [batch["advantages"].shape for batch, _ in made] == [(1, 5), (1, 6)]
@@ -120,7 +120,7 @@ def test_columns_of_a_subclass_are_trimmed_with_the_completions():
     ],
 )
 def test_every_micro_batch_keeps_a_row(advantages, trained):
-    made = compacted(window([[2] * 3] * 2, advantages), Compaction(skip=True))
+    made = compacted(window([[2] * 3] * 2, advantages), Trimming(skip=True))
     assert [rows(batch) for batch, _ in made] == trained
     everything = [row for batch, left in made for row in rows(batch) + rows(left)]
     assert sorted(everything) == [1, 2, 3, 4, 5, 6]
@@ -128,13 +128,13 @@ def test_every_micro_batch_keeps_a_row(advantages, trained):
 
 def test_rank_with_fewer_rows_to_train_on_has_as_many_as_the_others():
     advantages = [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
-    made = compacted(window([[2] * 3] * 2, advantages), Compaction(skip=True), least=4)
+    made = compacted(window([[2] * 3] * 2, advantages), Trimming(skip=True), least=4)
     assert [rows(batch) for batch, _ in made] == [[2, 1], [3, 4]]
     assert [rows(left) for _, left in made] == [[5], [6]]
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("how", [Compaction(*(bool(n & bit) for bit in (1, 2, 4))) for n in range(8)])
+@pytest.mark.parametrize("how", [Trimming(*(bool(n & bit) for bit in (1, 2, 4))) for n in range(8)])
 def test_no_row_is_lost_and_columns_stay_together(seed, how):
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 7, (4, 3), generator=generator).tolist()

@@ -158,13 +158,22 @@ def test_faults_are_trained_tokens_with_a_weight_that_is_negative_or_not_finite(
     assert faults(tokens, {"good": torch.rand(1, 6), "zero": torch.zeros(1, 6)}, {}) == 0
 
 
-def test_need_that_does_not_exist_is_refused():
-    with pytest.raises(
-        ValueError, match=r"unknown entry of Wrong\.needs 'group_reward'\. Did you mean 'group_rewards'\?"
-    ):
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        (
+            frozenset({"group_reward"}),
+            r"unknown entry of Wrong\.needs 'group_reward'\. Did you mean 'group_rewards'\?",
+        ),
+        ("pool", r"Wrong\.needs must be a frozenset of names, got 'pool'"),
+        (property(lambda self: frozenset({"pol"})), r"unknown entry of Wrong\.needs 'pol'\. Did you mean 'pool'\?"),
+    ],
+)
+def test_wrong_needs_are_refused(needs, message):
+    class Wrong(Rule):
+        def __call__(self, tokens):
+            return tokens.logps
 
-        class Wrong(Rule):
-            needs = frozenset({"group_reward"})
-
-            def __call__(self, tokens):
-                return tokens.logps
+    Wrong.needs = needs
+    with pytest.raises(ValueError, match=message):
+        Wrong()

@@ -129,7 +129,7 @@ def test_bonus_that_replaces_the_advantage_bears_no_weight(settings, message):
 # Built once
 
 
-BUILDERS = {"build": 4, "rule_knobs": 1, "build_controllers": 1, "build_compaction": 1}  # three sections, and rollouts
+BUILDERS = {"build": 4, "rule_knobs": 1, "build_controllers": 1, "build_trimming": 1}  # three sections, and rollouts
 
 
 def test_everything_is_built_once(build, monkeypatch):

@@ -9,9 +9,9 @@ from toy import LOSS_TYPES, batch, chosen_logps, table, table_case, table_gradie
 
 from trl_entropy import Tokens
 from trl_entropy.control.knobs import TRAINER_KNOBS, TRL_KNOBS, Knob, Knobs, rule_knobs
+from trl_entropy.families import FAMILIES, GRPO, UNCLIPPED
 from trl_entropy.rules.rule import PlainFunction
 from trl_entropy.rules.weights import ConfidentSign, HighEntropy, Sign
-from trl_entropy.trainers import FAMILIES, GRPO, UNCLIPPED
 
 
 def store(**values) -> tuple[Knobs, dict]:

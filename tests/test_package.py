@@ -37,7 +37,7 @@ FLOORS = (
     ("checks", "written"),
     ("rules",),
     ("control", "measures", "rollouts", "data", "rewards"),
-    ("trainers", "objective", "_seam", "refusals", "build", "config"),
+    ("families", "objective", "_seam", "refusals", "build", "config"),
     ("callbacks", "trainer", "wrap"),
     ("commands",),
     ("lab", "__main__"),

@@ -6,6 +6,7 @@ from toy import EntropyGiven, distance, flat, halves, parameters, same
 
 from trl_entropy import EntropyGRPOConfig
 from trl_entropy._seam import facts
+from trl_entropy.rules.rule import PlainFunction
 
 
 SGD = {"loss_type": "dapo", "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.3, "max_steps": 2}
@@ -71,8 +72,25 @@ def test_completions_are_hashed_once(run, monkeypatch):
     monkeypatch.setattr(facts, "_completions", lambda inputs: hashed.append(inputs) or of(inputs))
     trained(run, "four")  # two steps of four micro-batches, each looked at twice
     assert len(hashed) == 8
-    trained(run, "four", token_weights={"sign": {}})
+    trained(run, "four", EntropyGiven, token_weights={"sign": {}})
     assert len(hashed) == 8
+
+
+@pytest.mark.parametrize(
+    ("read", "need"),
+    [
+        (lambda tokens: tokens.pool.mean(lambda batch: batch.entropies), "pool"),
+        (lambda tokens: tokens.noise(), "completions"),
+    ],
+)
+def test_rule_that_does_not_name_what_it_reads_is_told(build, read, need):
+    def forgetful(tokens):
+        return torch.ones_like(tokens.logps) + 0 * read(tokens)
+
+    trainer = build()
+    trainer.rules.sections["token_weights"]["forgetful"] = PlainFunction(forgetful)
+    with pytest.raises(ValueError, match=f"reads tokens.{need} and does not name it: add '{need}' to its `needs`"):
+        trainer.train()
 
 
 def test_lagged_pool_is_the_step_before(run):

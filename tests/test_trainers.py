@@ -40,7 +40,7 @@ from trl_entropy import (
     SeamError,
     with_entropy_control,
 )
-from trl_entropy import trainers as supported
+from trl_entropy import families as supported
 from trl_entropy.config import EntropyFlags, with_flags
 from trl_entropy.trainer import EntropyControl
 

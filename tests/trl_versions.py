@@ -6,7 +6,7 @@ import sys
 import venv
 from pathlib import Path
 
-from trl_entropy.trainers import TRL_VERSIONS
+from trl_entropy.families import TRL_VERSIONS
 
 
 REPOSITORY = Path(__file__).parent.parent

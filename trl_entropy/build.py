@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 
-from ._seam.fast_step import build_compaction
-from ._seam.trimming import Compaction
+from ._seam.fast_step import build_trimming
+from ._seam.trimming import Trimming
 from .checks import unknown
 from .control.controller import Controller, build_controllers
 from .control.knobs import TRAINER_KNOBS, Knob, rule_knobs
 from .control.signals import rule_signals
 from .data.columns import IMAGES
+from .families import UNCLIPPED, clip_range_given
 from .measures import Slopes, surrogate_slopes
 from .refusals import (
     Sections,
@@ -32,7 +33,6 @@ from .rules.compose import build
 from .rules.rule import Rule
 from .rules.terms import TERMS
 from .rules.weights import WEIGHTS
-from .trainers import UNCLIPPED, clip_range_given
 
 
 # What a rule may be, by the flag that configures it
@@ -57,7 +57,7 @@ class Control:
             The numbers of the rules that a law may turn, by name.
         controllers (`tuple[Controller, ...]`):
             The controllers at the start of a run. They have a state: a run takes `fresh_controllers()`.
-        trimming ([`Compaction`]):
+        trimming ([`Trimming`]):
             What is left out of an optimizer step.
     """
 
@@ -67,7 +67,7 @@ class Control:
     rollout_rules: Mapping[str, RolloutRule]
     knobs: Mapping[str, Knob]
     controllers: tuple[Controller, ...]
-    trimming: Compaction
+    trimming: Trimming
 
     @property
     def sections(self) -> dict[str, dict[str, Rule]]:
@@ -97,7 +97,7 @@ def build_control(args: Any) -> Control:
     check_rollouts(args, rollouts)
     # Whatever the rewards of a group are, as long as all are correct
     check_dropped_groups(sections, controllers, rollouts, torch.linspace(0.6, 1.0, args.num_generations))
-    trimming = build_compaction(args, sections, controllers)
+    trimming = build_trimming(args, sections, controllers)
     return Control(**sections, rollout_rules=rollouts, knobs=knobs, controllers=tuple(controllers), trimming=trimming)
 
 

@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from types import ModuleType
@@ -35,6 +37,8 @@ def bind(what: str, factory: Callable, parameters: Mapping) -> object:
 def imported(what: str, path: str) -> Callable:
     """The class or function that stands at a dotted path."""
     module, _, name = path.rpartition(".")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)  # what is the user's own stands where they work
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

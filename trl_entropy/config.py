@@ -14,12 +14,12 @@ from trl import GRPOConfig, GRPOTrainer
 from .build import Control, build_control
 from .checks import lab
 from .control.presets import OFF, lay_under
-from .trainers import GRPO, Family, base_in_trl, family_of
+from .families import GRPO, Family, base_in_trl, family_of
 
 
 logger = logging.getLogger(__name__)
 
-# What a type checker takes the config to be that the flags are mixed in before
+# For a type checker the flags are a subclass of GRPOConfig
 if TYPE_CHECKING:
     OfTRL = GRPOConfig
 else:
@@ -153,7 +153,11 @@ class EntropyFlags(OfTRL):
 
     @cached_property
     def control(self) -> Control:
-        """The rules, controllers and the like that these flags ask for; built once, and anew if one is set later."""
+        """
+        The rules, controllers and the like that these flags ask for; built once.
+
+        They are built anew if one of our flags, or the start of a knob, is set later.
+        """
         return build_control(self)
 
     def __setattr__(self, name: str, value: Any) -> None:

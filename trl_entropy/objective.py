@@ -13,6 +13,8 @@ from .rules.compose import active, effective_advantages, evaluate, faults, needs
 
 class Objective:
     r"""
+    The rules of a run, and what they make of TRL's loss.
+
     $$
     A' = \Big(\prod_i w_i\Big) \hat A + \sum_j b_j, \qquad
     \mathcal{L}' = \mathcal{L}_{\text{TRL}}(A') + \sum_k \mathrm{mean}_k(t_k)

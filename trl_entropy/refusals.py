@@ -11,12 +11,12 @@ from datasets import Dataset, IterableDataset
 from .checks import unknown
 from .control.controller import Controller
 from .control.knobs import LEARNING_RATE_SCALE, TEMPERATURE, acting
+from .families import UNCLIPPED, check_clip_acts
 from .measures import LEVELS
 from .rollouts import RolloutRule
 from .rollouts.rule import check_sources
 from .rules.compose import needs
 from .rules.rule import Rule
-from .trainers import UNCLIPPED, check_clip_acts
 
 
 POOLING = ("exact", "lagged")
@@ -28,7 +28,7 @@ def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRu
     """Refuse rules that this trainer's loss has no place for."""
     family = args.family
     rules = {f"{section}.{name}": rule for section, found in sections.items() for name, rule in found.items()}
-    of_rollouts = {f"rollout_rules.{name}": rule.acts for name, rule in rollouts.items()}
+    of_rollouts = {f"rollout_rules.{name}": {f"acts.{what}" for what in rule.acts} for name, rule in rollouts.items()}
     for name, wanted in ({name: rule.needs for name, rule in rules.items()} | of_rollouts).items():
         for missing in sorted(wanted & family.lacks.keys()):
             raise ValueError(f"{name} is not for {family.name}: {family.lacks[missing]}. Drop it")

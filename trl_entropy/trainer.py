@@ -23,12 +23,12 @@ from .config import with_flags
 from .control.controller import load_states, states
 from .control.signals import ENTROPY, is_own, needs_clipping
 from .control.signals import needs as needs_of_signals
+from .families import base_in_trl, family_of
 from .measures import Log, StepMeasures
 from .objective import Objective
 from .refusals import check_rollout_fits
 from .rewards import answers_of
 from .rules import Tokens
-from .trainers import base_in_trl, family_of
 
 
 class EntropyControl(Hooks):
@@ -80,8 +80,16 @@ class EntropyControl(Hooks):
         self.measured_needs = self.measures.needs | needs_of_signals(signals)
         self.add_callback(scale := LearningRateScale())
         self.knobs = all_knobs(self, scale)
-        of_steps = self.signal, self.metrics.add, partial(rollout_ends, self), partial(clipped_bounds, self)
-        self.add_callback(EntropyController(self.controllers, self.knobs, *of_steps))
+        self.add_callback(
+            EntropyController(
+                self.controllers,
+                self.knobs,
+                read=self.signal,
+                log=self.metrics.add,
+                rollout_ends=partial(rollout_ends, self),
+                clipped=partial(clipped_bounds, self),
+            )
+        )
         attach_all(self)
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
@@ -91,7 +99,8 @@ class EntropyControl(Hooks):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
         attach_all(self)
-        # Nothing is left of an earlier call: a resumed run takes its state from the checkpoint
+        # The plan, the pool and the measures of an earlier call are gone: a resumed run takes them from the checkpoint
+        self.metrics.take()
         self.seam.begin_run(rollout_plan(self.args, self.train_dataset, self.reward_func_names))
         self.measures = self._new_measures()
         try:
@@ -106,6 +115,14 @@ class EntropyControl(Hooks):
         """What the rules read besides the facts that are always there."""
         return self.rules.needs()
 
+    def observe_rollout(self, rewards: Tensor, completions: list, contexts: Tensor) -> None:
+        """
+        Log what a training rollout holds on all ranks: rewards `(groups, G)`, completions group by group, and of every
+        trained token a hash of its context, `(B, T)`, 0 elsewhere.
+        """
+        answers = partial(answers_of, completions, self.reward_funcs)
+        self.metrics.add(self.measures.of_rollout(rewards, answers, contexts))
+
     def effective_advantages(self, raw: Tensor, tokens: Tokens) -> Tensor:
         """`A'`, `(B, T)`; `raw` itself if no weight and no bonus is active."""
         return self.rules.effective_advantages(raw, tokens, self.measures if self.model.training else None)
@@ -118,23 +135,15 @@ class EntropyControl(Hooks):
         """The loss terms added up, `(B, T)`, by whether they follow `loss_type`."""
         return self.rules.extra_loss(tokens, self.measures if self.model.training else None)
 
-    def observe_rollout(self, rewards: Tensor, completions: list, contexts: Tensor) -> None:
-        """
-        Log what a training rollout holds on all ranks: rewards `(groups, G)`, completions group by group, and of every
-        trained token a hash of its context, `(B, T)`, 0 elsewhere.
-        """
-        answers = partial(answers_of, completions, self.reward_funcs)
-        self.metrics.add(self.measures.of_rollout(rewards, answers, contexts))
-
     def end_step(self) -> None:
         """Log what was measured in the optimizer step. Raises `ValueError` if a weight or bonus was out of range."""
         self.measures.add_gradient(self.seam.gradient_sample())
         means = self.measures.end_step(self.seam.facts.sum_over_ranks)
         if means.pop("faults", 0.0):
             raise ValueError(
-                f"a weight was negative, or a weight or bonus not finite, at step {self.state.global_step}: one of "
-                f"{', '.join(name for rules in self.rules.sections.values() for name in rules)} must return "
-                "finite values, weights >= 0"
+                f"a weight was negative, or a weight or bonus not finite, at step {self.state.global_step + 1}: one "
+                f"of {', '.join(name for rules in self.rules.sections.values() for name in rules)} must return finite "
+                "values, weights >= 0"
             )
         if self.seam.trimming.skip and ENTROPY in means:
             set_logged_entropy(self, means[ENTROPY])  # TRL has not seen all tokens

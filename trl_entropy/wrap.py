@@ -8,8 +8,8 @@ from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
 
 from .config import EntropyGRPOConfig, with_flags
+from .families import family_of
 from .trainer import EntropyControl
-from .trainers import family_of
 
 
 P = ParamSpec("P")

@@ -15,7 +15,7 @@ from trl.trainer import grpo_trainer
 from trl_entropy._seam import set_temperature
 from trl_entropy._seam.means import OVER_TOKENS, micro_batch_mean
 from trl_entropy._seam.state import _fused_temperature
-from trl_entropy.trainers import UNCLIPPED, family_of
+from trl_entropy.families import UNCLIPPED, family_of
 
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"

@@ -25,7 +25,7 @@ from trl import GRPOTrainer
 from trl_entropy import EntropyGRPOTrainer, SeamError
 from trl_entropy._seam import Hooks, Seam
 from trl_entropy._seam.facts import LateAdvantages
-from trl_entropy.trainers import GRPO
+from trl_entropy.families import GRPO
 
 
 class Order:

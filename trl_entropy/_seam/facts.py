@@ -70,6 +70,16 @@ class LateAdvantages(dict):
         return self._decided
 
 
+class Unnamed:
+    """Stands for a fact that no active rule has named in `needs`: reading it is an error, not another value."""
+
+    def __init__(self, need: str):
+        self._need = need
+
+    def __getattr__(self, name: str):
+        raise ValueError(f"a rule reads tokens.{self._need} and does not name it: add {self._need!r} to its `needs`")
+
+
 class _Known(Exception):
     """The facts of a micro-batch are known: the rest of its loss is not wanted."""
 
@@ -156,9 +166,9 @@ class Facts:
             mask=trained_tokens(inputs).bool(),
             step=trainer.state.global_step,
             clip_range=trainer.family.clip_range(trainer.epsilon_low, trainer.epsilon_high, loss_type),
-            pool=step.pool if step else None,
+            pool=(step.pool if step else None) if "pool" in needs else Unnamed("pool"),
             num_tokens=tokens_of_step(trainer, inputs) if counts else None,
-            completions=inputs.get("completions"),
+            completions=inputs["completions"] if needs & {"pool", "completions"} else Unnamed("completions"),
             old_entropies=inputs.get("old_entropies"),
             ref_logps=inputs.get("ref_per_token_logps"),
             rewards=inputs.get("rewards"),

@@ -7,15 +7,13 @@ from ..control.controller import Controller
 from ..control.knobs import acting
 from ..control.signals import ENTROPY
 from ..rules.rule import Rule
-from .trimming import Compaction
+from .trimming import Trimming
 
 
 FLAGS = {"trim_padding": "trim", "sort_by_length": "sort", "skip_zero_advantage": "skip"}
 
 
-def build_compaction(
-    args: Any, sections: Mapping[str, Mapping[str, Rule]], controllers: list[Controller]
-) -> Compaction:
+def build_trimming(args: Any, sections: Mapping[str, Mapping[str, Rule]], controllers: list[Controller]) -> Trimming:
     """
     What the flags `trim_padding`, `sort_by_length`, `skip_zero_advantage`, for these three `fast_step`, and
     `skip_lm_head_tokens` ask for.
@@ -31,7 +29,7 @@ def build_compaction(
     Raises `ValueError` with the first reason why the gradient, or what is controlled, would be another.
     """
     asked = {part: args.fast_step or getattr(args, flag) for flag, part in FLAGS.items()}
-    how = Compaction(**asked, head=args.skip_lm_head_tokens)
+    how = Trimming(**asked, head=args.skip_lm_head_tokens)
     for flag, part in FLAGS.items():
         reasons = _reasons(part, args, sections, controllers) if getattr(how, part) else []
         if reasons:

@@ -68,16 +68,16 @@ class Rollouts:
 
     Args:
         trainer: the trainer.
-        finish (`Callable[[Rollout], None]`): adds facts to the batch of a rollout before TRL shuffles and splits it.
+        add_facts (`Callable[[Rollout], None]`): adds facts to the batch of a rollout, before TRL shuffles it.
     """
 
-    def __init__(self, trainer, finish: Callable[[Rollout], None]):
+    def __init__(self, trainer, add_facts: Callable[[Rollout], None]):
         self.trainer = trainer
-        self.finish = finish
+        self.add_facts = add_facts
         self.plan = RolloutPlan({}, 0, {}.__getitem__, 0)
         self.sampling: Sampling | None = None  # None while nothing is sampled
         self._row_temperatures: RowTemperatures | None = None
-        # Of the rows that are sampled or scored, over the run's; None if they have that one
+        # Of each row that is sampled or scored, divided by the run's; None if all rows have the run's
         self._temperatures: Tensor | None = None
 
     def use(self, plan: RolloutPlan) -> None:
@@ -91,20 +91,20 @@ class Rollouts:
         given = ("tools", "rollout_func", "environment_factories")  # RLOOTrainer has none of them
         check_sources(plan.rules, *(getattr(trainer, name, None) for name in given))
 
-    def planned(self, generate: Callable[[list[dict]], dict], inputs: list[dict]) -> Rollout:
+    def planned(self, generate_and_score: Callable[[list[dict]], dict], inputs: list[dict]) -> Rollout:
         """A training rollout of the size of `inputs`, which are TRL's rows of this rank."""
         trainer, plan = self.trainer, self.plan
         ranks, size = trainer.accelerator.num_processes, trainer.num_generations
         whole = len(inputs) * ranks // size
         plan.begin()
-        rollout = self.sample(generate, self._planned_rows(inputs, whole))
+        rollout = self.sample(generate_and_score, self._planned_rows(inputs, whole))
         if not plan.keeps_groups:
             return rollout
         collected = Collected(whole)
         for rounds in range(plan.rounds + 1):
             if rounds:
                 more = refill(collected, multiple=ranks // gcd(ranks, size))
-                rollout = self.sample(generate, self._planned_rows(inputs, more))
+                rollout = self.sample(generate_and_score, self._planned_rows(inputs, more))
             keep = plan.keep(rollout.rewards, rollout.by_function)
             collected.add(self._everywhere(rollout.batch), rollout.rewards, rollout.completions, keep)
             if not collected.missing:
@@ -116,7 +116,7 @@ class Rollouts:
         batch["num_items_in_batch"] = trained.sum()
         return replace(rollout, batch=batch, rewards=rewards, completions=completions)
 
-    def sample(self, generate: Callable[[list[dict]], dict], rows: list[dict]) -> Rollout:
+    def sample(self, generate_and_score: Callable[[list[dict]], dict], rows: list[dict]) -> Rollout:
         """Sample and score these rows of this rank."""
         trainer, plan = self.trainer, self.plan
         training, columns = trainer.model.training, {}
@@ -128,7 +128,7 @@ class Rollouts:
         self.sampling = sampling = Sampling(rows)
         try:
             with self.at(columns.get("temperatures")):
-                batch = generate(rows)
+                batch = generate_and_score(rows)
         finally:
             self.sampling = None
         if training and plan.rules and "pixel_values" in batch:  # of prompts, of a stream or from a tool
@@ -146,7 +146,7 @@ class Rollouts:
             prompts = gather_object([row["prompt"] for row in rows])[:: rewards.shape[1]]
             plan.visited(prompts, rewards, trainer.temperature)
         rollout = Rollout({**batch, **columns}, rewards, texts, by_function, sampling.old)
-        self.finish(rollout)
+        self.add_facts(rollout)
         return rollout
 
     def _planned_rows(self, inputs: list[dict], groups: int) -> list[dict]:
@@ -240,7 +240,7 @@ class Rollouts:
     def score(self, calculate: Callable, inputs, prompts, completions, completion_ids) -> Tensor:
         """TRL's rewards; functions that have `reads_rollout` are told more of the rollout."""
         trainer = self.trainer
-        facts = self._facts(completion_ids)
+        facts = self._facts_for_rewards(completion_ids)
         functions = trainer.reward_funcs
         trainer.reward_funcs = [_told(one, facts) if _reads_rollout(one) else one for one in functions]
         try:
@@ -251,7 +251,7 @@ class Rollouts:
             self.sampling.rewards, self.sampling.texts = rewards, written(completions, facts["policy_text"])
         return rewards
 
-    def _facts(self, completion_ids: list[list[int]]) -> dict[str, list | None]:
+    def _facts_for_rewards(self, completion_ids: list[list[int]]) -> dict[str, list | None]:
         """What rewards that have `reads_rollout` are called with, besides what TRL hands to a reward."""
         trainer, mask = self.trainer, self.sampling and self.sampling.env_mask
         first = trainer.accelerator.process_index * len(completion_ids)

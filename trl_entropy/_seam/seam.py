@@ -17,7 +17,7 @@ from .head import SMALL, has_tiles, patched_head
 from .means import OVER_ROWS, OVER_TOKENS, micro_batch_mean
 from .rollouts import Rollout, Rollouts
 from .state import check_finite, gradient_sample, set_temperature
-from .trimming import LEFT_OUT, Compaction, check_trimming, prepared, trained_tokens
+from .trimming import LEFT_OUT, Trimming, check_trimming, prepared, trained_tokens
 
 
 logger = logging.getLogger(__name__)
@@ -27,9 +27,9 @@ class Seam:
     """
     Between a trainer of TRL and its rules. [`~hooks.Hooks`] hands TRL's methods over to it.
 
-    The trainer answers what it is asked here: `needs()`, `measured_needs`, `effective_advantages(raw, tokens)`,
-    `extra_loss(tokens)`, `observe(tokens, effective)`, `observe_rollout(rewards, completions, contexts)` and
-    `end_step()`.
+    The trainer answers what it is asked here, in this order: `needs()`, `measured_needs`, `observe_rollout(...)`,
+    `effective_advantages(raw, tokens)`, `observe(tokens, effective)`, `extra_loss(tokens)`, `end_step()`; and it takes
+    in `metrics` what is to be logged.
 
     Args:
         trainer: the trainer.
@@ -46,13 +46,13 @@ class Seam:
         self.trainer = trainer
         self.rollouts = Rollouts(trainer, self._add_facts)
         self.facts = Facts(trainer, self.rollouts)
-        self.trimming = Compaction()
+        self.trimming = Trimming()
         self.step: Step | None = None
         self.updates = 0
         self.next_temperature: float | None = None
         self._last_pool = None  # if pooling is lagged, that of the step before
 
-    def use(self, plan: RolloutPlan, trimming: Compaction) -> None:
+    def use(self, plan: RolloutPlan, trimming: Trimming) -> None:
         """Sample by this plan, and trim steps in this way. Raises `ValueError` if the model or trainer cannot."""
         check_trimming(self.trainer, trimming)
         self.rollouts.use(plan)
@@ -105,16 +105,16 @@ class Seam:
 
     # Its rollout
 
-    def rollout(self, generate: Callable[[list[dict]], dict], inputs: list[dict]) -> dict:
+    def rollout(self, generate_and_score: Callable[[list[dict]], dict], inputs: list[dict]) -> dict:
         """TRL's batch of completions with their rewards, and facts beside them."""
         trainer = self.trainer
         if not trainer.model.training:
-            return self.rollouts.sample(generate, inputs).batch
+            return self.rollouts.sample(generate_and_score, inputs).batch
         if self.next_temperature is not None:
             set_temperature(trainer, self.next_temperature)
             self.next_temperature = None
         check_finite(trainer.model, trainer.state.global_step, trainer.accelerator)
-        rollout = self.rollouts.planned(generate, inputs)
+        rollout = self.rollouts.planned(generate_and_score, inputs)
         self.updates = 0
         trainer.observe_rollout(rollout.rewards, rollout.completions, self._contexts(rollout.batch))
         return rollout.batch
@@ -166,15 +166,15 @@ class Seam:
 
     def forward(self, forward: Callable[..., tuple], *args, **kwargs) -> tuple:
         """TRL's log-probs and entropies; also called, outside of a loss, for the old and the reference policy."""
-        facts, sampling = self.facts.forward, self.rollouts.sampling
+        captured, sampling = self.facts.forward, self.rollouts.sampling
         of_policy = bool(args) and args[0] is self.trainer.model  # the head of the reference model gives no entropies
-        of_old = facts is None and of_policy and sampling is not None and sampling.old is None
+        of_old = captured is None and of_policy and sampling is not None and sampling.old is None
         if of_old and ("old_entropies" in (self.step or self._step()).needs or self.trimming.skip):
             kwargs["compute_entropy"] = True
         with self.rollouts.tempered():
             outputs = forward(*args, **kwargs)  # TRL < 1.7 returns two values
-        if facts is not None:
-            facts.logps, facts.entropies = outputs[:2]
+        if captured is not None:
+            captured.logps, captured.entropies = outputs[:2]
         elif of_old:
             sampling.old = outputs[0], outputs[1]
         return outputs
@@ -248,7 +248,7 @@ class Seam:
         of_rank = tokens_of_step(trainer, inputs) / trainer.accelerator.num_processes
         return values.sum() / (of_rank / divided_later)
 
-    # Its end
+    # Its end: all gradients are there, and the optimizer has not stepped yet
 
     def gradient_sample(self) -> Tensor:
         """`(D,)`: some coordinates of the gradient of the optimizer step, those that this rank holds."""

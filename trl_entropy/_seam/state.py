@@ -64,7 +64,7 @@ def rollout_ends(trainer) -> bool:
 
 
 def _crosses_rollout(trainer, micro_batch: int) -> bool:
-    """Whether a rollout batch begins at one of the last micro-batches up to this one, an optimizer step of them."""
+    """Whether the optimizer step that ends at this micro-batch ends a rollout batch."""
     size = trainer.args.steps_per_generation * trainer.args.num_iterations
     return micro_batch // size > (micro_batch - trainer.current_gradient_accumulation_steps) // size
 

@@ -15,7 +15,7 @@ LEFT_OUT = "left_out"
 OF_GROUP = "group_"
 
 
-class Compaction(NamedTuple):
+class Trimming(NamedTuple):
     """
     What is done to the micro-batches of an optimizer step. Loss and gradient stay what they are, up to rounding.
 
@@ -36,7 +36,7 @@ class Compaction(NamedTuple):
     head: bool = False
 
 
-def compacted(batches: list[Batch], how: Compaction, least: int = 0) -> list[tuple[Batch, Batch | None]]:
+def compacted(batches: list[Batch], how: Trimming, least: int = 0) -> list[tuple[Batch, Batch | None]]:
     """
     The same rows in as many micro-batches: each with what is trained on and what is left out of it.
 
@@ -44,7 +44,7 @@ def compacted(batches: list[Batch], how: Compaction, least: int = 0) -> list[tup
         batches (`list[dict[str, torch.Tensor]]`):
             The micro-batches of one optimizer step on this rank: `(B, ...)` tensors of the same widths, and single
             numbers.
-        how ([`Compaction`]):
+        how ([`Trimming`]):
             What to do. Every micro-batch keeps a row to train on, so that every rank takes as many steps.
         least (`int`, *optional*, defaults to `0`):
             How many rows of the optimizer step to train on at least: TRL gathers a number for each row of a
@@ -103,7 +103,7 @@ def trimmed(batch: Batch) -> Batch:
     return {name: cut(name, values) for name, values in batch.items()}
 
 
-def check_trimming(trainer, how: Compaction) -> None:
+def check_trimming(trainer, how: Trimming) -> None:
     """Raise `ValueError` for a mixture of experts and for images, whose micro-batches cannot be cut."""
     if any(how[:3]) and (getattr(trainer, "aux_loss_enabled", False) or getattr(trainer, "_is_vlm", False)):
         raise ValueError(
@@ -112,7 +112,7 @@ def check_trimming(trainer, how: Compaction) -> None:
         )
 
 
-def prepared(trainer, prepare: Callable[[Any], dict], generation_batch, how: Compaction) -> dict:
+def prepared(trainer, prepare: Callable[[Any], dict], generation_batch, how: Trimming) -> dict:
     """TRL's next micro-batch; those of a new rollout are trimmed first, an optimizer step at a time."""
     before = trainer._buffered_inputs
     inputs = prepare(generation_batch)

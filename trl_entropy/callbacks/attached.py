@@ -1,15 +1,15 @@
-"""What a callback is that needs the trainer which calls it."""
+"""A callback that needs its trainer."""
 
 from typing import ClassVar, Self
 
 from transformers import Trainer, TrainerCallback
 
-from ..trainers import check_trainer
+from ..families import check_trainer
 
 
 class Attached(TrainerCallback):
     """
-    A callback that needs the trainer which calls it: transformers tells a callback of none.
+    A callback that needs its trainer, which transformers does not pass to it.
 
     A trainer with entropy control attaches its callbacks itself. For a plain one call `attach(trainer)` before it
     trains.
@@ -29,7 +29,7 @@ class Attached(TrainerCallback):
         """
         Take what is needed from a trainer, and be called by it. A second time for the same one changes nothing.
 
-        Raises `TypeError` if it is none of [`~trainers.FAMILIES`], and `ValueError` if the callback is attached to
+        Raises `TypeError` if it is none of [`~families.FAMILIES`], and `ValueError` if the callback is attached to
         another one or does not fit it.
         """
         check_trainer(trainer)

@@ -12,10 +12,9 @@ from .._seam import Hooks, clipped_bounds, log_means, logged_signal, rollout_end
 from ..control.advice import CLIP_RATIOS, HOLD, NO_AUTHORITY, PREDICTED, SIGN_COEFFICIENTS, without_authority
 from ..control.controller import Controller, build_controllers
 from ..control.knobs import ACTS_ON, TRAINER_KNOBS, TRL_KNOBS, Knob, Knobs
-from ..control.laws import holds, law_factory
+from ..control.laws import has_target, law_factory
 from ..control.signals import ENTROPY, TRL_SIGNALS
-from ..measures import WHY_KNOBS, Idle
-from ..trainers import (
+from ..families import (
     check_clip_acts,
     clip_range_given,
     family_of,
@@ -23,6 +22,7 @@ from ..trainers import (
     warn_if_untested,
     warn_of_cut_sampling,
 )
+from ..measures import WHY_KNOBS, Idle
 from .attached import Attached
 
 
@@ -182,7 +182,7 @@ class EntropyCallback(Attached, EntropyController):
                 f"on a plain GRPOTrainer signal must be one of {', '.join(TRL_SIGNALS)}, got {signal!r}: the others "
                 "need an EntropyGRPOTrainer, with controllers in its config"
             )
-        uses_target = holds(law_factory(f"controllers.{knob if name is None else name}", law))
+        uses_target = has_target(law_factory(f"controllers.{knob if name is None else name}", law))
         if uses_target and not {"target", "target_ratio"} & settings.keys():
             raise ValueError(f"the {law} law needs target (nats) or target_ratio (share of the starting entropy)")
         self.name = knob if name is None else name

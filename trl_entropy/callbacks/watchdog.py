@@ -9,8 +9,8 @@ from .._seam import Hooks, clipped_bounds, logged_signal, lower_learning_rate
 from ..checks import check_number, check_saved, unknown
 from ..control.advice import Facts, to_move
 from ..control.signals import ENTROPY, is_entropy
+from ..families import warn_of_cut_sampling
 from ..rules.compose import active
-from ..trainers import warn_of_cut_sampling
 from .attached import Attached
 from .controllers import EntropyController, trl_knobs
 

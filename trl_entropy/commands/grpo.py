@@ -1,11 +1,9 @@
 """One GRPO run from flags: read them, load the problems, build the trainer, train."""
 
-import importlib
 import inspect
 import logging
 import math
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +25,7 @@ from trl import (
 )
 
 from ..build import rollout_plan
-from ..checks import lab, unknown
+from ..checks import imported, lab, unknown
 from ..config import EntropyGRPOConfig, with_help
 from ..data.files import EMBEDDED, model_path
 from ..refusals import check_rollout_fits
@@ -336,9 +334,4 @@ def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[C
 def _imported_reward(name: str, known: dict[str, Callable]) -> Callable:
     if "." not in name:
         raise unknown("reward", name, known)
-    module, _, attribute = name.rpartition(".")
-    sys.path.insert(0, os.getcwd())  # a reward of the user's own stands where they work
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"reward {name!r} cannot be imported: {error}") from error
+    return imported("reward", name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 
 from ..checks import bind, check_number, check_saved, damaged, unknown
 from .knobs import TEMPERATURE, Knob
-from .laws import LAWS, Law, Memory, Observation, holds, law_factory
+from .laws import LAWS, Law, Memory, Observation, has_target, law_factory
 from .signals import AT_ONE, ENTROPY, check_signal, is_entropy
 from .targets import Target, build_target
 
@@ -173,7 +173,7 @@ def without_target(specs: Mapping[str, Mapping]) -> list[str]:
     return [
         name
         for name, spec in given.items()
-        if holds(law_factory(f"controllers.{name}", spec["law"])) and not {*TARGETS} & spec.keys()
+        if has_target(law_factory(f"controllers.{name}", spec["law"])) and not {*TARGETS} & spec.keys()
     ]
 
 

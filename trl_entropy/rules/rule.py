@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -72,14 +72,11 @@ class Rule(ABC):
     # tokens as `loss_type` averages that; False if it has the mean over all trained tokens of the optimizer step
     follows_loss_type: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Raises `ValueError` for a need that does not exist."""
-        super().__init_subclass__(**kwargs)
-        for need in cls.needs if isinstance(cls.needs, frozenset) else ():  # a property is asked later
-            if need not in get_args(Need):
-                raise unknown(f"entry of {cls.__name__}.needs", need, get_args(Need))
-
     def __post_init__(self) -> None:
+        if not isinstance(self.needs, frozenset):
+            raise ValueError(f"{type(self).__name__}.needs must be a frozenset of names, got {self.needs!r}")
+        for need in self.needs - set(get_args(Need)):
+            raise unknown(f"entry of {type(self).__name__}.needs", need, get_args(Need))
         for parameter in fields(self):
             if "low" in parameter.metadata:
                 bounds = parameter.metadata["low"], parameter.metadata["high"]

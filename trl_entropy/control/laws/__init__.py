@@ -39,7 +39,7 @@ def law_factory(what: str, name: str) -> Callable[..., Law]:
     raise ValueError(f"law in {what}: {name} must be a subclass of trl_entropy.Law with uses_target and __call__")
 
 
-def holds(factory: Callable[..., Law]) -> bool:
+def has_target(factory: Callable[..., Law]) -> bool:
     """Whether its law holds a target; a function of settings gives a schedule, which has none."""
     return getattr(factory, "uses_target", False)
 
@@ -55,6 +55,6 @@ __all__ = [
     "PI",
     "Ratchet",
     "Schedule",
-    "holds",
+    "has_target",
     "law_factory",
 ]

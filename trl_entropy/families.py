@@ -50,8 +50,8 @@ class Family:
         loss_type (`str`, *optional*):
             The `loss_type` of `GRPOTrainer` that averages over tokens as this trainer does, which has no such choice.
         lacks (`Mapping[str, str]`, *optional*):
-            What rules or controllers cannot have of it, and why: a knob of TRL, or a name of `Rule.needs` or
-            `RolloutRule.acts`.
+            What rules or controllers cannot have of it, and why: a knob of TRL, an entry of `Rule.needs`, or `acts.`
+            and one of `RolloutRule.acts`.
     """
 
     trainer: str
@@ -113,7 +113,7 @@ FAMILIES = (
             "entropy_coef": "it has no entropy bonus",
             "ref_logps": "it takes the KL penalty into the reward and keeps no log-probs of the reference policy",
             "clipped": "it clips the ratios of completions, not those of tokens",
-            "completions": "it has no place where they could be replaced",
+            "acts.completions": "it has no place where they could be replaced",
         },
     ),
     Family(
@@ -163,7 +163,7 @@ def check_trainer(trainer: object) -> None:
 
 
 def clip_range_given(args) -> dict[str, bool]:
-    """Which bounds of the clip range a config sets itself: not at its own default, and above it not by `epsilon`."""
+    """Which clip bounds the user set: epsilon_low if `epsilon` is not its default, epsilon_high if it is given."""
     return {"epsilon_low": args.epsilon != type(args).epsilon, "epsilon_high": args.epsilon_high is not None}
 
 
