@@ -90,7 +90,9 @@ def test_full_disk_ends_the_run_and_the_checkpoint_before_is_found(arguments, wh
     code, errors = start(tmp_path, arguments, "fill_disk", 6)
     assert code == 1
     assert "checkpoint-6 could not be written (" in errors
-    assert "GB are free. resume_from_checkpoint=true goes on from the checkpoint before it" in errors
+    assert (
+        "GB are free. Once there is room, resume_from_checkpoint=true resumes from the checkpoint before it" in errors
+    )
     assert (tmp_path / "checkpoint-6").exists()  # a part of it
     code, errors = start(tmp_path, arguments, "nothing", 0, "--resume_from_checkpoint", "true")
     assert code == 0, errors[-2000:]

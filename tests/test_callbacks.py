@@ -16,7 +16,7 @@ from trl_entropy._seam import logged_signal
 from trl_entropy.control.advice import NO_AUTHORITY, PREDICTED
 from trl_entropy.control.controller import build_controllers
 from trl_entropy.control.knobs import TRL_KNOBS, rule_knobs
-from trl_entropy.control.laws import Reading
+from trl_entropy.control.laws import Observation
 from trl_entropy.measures.rules import PATIENCE
 from trl_entropy.rules.weights import Sign
 
@@ -406,7 +406,7 @@ def test_python_of_the_page_runs(build):
     law, *codes = blocks(page.read_text(), "python")
     assert len(codes) == 2
     exec(compile(law, page.name, "exec"), names := {"__name__": "my_package"})
-    assert names["Doubling"](factor=1.5)(0.01, {}, Reading(1.0, 0.0, 0.0, 1)) == (0.015, {})
+    assert names["Doubling"](factor=1.5)(0.01, {}, Observation(1.0, 0.0, 0.0, 1)) == (0.015, {})
     plain, ours = build(plain=True), build()
     for code, trainer in zip(codes, (plain, ours), strict=True):
         exec(compile(code, page.name, "exec"), {"trainer": trainer})

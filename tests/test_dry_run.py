@@ -91,6 +91,8 @@ def test_geometry(tmp_path):
         "step": "8 completions on 1 rank; 8 steps per rollout",
         "steps": "16",
     }
+    # 6 prompts per rollout, so 2 rollouts of 16 problems, of 6 micro-batches each, 3 in a step: TRL takes 4 steps
+    assert of(1, 16, gradient_accumulation_steps=3, steps_per_generation=6)["steps"] == "4"
     assert "steps" not in of(1, None)  # a stream
 
 

@@ -50,8 +50,8 @@ def tree(tmp_path) -> Path:
         shutil.copy(REPOSITORY / "benchmarks" / name, tmp_path / "benchmarks")
     for name in gpu.MINUTES:
         (tmp_path / "benchmarks" / f"{name}.py").write_text(PART)
-    (tmp_path / "trl_entropy").mkdir()
-    for name in ("__init__", "grpo"):
+    (tmp_path / "trl_entropy" / "commands").mkdir(parents=True)
+    for name in ("__init__", "commands/__init__", "commands/grpo"):
         (tmp_path / "trl_entropy" / f"{name}.py").touch()
     return tmp_path
 
@@ -86,7 +86,7 @@ def test_no_part_begins_without_time(tree):
 
 
 def test_python_that_lacks_a_package(tree):
-    (tree / "trl_entropy" / "grpo.py").write_text("import no_such_package")
+    (tree / "trl_entropy" / "commands" / "grpo.py").write_text("import no_such_package")
     done = call(tree)
     assert done.returncode == 2
     assert done.stderr == f"{sys.executable}: ModuleNotFoundError: No module named 'no_such_package'\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trl_entropy.data.messages import check_prompts, has_image, text_in, text_of, with_plain_text
+from trl_entropy.rewards.messages import check_prompts, has_image, text_in, text_of, with_plain_text
 
 
 IMAGE = {"type": "image", "image": "a.png"}

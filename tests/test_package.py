@@ -36,7 +36,7 @@ PACKAGE = REPOSITORY / "trl_entropy"
 FLOORS = (
     ("checks", "written"),
     ("rules",),
-    ("control", "measures", "rollouts", "data", "rewards"),
+    ("control", "measures", "rollouts", "rewards", "data"),
     ("families", "objective", "_seam", "refusals", "build", "config"),
     ("callbacks", "trainer", "wrap"),
     ("commands",),

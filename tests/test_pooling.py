@@ -93,15 +93,19 @@ def test_rule_that_does_not_name_what_it_reads_is_told(build, read, need):
         trainer.train()
 
 
-def test_lagged_pool_is_the_step_before(run):
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_lagged_pool_is_the_step_before(run, dataset, evaluates):
     class Seen(EntropyGiven):
         def effective_advantages(self, raw, tokens):
+            if not self.model.training:
+                return super().effective_advantages(raw, tokens)
             pools = self.__dict__.setdefault("pools", {})
             pools.setdefault(self.state.global_step, []).append(tokens.pool)
             self.__dict__.setdefault("seen", {}).setdefault(self.state.global_step, []).append(tokens)
             return super().effective_advantages(raw, tokens)
 
-    trainer = trained(run, "two", Seen, pooling="lagged")
+    flags = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": dataset} if evaluates else {}
+    trainer = trained(run, "two", Seen, pooling="lagged", **flags)
     first, second = trainer.pools[0], trainer.pools[1]
     assert [len(pool.batches) for pool in first] == [1, 1]  # there is no step before: the micro-batch alone
     assert second[0] is second[1]

@@ -519,3 +519,28 @@ def test_config_and_trainer_are_the_ones_that_the_package_names():
 
     assert trl_entropy.EntropyGRPOTrainer is EntropyGRPOTrainer
     assert trl_entropy.EntropyGRPOConfig is EntropyGRPOConfig
+
+
+AT_ONE = {"law": "pi", "knob": "entropy_coef", "target": 5.0, "signal": "entropy/temperature_1", "kp": 0.1}
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_every_step_has_its_facts_whatever_was_evaluated_before_it(build, dataset, evaluates):
+    eval_flags = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": dataset} if evaluates else {}
+    trainer = build(max_steps=3, temperature=0.8, controllers={"hold": AT_ONE}, entropy_measures="full", **eval_flags)
+    trainer.train()
+    assert len(logged(trainer, "entropy/temperature_1")) == 3
+    assert len(logged(trainer, "entropy/prompt")) == 3
+    coefs = logged(trainer, "knobs/entropy_coef")
+    assert coefs[0] == 0.0
+    assert coefs[1] > 0.0
+
+
+def test_rule_that_is_put_into_the_config_acts(build):
+    trainer = build()
+    args = trainer.args
+    before = args.control
+    assert args.control is before
+    args.token_weights["high_entropy"] = {}
+    assert "high_entropy" in args.control.token_weights
+    assert args.control is not before

@@ -4,7 +4,7 @@ import inspect
 import logging
 import re
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -27,8 +27,6 @@ else:
 
 # Flags that act in a trainer of TRL too
 READ_BY_TRL = ("entropy_target", "off_policy_updates")
-# Flags of TRL that are where a knob starts
-STARTS = ("temperature", "epsilon", "epsilon_high", "entropy_coef")
 T = TypeVar("T", bound=type)
 
 
@@ -151,22 +149,16 @@ class EntropyFlags(OfTRL):
             lab("live", "live_view")  # it is there, or the run ends before a model loads
         self.control  # noqa: B018 (a wrong value ends the run before a model loads)
 
-    @cached_property
+    @property
     def control(self) -> Control:
-        """
-        The rules, controllers and the like that these flags ask for; built once.
-
-        They are built anew if one of our flags, or the start of a knob, is set later.
-        """
-        return build_control(self)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in STARTS or name in EntropyFlags.__dataclass_fields__:
-            self.__dict__.pop("control", None)
-        super().__setattr__(name, value)
+        """The rules, controllers and the like that these flags ask for; built once, and anew if a flag has changed."""
+        flags = repr([getattr(self, flag.name) for flag in fields(self)])
+        if self.__dict__.get("_control", ("",))[0] != flags:
+            self.__dict__["_control"] = flags, build_control(self)
+        return self.__dict__["_control"][1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "control"}  # flags say it all
+        return {name: value for name, value in vars(self).items() if name != "_control"}  # flags say it all
 
     def get_process_log_level(self) -> int:
         """

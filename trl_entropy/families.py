@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from inspect import signature
 from math import exp, inf
+from typing import Any
 
 from packaging.version import Version
 from transformers import Trainer
@@ -131,6 +133,25 @@ NAMES = ", ".join(family.name for family in FAMILIES[:-1]) + f" and {FAMILIES[-1
 def base_in_trl(cls: type) -> type | None:
     """The first class of TRL that a class is or inherits from."""
     return next((base for base in cls.__mro__ if base.__module__.partition(".")[0] == "trl"), None)
+
+
+def by_name(cls: type, ours: type, positional: tuple) -> dict[str, Any]:
+    """
+    Positional arguments of a trainer by name, as the class behind `ours` takes them; what it hands on as `*args` has
+    TRL's names.
+
+    Raises `TypeError` for more than there are.
+    """
+    behind = cls.__mro__[cls.__mro__.index(ours) + 1]
+    names: list[str] = []
+    for owner in (behind, base_in_trl(cls)):
+        parameters = list(signature(owner).parameters.values())
+        names += [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        if not any(each.kind is each.VAR_POSITIONAL for each in parameters):
+            break
+    if len(positional) > len(names):
+        raise TypeError(f"{cls.__name__} takes {len(names)} positional arguments, got {len(positional)}")
+    return dict(zip(names, positional, strict=False))
 
 
 def family_of(cls: type) -> Family:

@@ -1,7 +1,6 @@
 """Entropy control of a trainer of TRL."""
 
 from functools import partial
-from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +22,7 @@ from .config import with_flags
 from .control.controller import load_states, states
 from .control.signals import ENTROPY, is_own, needs_clipping
 from .control.signals import needs as needs_of_signals
-from .families import base_in_trl, family_of
+from .families import by_name, family_of
 from .measures import Log, StepMeasures
 from .objective import Objective
 from .refusals import check_rollout_fits
@@ -56,7 +55,7 @@ class EntropyControl(Hooks):
         cls.family = family_of(cls)
 
     def __init__(self, *positional: Any, **named: Any) -> None:
-        named = dict(**signature(base_in_trl(type(self))).bind_partial(*positional).arguments, **named)
+        named = dict(**by_name(type(self), Hooks, positional), **named)
         config, args = self.family.config_class(), named.get("args")
         args = named["args"] = with_flags(config)() if args is None else args
         if getattr(args, "family", None) is not self.family:
@@ -80,16 +79,9 @@ class EntropyControl(Hooks):
         self.measured_needs = self.measures.needs | needs_of_signals(signals)
         self.add_callback(scale := LearningRateScale())
         self.knobs = all_knobs(self, scale)
-        self.add_callback(
-            EntropyController(
-                self.controllers,
-                self.knobs,
-                read=self.signal,
-                log=self.metrics.add,
-                rollout_ends=partial(rollout_ends, self),
-                clipped=partial(clipped_bounds, self),
-            )
-        )
+        of_steps = {"read": self.signal, "log": self.metrics.add}
+        of_rollouts = {"rollout_ends": partial(rollout_ends, self), "clipped": partial(clipped_bounds, self)}
+        self.add_callback(EntropyController(self.controllers, self.knobs, **of_steps, **of_rollouts))
         attach_all(self)
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):

@@ -81,3 +81,13 @@ def test_a_run_logs_what_its_level_says(build, tmp_path, level):
     for row in (recorded[-2], history[-1]):  # the last line is of the end of training
         assert ("entropy/decile_1" in row) is (level != "none")
         assert ("knobs/epsilon_low" in row) is (level != "none")
+
+
+def test_what_was_measured_last_is_recorded_at_the_end(build):
+    trainer = build(max_steps=3, logging_steps=2)
+    trainer.train()
+    first, last = [row for row in trainer.state.log_history if "entropy/decile_1" in row]
+    assert (first["step"], last["step"]) == (2, 3)
+    assert "train_loss" in last
+    trainer.train()
+    assert trainer.metrics.take() == {}

@@ -83,7 +83,7 @@ class Seam:
 
     def training_step(self, train: Callable, *args, **kwargs) -> Tensor:
         """TRL's, for one micro-batch. Raises [`SeamError`] if its loss came from elsewhere."""
-        self.step = self.step or self._step()
+        self.step = self.step or self._step(training=True)  # TRL has not said so to the model yet
         self.step.reached = False
         loss = train(*args, **kwargs)
         if not self.step.reached:
@@ -94,8 +94,7 @@ class Seam:
             self._end_step()
         return loss
 
-    def _step(self) -> Step:
-        training = self.trainer.model.training
+    def _step(self, training: bool = False) -> Step:
         measured, pool = (self.trainer.measured_needs, self._last_pool) if training else (frozenset(), None)
         return Step(self.trainer.needs(), measured, pool)
 
@@ -182,7 +181,7 @@ class Seam:
     def loss(self, compute_loss: Callable, model, inputs: dict) -> Tensor:
         """TRL's loss with the effective advantages, and the loss terms."""
         trainer, training = self.trainer, self.trainer.model.training
-        step = self.step if training and self.step else self._step()
+        step = self.step if training and self.step else self._step(training)
         if training and self.trimming.skip:
             self._observe_left_out(inputs, step)
         if "entropy_gradient" in step.needs:

@@ -57,7 +57,10 @@ class Recorder(Attached):
         self._write(json.dumps({"run": run}) + "\n")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
-        if isinstance(self.trainer, Hooks) and "loss" in logs:  # not of an evaluation
+        if isinstance(self.trainer, Hooks) and logs.keys() & {
+            "loss",
+            "train_loss",
+        }:  # of steps, or of the end of a run
             measured = self.trainer.metrics.take()
             state.log_history[-1] |= measured
             logs = {**logs, **measured}

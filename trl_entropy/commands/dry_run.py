@@ -1,6 +1,7 @@
 """What `--dry_run` prints: what a run would do."""
 
 import os
+from math import ceil
 
 from datasets import Dataset
 from transformers import AutoConfig, PreTrainedConfig
@@ -60,8 +61,8 @@ def geometry(training: EntropyGRPOConfig, problems: int | None, ranks: int) -> l
         ("step", f"{trained} completions on {ranks} rank{'s' * (ranks > 1)}; {updates:g} steps per rollout"),
     ]
     steps = training.max_steps
-    if steps <= 0 and problems is not None:
-        steps = round(
-            training.num_train_epochs * problems * training.num_generations * training.num_iterations / trained
-        )
+    if steps <= 0 and problems is not None:  # TRL leaves out the problems that do not fill a rollout
+        rollouts = problems // (sampled // training.num_generations)
+        micro_batches = rollouts * training.steps_per_generation * training.num_iterations
+        steps = ceil(training.num_train_epochs * ceil(micro_batches / training.gradient_accumulation_steps))
     return [*said, ("steps", str(steps))] if steps > 0 else said

@@ -25,12 +25,12 @@ def read_recipe(path: str, what: str = "--config", above: tuple[str, ...] = ()) 
     if os.path.realpath(path) in above:
         raise ValueError(f"{what} is {path!r}, which is based on it: a recipe cannot be based on itself")
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             own = yaml.safe_load(file)
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(own, dict):
-        raise ValueError(f"{what} {path} must contain a YAML mapping")
+    if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
+        raise ValueError(f"{what} {path} must contain a YAML mapping of flags")
     base = own.pop("base", None)
     if base is None:
         return own

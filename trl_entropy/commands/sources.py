@@ -14,8 +14,8 @@ from ..checks import lab, unknown
 from ..config import with_help
 from ..data.columns import IMAGES, renamed
 from ..data.files import EMBEDDED, LOCAL_FILES, is_one_dataset, load, on_main
-from ..data.messages import check_prompts, has_image, text_of, with_plain_text
 from ..data.problems import check_benchmarks, check_column
+from ..rewards.messages import check_prompts, has_image, text_of, with_plain_text
 from .procedural import PREFIX, draw_problems
 
 

@@ -216,7 +216,7 @@ def build_controllers(
             if key not in spec:
                 raise ValueError(f"{what} has no {key}; available: {', '.join(known)}")
         factory = law_factory(what, spec["law"])
-        if spec["knob"] not in knobs:
+        if not isinstance(spec["knob"], str) or spec["knob"] not in knobs:
             raise unknown(f"knob in {what}", spec["knob"], knobs)
         knob = knobs[spec["knob"]]
         if knob.name in controllers:

@@ -43,7 +43,7 @@ def rule_signals(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str
 
 def is_own(signal: str) -> bool:
     """Whether a signal is the dotted path of a function of tokens."""
-    return "." in signal and "/" not in signal
+    return "." in str(signal) and "/" not in str(signal)
 
 
 def own_signal(what: str, path: str) -> Callable[[Tokens], Tensor]:

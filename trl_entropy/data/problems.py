@@ -8,10 +8,10 @@ from typing import NamedTuple
 from datasets import Dataset
 
 from ..checks import unknown
+from ..rewards.messages import check_prompts, has_image, text_of, with_plain_text
 from . import held_out_problems
 from .columns import IMAGES, column_names, is_there, values_at
 from .files import EMBEDDED, LOCAL_FILES, load
-from .messages import check_prompts, has_image, text_of, with_plain_text
 
 
 class Benchmark(NamedTuple):

@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from ..data.messages import text_in
 from .answers import SOURCES, answer_in, gold_in
+from .messages import text_in
 from .plain import LONGEST, is_blank, is_same
 from .verifier import REASONS, shared_verifier
 

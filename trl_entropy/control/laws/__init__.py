@@ -29,9 +29,9 @@ LAWS: dict[str, Callable[..., Law]] = {
 
 def law_factory(what: str, name: str) -> Callable[..., Law]:
     """What makes the bundled law of this name, or your own at a dotted path. Raises `ValueError` if it is no law."""
-    if name in LAWS:
+    if isinstance(name, str) and name in LAWS:
         return LAWS[name]
-    if "." not in str(name):
+    if not isinstance(name, str) or "." not in name:
         raise unknown(f"law in {what}", name, LAWS)
     law = imported(f"law in {what}", name)
     if isinstance(law, type) and issubclass(law, Law) and not isabstract(law) and hasattr(law, "uses_target"):

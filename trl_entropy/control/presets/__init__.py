@@ -33,11 +33,11 @@ def preset(name: str | None) -> dict:
 
     Raises `ValueError` for an unknown name, a file that cannot be read, and an entry that no fragment has.
     """
-    if name is not None and name.endswith(FILE):
+    if isinstance(name, str) and name.endswith(FILE):
         return _of_file(name)
     available = {OFF: {}, **presets()}
     chosen = OFF if name is None else name
-    if chosen not in available:
+    if not isinstance(chosen, str) or chosen not in available:
         raise unknown("entropy_control", chosen, available)
     return available[chosen]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...data.files import LOCAL_FILES, load
-from ...data.messages import check_prompts, text_of
 from ...data.problems import BENCHMARKS, PROMPTS, benchmark_file, check_benchmarks, read_benchmark
+from ...rewards.messages import check_prompts, text_of
 from ...written import check_output
 from .flags import (
     MAX_ROWS,

@@ -10,8 +10,8 @@ from datasets import Dataset, Value
 from ...commands.cli import parse
 from ...data import held_out_problems, train_problems
 from ...data.files import EMBEDDED, load
-from ...data.messages import check_prompts, text_of
 from ...data.problems import values_in
+from ...rewards.messages import check_prompts, text_of
 from ...written import add_overwrite, check_not_in_dataset, check_output, written
 from ..evaluation.command import add_dataset
 
