@@ -21,4 +21,4 @@ def test_weights_are_of_the_type_of_the_log_probs(dtype):
 
 def test_it_weights_whole_completions():
     assert not SampledOnly.token_selective  # so it stands with sequence-level ratios
-    assert SampledOnly.needs == set()
+    assert SampledOnly.needs == {"offline"}

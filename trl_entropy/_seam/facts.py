@@ -174,7 +174,7 @@ class Facts:
             rewards=inputs.get("rewards"),
             group_rewards=inputs.get("group_rewards"),
             group_logps=inputs.get("group_logps"),
-            offline=inputs.get("offline"),
+            offline=inputs.get("offline") if "offline" in needs else Unnamed("offline"),
             **self._of_vocabulary(needs, entropies, inputs),
         )
         return self._pooled(tokens, step) if "pool" in needs else tokens

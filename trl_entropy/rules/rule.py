@@ -47,6 +47,7 @@ Need = Literal[
     "group_logps",
     "group_rewards",
     "num_tokens",
+    "offline",
     "old_entropies",
     "pool",
     "prompt_entropies",

@@ -36,6 +36,7 @@ class OfflineShaping(Rule):
 
     origin: ClassVar[str] = "code"
     follows_loss_type: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"offline"})
 
     gamma: float = 0.1
 

@@ -26,6 +26,7 @@ class SampledOnly(Rule):
 
     token_selective: ClassVar[bool] = False
     origin: ClassVar[str] = "code"
+    needs: ClassVar[frozenset[str]] = frozenset({"offline"})
 
     def __call__(self, tokens: Tokens) -> Tensor:
         return (~tokens.offline).to(tokens.logps.dtype).unsqueeze(1).expand_as(tokens.mask)
