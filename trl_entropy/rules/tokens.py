@@ -102,8 +102,9 @@ class Tokens:
             if value.shape != self.mask.shape:
                 raise ValueError(f"{name} must have mask's shape {tuple(self.mask.shape)}, got {tuple(value.shape)}")
             object.__setattr__(self, name, self.trained(value))
-        self._default("old_logps", self.logps.detach)
-        self._default("old_entropies", lambda: _without_gradient(self.entropies))
+        object.__setattr__(self, "_detached", {"logps": self.logps.detach(), "entropies": self.entropies.detach()})
+        self._default("old_logps", lambda: self._detached["logps"])
+        self._default("old_entropies", lambda: self._detached["entropies"])
         self._default("completions", lambda: torch.arange(len(self.mask), device=self.mask.device))
         self._default("offline", lambda: self.mask.new_zeros(len(self.mask)))
         self._default("pool", lambda: Pool([self.detach()]))
@@ -160,7 +161,7 @@ class Tokens:
 
     def detach(self) -> "Tokens":
         """The same facts without gradient."""
-        return self._with(logps=_without_gradient(self.logps), entropies=_without_gradient(self.entropies))
+        return self._with(**self._detached)
 
     def with_pool(self, pool: Pool) -> "Tokens":
         """The same facts in a pool of choice."""
@@ -171,10 +172,6 @@ class Tokens:
         for name, value in changes.items():
             object.__setattr__(same, name, value)
         return same
-
-
-def _without_gradient(values: Tensor) -> Tensor:
-    return values.detach() if values.requires_grad else values
 
 
 def is_correct(rewards: Tensor) -> Tensor:
