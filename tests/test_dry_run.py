@@ -82,7 +82,7 @@ def test_geometry(tmp_path):
     # 2 ranks x 4 rows x 8 micro-batches
     assert of(2, None, gradient_accumulation_steps=8, max_steps=5) == {
         "rollout": "16 prompts, 4 completions of each",
-        "step": "64 completions on 2 ranks; 1 steps per rollout",
+        "step": "64 completions on 2 ranks; 1 step per rollout",
         "steps": "5",
     }
     # 32 completions are trained on in 4 steps of 8, twice; 16 problems x 4 completions / 8 x 2 passes

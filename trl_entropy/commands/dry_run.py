@@ -58,7 +58,7 @@ def geometry(training: EntropyGRPOConfig, problems: int | None, ranks: int) -> l
     updates = training.num_iterations * sampled / trained
     said = [
         ("rollout", f"{sampled // training.num_generations} prompts, {training.num_generations} completions of each"),
-        ("step", f"{trained} completions on {ranks} rank{'s' * (ranks > 1)}; {updates:g} steps per rollout"),
+        ("step", f"{trained} completions on {ranks} rank{'s' * (ranks > 1)}; {updates:g} step{'s' * (updates != 1)} per rollout"),
     ]
     steps = training.max_steps
     if steps <= 0 and problems is not None:  # TRL leaves out the problems that do not fill a rollout
