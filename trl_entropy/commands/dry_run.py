@@ -58,7 +58,7 @@ def geometry(training: EntropyGRPOConfig, problems: int | None, ranks: int) -> l
     updates = training.num_iterations * sampled / trained
     said = [
         ("rollout", f"{sampled // training.num_generations} prompts, {training.num_generations} completions of each"),
-        ("step", f"{trained} completions on {ranks} rank{'s' * (ranks > 1)}; {updates:g} step{'s' * (updates != 1)} per rollout"),
+        ("step", f"{trained} completions on {_plural(ranks, 'rank')}; {_plural(updates, 'step')} per rollout"),
     ]
     steps = training.max_steps
     if steps <= 0 and problems is not None:  # TRL leaves out the problems that do not fill a rollout
@@ -66,3 +66,7 @@ def geometry(training: EntropyGRPOConfig, problems: int | None, ranks: int) -> l
         micro_batches = rollouts * training.steps_per_generation * training.num_iterations
         steps = ceil(training.num_train_epochs * ceil(micro_batches / training.gradient_accumulation_steps))
     return [*said, ("steps", str(steps))] if steps > 0 else said
+
+
+def _plural(number: float, what: str) -> str:
+    return f"{number:g} {what}{'s' * (number != 1)}"
