@@ -24,8 +24,8 @@ from trl_entropy.callbacks.own import with_own
 from trl_entropy.callbacks.recorder import Recorder
 from trl_entropy.lab.compare import _train_and_score
 from trl_entropy.lab.panel import (
-    FAR,
-    LONG,
+    FAR_SHARE,
+    MANY_STEPS,
     KnobState,
     LiveState,
     alarms,
@@ -221,18 +221,20 @@ def test_value_that_is_not_finite_stays_an_alarm(value, message):
 @pytest.mark.parametrize(
     ("entropy", "message"),
     [
-        (0.5 * (1 + FAR) + 0.01, "entropy 22% above its target, off for 50 steps"),
-        (0.5 * (1 - FAR) - 0.01, "entropy 22% below its target, off for 50 steps"),
-        (0.5 * (1 + FAR) - 0.01, None),
-        (0.5 * (1 - FAR) + 0.01, None),
+        (0.5 * (1 + FAR_SHARE) + 0.01, "entropy 22% above its target, off for 50 steps"),
+        (0.5 * (1 - FAR_SHARE) - 0.01, "entropy 22% below its target, off for 50 steps"),
+        (0.5 * (1 + FAR_SHARE) - 0.01, None),
+        (0.5 * (1 - FAR_SHARE) + 0.01, None),
         (nan, None),
     ],
 )
 def test_entropy_far_from_its_target_for_long_is_an_alarm(entropy, message):
-    state = filled(LONG, entropy=entropy, **{TARGET: 0.5})
+    state = filled(MANY_STEPS, entropy=entropy, **{TARGET: 0.5})
     found = [alarm for alarm in alarms(state) if "finite" not in alarm]
     assert found == ([message] if message else [])
-    assert [alarm for alarm in alarms(filled(LONG - 1, entropy=entropy, **{TARGET: 0.5})) if "off" in alarm] == []
+    assert [
+        alarm for alarm in alarms(filled(MANY_STEPS - 1, entropy=entropy, **{TARGET: 0.5})) if "off" in alarm
+    ] == []
 
 
 def test_alarm_counts_from_the_last_good_log():
@@ -249,11 +251,11 @@ def test_alarm_counts_from_the_last_good_log():
 @pytest.mark.parametrize(("value", "which"), [(0.0, "lower"), (1.0, "upper"), (0.5, None), (1e-6, None), (nan, None)])
 def test_knob_at_its_bound_for_long_is_an_alarm(value, which):
     knob = [("entropy_coef", 0.0, 1.0)]
-    state = filled(LONG, knobs=knob, entropy=0.5, **{"knobs/entropy_coef": value})
+    state = filled(MANY_STEPS, knobs=knob, entropy=0.5, **{"knobs/entropy_coef": value})
     found = [alarm for alarm in alarms(state) if "finite" not in alarm]
     assert found == ([f"entropy_coef at its {which} bound for 50 steps"] if which else [])
     assert not any(
-        "bound" in one for one in alarms(filled(LONG - 1, knob, entropy=0.5, **{"knobs/entropy_coef": value}))
+        "bound" in one for one in alarms(filled(MANY_STEPS - 1, knob, entropy=0.5, **{"knobs/entropy_coef": value}))
     )
 
 

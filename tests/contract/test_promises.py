@@ -370,7 +370,7 @@ def generate_tuple(trainer):
     `GRPOTrainer._generate(prompts)` gives a tuple with ids second, what an environment wrote third, completions fourth
     and log-probs fifth.
     """
-    if "completions" in family_of(type(trainer)).lacks:
+    if "acts.completions" in family_of(type(trainer)).lacks:
         return
     outputs = trainer._generate(["1=", "2=", "3=", "4="])
     assert len(outputs[1]) == 4
