@@ -102,7 +102,6 @@ class Tokens:
             if value.shape != self.mask.shape:
                 raise ValueError(f"{name} must have mask's shape {tuple(self.mask.shape)}, got {tuple(value.shape)}")
             object.__setattr__(self, name, self.trained(value))
-        object.__setattr__(self, "_detached", {"logps": self.logps.detach(), "entropies": self.entropies.detach()})
         self._default("old_logps", lambda: self._detached["logps"])
         self._default("old_entropies", lambda: self._detached["entropies"])
         self._default("completions", lambda: torch.arange(len(self.mask), device=self.mask.device))
@@ -112,6 +111,10 @@ class Tokens:
     def _default(self, name: str, make: Callable[[], Any]) -> None:
         if getattr(self, name) is None:
             object.__setattr__(self, name, make())
+
+    @cached_property
+    def _detached(self) -> dict[str, Tensor]:
+        return {"logps": self.logps.detach(), "entropies": self.entropies.detach()}
 
     @cached_property
     def outside(self) -> Tensor:
