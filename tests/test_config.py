@@ -167,6 +167,16 @@ def test_flag_that_is_set_later_acts():
         made.control  # noqa: B018
 
 
+@pytest.mark.parametrize(("flag", "value"), [("entropy_control", "hold"), ("off_policy_updates", 4)])
+def test_flag_that_sets_others_is_refused_later(flag, value):
+    made = config()
+    setattr(made, flag, value)
+    with pytest.raises(
+        ValueError, match=f"^{flag} sets other flags while the config is made: set it there, not later"
+    ):
+        made.control  # noqa: B018
+
+
 @pytest.mark.parametrize("copied", [copy, deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
 def test_config_is_copied_and_saved_by_its_flags(copied):
     made = config(entropy_control="entropic", token_weights={"test_config.unnamed": {}})

@@ -272,6 +272,13 @@ def test_core_loads_nothing_of_the_lab():
         loaded("from trl_entropy import LiveView" + LAB_LOADED)
 
 
+def test_a_public_name_of_the_lab_says_what_it_needs(monkeypatch):
+    monkeypatch.delitem(sys.modules, "trl_entropy.lab.live", raising=False)
+    monkeypatch.setitem(sys.modules, "rich.live", None)
+    with pytest.raises(ImportError, match=r"LiveView needs rich: pip install 'trl-entropy\[lab\]'"):
+        from trl_entropy import LiveView  # noqa: F401
+
+
 @pytest.mark.parametrize(
     ("arguments", "missing", "what"),
     [

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .checks import lab as _lab
+
 
 if TYPE_CHECKING:  # for type checkers and editors
     from ._seam import SeamError as SeamError
@@ -50,7 +52,13 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    home = _HOME[name]
+    if not home.startswith("lab."):
+        return getattr(import_module(f".{home}", __name__), name)
+    try:
+        return getattr(_lab(home.removeprefix("lab."), name), name)
+    except ValueError as error:
+        raise ImportError(str(error)) from error
 
 
 def __dir__() -> list[str]:

@@ -27,6 +27,7 @@ else:
 
 # Flags that act in a trainer of TRL too
 READ_BY_TRL = ("entropy_target", "off_policy_updates")
+LAID = ("entropy_control", "off_policy_updates")  # flags that set others
 T = TypeVar("T", bound=type)
 
 
@@ -145,6 +146,7 @@ class EntropyFlags(OfTRL):
         lay_under(self, getattr(super(), "entropy_target", None))  # RLOOConfig has no such flag
         self._set_off_policy_updates()
         super().__post_init__()
+        self._laid = {name: getattr(self, name) for name in LAID}
         if self.live_view:
             lab("live", "live_view")  # it is there, or the run ends before a model loads
         self.control  # noqa: B018 (a wrong value ends the run before a model loads)
@@ -152,6 +154,8 @@ class EntropyFlags(OfTRL):
     @property
     def control(self) -> Control:
         """The rules, controllers and the like that these flags ask for; built once, and anew if a flag has changed."""
+        for late in (name for name, value in self._laid.items() if getattr(self, name) != value):
+            raise ValueError(f"{late} sets other flags while the config is made: set it there, not later")
         flags = repr([getattr(self, flag.name) for flag in fields(self)])
         if self.__dict__.get("_control", ("",))[0] != flags:
             self.__dict__["_control"] = flags, build_control(self)
