@@ -10,7 +10,7 @@ TESTS ?=
 # `make bench BENCH=quick` for a small one
 BENCH ?=
 
-.PHONY: train study study-language-model test test-browser test-slow test-trl bench bench-gpu check
+.PHONY: train study study-language-model test test-browser test-slow test-trl bench bench-gpu check wheel
 
 train: .venv/installed
 	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/hold.yaml --output_dir out/train --overwrite
@@ -47,6 +47,15 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What a user gets: the wheel alone, in an environment of its own
+wheel:
+	rm -rf out/wheel
+	$(PYTHON) -m venv out/wheel
+	out/wheel/bin/pip install --quiet torch==$(TORCH)
+	out/wheel/bin/pip wheel --quiet --no-deps --wheel-dir out/wheel .
+	out/wheel/bin/pip install --quiet out/wheel/*.whl
+	cd out/wheel && bin/trl-entropy ls && bin/trl-entropy grpo --config ../../recipes/hold.yaml --max_steps 2 --output_dir run
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
