@@ -174,7 +174,7 @@ def train(run: Run) -> dict:
         },
         "seconds": round(seconds, 1),
         "window": run.arm.window,
-        "precision": "bfloat16" if job.training.bf16 else "float32",
+        "precision": "bfloat16" if job.training.mixed_precision == "bf16" else "float32",
         "series": _series(steps, run.arm.window),
         "scores": before + scores,
     }
