@@ -30,7 +30,8 @@ from trl_entropy.rollouts import ROLLOUT_RULES, DynamicSampling
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
-README = (REPOSITORY / "README.md").read_text()
+README, CONTRIBUTING = ((REPOSITORY / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+FEATURES, COMMANDS = ((REPOSITORY / "docs" / name).read_text() for name in ("features.md", "commands.md"))
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
 
 
@@ -149,8 +150,8 @@ def test_missing_recipe_is_found():
     assert missing_recipes("--config recipes/pi.yaml and recipes/none.yaml") == ["recipes/none.yaml"]
 
 
-def test_files_that_the_readme_lists_exist():
-    listing = README.split("## Where things are")[1]
+def test_files_that_are_listed_exist():
+    listing = CONTRIBUTING.split("## Where things are")[1]
     names = re.findall(r"(?<![\w./-])(\w+\.py|\w+/)(?=\s)", listing)
     assert len(names) > 20
     places = [REPOSITORY, REPOSITORY / "trl_entropy"]
@@ -232,7 +233,7 @@ def test_unknown_flag_is_found(flags_of):
 def unknown_in_table(text: str, flags: set[str], values: set[str]) -> list[str]:
     """What stands in backticks in the column `flag` of the table and is no flag, or no value of one."""
     rows = [line[1:-1].split("|") for line in text.splitlines() if line.startswith("|")]
-    assert [cell.strip() for cell in rows[0]] == ["", "flag", "method"]
+    assert [cell.strip() for cell in rows[0]][:2] == ["", "flag"]
     wrong = []
     for _, cell, _ in rows[2:]:
         for named in re.findall(r"`([^`]+)`", cell):
@@ -242,15 +243,16 @@ def unknown_in_table(text: str, flags: set[str], values: set[str]) -> list[str]:
     return wrong
 
 
-def test_flags_in_the_table_of_the_readme_exist(flags_of):
+def test_flags_in_the_tables_of_features_exist(flags_of):
     values = {*presets(), "math_verify_reward"}
-    assert unknown_in_table(README.split("## Install")[0], flags_of["grpo"], values) == []
+    for text in (README.split("## What was measured")[0], FEATURES):
+        assert unknown_in_table(text, flags_of["grpo"], values) == []
     table = "||flag|method|\n|-|-|-|\n|a|`entropy_control stage` or `epoch`, `entropy_contrl`|`x`|\n|b|`seed r`||"
     assert unknown_in_table(table, flags_of["grpo"], values) == ["entropy_contrl", "seed r"]
 
 
 def test_verbs_that_are_named_exist():
-    verbs = re.findall(r"(?:trl-entropy|-m trl_entropy) ([a-z][\w-]*)", "\n".join(blocks(README, "bash")))
+    verbs = re.findall(r"(?:trl-entropy|-m trl_entropy) ([a-z][\w-]*)", "\n".join(blocks(COMMANDS, "bash")))
     assert set(verbs) == set(cli.VERBS)
 
 
@@ -364,6 +366,8 @@ def test_list_of_methods_has_the_whole_catalogue():
                 re.M,
             )
     assert f"[{sum(map(len, SECTIONS.values()))} methods](docs/methods.md)" in README
+    assert f"[{sum(map(len, SECTIONS.values()))} methods](methods.md)" in FEATURES
+    assert f"[{len(presets())} bundled methods](docs/features.md)" in README
     for name, law in LAWS.items():
         line = re.escape(first_line(law).removesuffix("."))
         assert re.search(rf"^\| \[{name}\]\(methods/({name}\.md|\w+\.md#{name})\) \| {line} \|", text, re.M)
