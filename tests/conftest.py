@@ -1,6 +1,8 @@
 """A random tiny model, its tokenizer and a dataset, all built here: no test needs a hub or a GPU."""
 
+import functools
 import gc
+import importlib.metadata
 import os
 
 
@@ -16,6 +18,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 
 torch.set_num_threads(1)
+
+# accelerate reads what packages say of themselves anew for each trainer
+importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
 
 CHARACTERS = "0123456789+-= abcdef"
 
