@@ -3,37 +3,19 @@
 import argparse
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from processes import TESTS, run_script
 
 
-TESTS = Path(__file__).parent
 CONFIGS = TESTS.parent / "recipes" / "accelerate"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def launch(backend: str, model_dir: str, folder: Path, timeout: int = 200) -> list[dict]:
     """What each of two ranks of `distributed_run.py` has found."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(free_port()), str(TESTS / "distributed_run.py"), backend, model_dir, str(folder)]
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    done = run_script(TESTS / "distributed_run.py", backend, model_dir, folder, ranks=2, timeout=timeout)
     assert done.returncode == 0, done.stderr[-6000:]
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(2)]
 

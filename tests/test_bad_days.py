@@ -5,11 +5,10 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import TESTS, run_script
 from safetensors.torch import load_file
 from test_package import sources
 from toy import same, sums
@@ -17,7 +16,6 @@ from toy import same, sums
 from trl_entropy.commands import cli
 
 
-TESTS = Path(__file__).parent
 NOISE = "authority/noise_share"
 STEPS, SAVED_EVERY = 12, 3
 
@@ -38,13 +36,7 @@ def arguments(model_dir, tmp_path_factory) -> list[str]:
 
 
 def start(folder: Path, arguments: list[str], what: str = "nothing", step: int = 0, *more: str):
-    done = subprocess.run(
-        [sys.executable, str(TESTS / "bad_days_run.py"), what, str(step), *arguments, "--output_dir", folder, *more],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = run_script(TESTS / "bad_days_run.py", what, step, *arguments, "--output_dir", folder, *more)
     return done.returncode, done.stderr
 
 
@@ -65,9 +57,9 @@ def is_the_whole_run(folder: Path, whole: Path) -> None:
     assert same(load_file(folder / "model.safetensors"), load_file(whole / "model.safetensors"))
     ours, theirs = ({row["step"]: row for row in rows(run) if "entropy" in row} for run in (folder, whole))
     assert ours.keys() == theirs.keys() == set(range(1, STEPS + 1))  # no lost line
-    # a checkpoint keeps no gradient: the first step after it has none to compare with
+    # a checkpoint keeps no gradient: the first step after it has none to compare with, where the others may have one
     without = {step for step, row in theirs.items() if NOISE in row and NOISE not in ours[step]}
-    assert len(without) == 1
+    assert len(without) <= 1
     for step, row in theirs.items():
         timed = {name for name in row if "time" in name or name.endswith("per_second")}
         kept = row.keys() - timed - ({NOISE} if step in without else set())

@@ -2,15 +2,13 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 import trl
+from processes import run_script
 from toy import EntropyGiven, logged
 from transformers import TrainerCallback
 
@@ -20,7 +18,6 @@ from trl_entropy.callbacks.recorder import FILE, as_json
 from trl_entropy.lab.report.runs import read_run
 
 
-TESTS = Path(__file__).parent
 both = pytest.mark.parametrize("plain", [False, True], ids=["package", "plain"])
 
 
@@ -173,8 +170,7 @@ def test_crash_leaves_whole_lines(build, tmp_path, plain):
     assert [row["step"] for row in lines(tmp_path)[1:]] == [1, 2]
 
 
-def test_killed_process_leaves_whole_lines(model_dir, tmp_path):
-    code = """
+KILLED = """
 import os, signal, sys
 from toy import build_trainer, sums
 from transformers import TrainerCallback
@@ -186,10 +182,12 @@ class Kill(TrainerCallback):
 
 build_trainer(sys.argv[1], sums(), sys.argv[2], callbacks=[Kill()]).train()
 """
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, model_dir, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
+
+
+def test_killed_process_leaves_whole_lines(model_dir, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    done = run_script(script, model_dir, tmp_path)
     assert done.returncode == -9, done.stderr[-3000:]
     assert [row["step"] for row in lines(tmp_path)[1:]] == [1, 2]
 

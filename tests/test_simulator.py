@@ -36,7 +36,7 @@ def smoothed(simulator: Simulator) -> np.ndarray:
     return np.convolve(last_half(simulator), np.full(WINDOW, 1 / WINDOW), mode="valid")
 
 
-def over_seeds(start: float, seeds: int = 2, contexts: int = 8, **settings) -> list[Simulator]:
+def over_seeds(start: float, seeds: int = 1, contexts: int = 8, **settings) -> list[Simulator]:
     return [Simulator(peaked(start, contexts), seed=seed, **settings).run() for seed in range(seeds)]
 
 

@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
 import pickle
-import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +13,7 @@ import torch
 import trainers_run
 from packaging.requirements import Requirement
 from packaging.version import Version
+from processes import TESTS, run_script
 from toy import (
     batch,
     distance,
@@ -409,15 +407,7 @@ def test_entropy_bonus_as_a_term_of_rloo(run):
 
 
 def test_two_ranks_train_what_one_process_does(model_dir, tmp_path):
-    script = Path(__file__).with_name("trainers_run.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, str(script), model_dir, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parents[1]), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
+    done = run_script(TESTS / "trainers_run.py", model_dir, tmp_path, ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     two = json.loads((tmp_path / "two.json").read_text())
     for name in OF_SEQUENCES:

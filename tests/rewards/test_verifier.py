@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import run_script
 
 import trl_entropy.rewards.verifier
 from trl_entropy.rewards import (
@@ -744,20 +745,6 @@ torch.distributed.destroy_process_group()
 """
 
 
-def launched(folder: Path, ranks: int) -> list[dict]:
-    """What each rank has found."""
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
-        + [str(folder / "rank.py"), str(folder / "rows.json"), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
-
-
 def test_group_that_is_split_over_two_ranks_gets_the_bonus_of_the_whole_group(tmp_path):
     rows = {
         "prompts": ["a", "a", "b", "a", "a", "b"],  # each rank has three rows
@@ -767,7 +754,9 @@ def test_group_that_is_split_over_two_ranks_gets_the_bonus_of_the_whole_group(tm
     }
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     (tmp_path / "rank.py").write_text(RANK)
-    first, second = launched(tmp_path, ranks=2)
+    done = run_script(tmp_path / "rank.py", tmp_path / "rows.json", tmp_path, ranks=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     ids = [[0] * length for length in rows.pop("lengths")]
     # Group a: 3 of 4 are right, of 300 tokens on average, so (300 - length) / 500; in b only one half is right
     assert first["bonus"] + second["bonus"] == pytest.approx([0.4, 0.2, 0.0, -0.5, 0.0, 0.0], abs=1e-12)

@@ -1,20 +1,14 @@
 """Two processes share the problems and find what one process finds."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from ranks import free_port
+from processes import TESTS, run_script
 from two_ranks import in_training
 
 from trl_entropy.commands import cli
 from trl_entropy.lab.evaluation.folder import read_lines
-
-
-TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +23,7 @@ def problems(tmp_path_factory) -> str:
 def two(model_dir, problems, tmp_path_factory) -> Path:
     """The folder that two ranks have left."""
     folder = tmp_path_factory.mktemp("two")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    launch += ["--master_port", str(free_port())]
-    paths = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "lab" / "evaluation")))
-    done = subprocess.run(
-        [*launch, str(TESTS / "lab" / "evaluation" / "two_ranks.py"), model_dir, problems, str(folder)],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_script(TESTS / "lab" / "evaluation" / "two_ranks.py", model_dir, problems, folder, ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("results: ") == 1  # the main process alone prints
     return folder
