@@ -24,8 +24,14 @@ def _quiet(monkeypatch):
 
 
 @pytest.fixture
-def check(tmp_path, capsys):
-    """Status and output of the verb on rows: `check(rows, *flags)`."""
+def check(tmp_path, capsys, monkeypatch):
+    """Status and output of the verb on rows: `check(rows, *flags)`. With the default deadline all share processes."""
+
+    def verifier(deadline: float, *arguments, **named) -> Verifier:
+        made = Verifier(deadline, *arguments, **named)
+        return SHARED if deadline == 3.0 else made
+
+    monkeypatch.setattr("trl_entropy.lab.check_rewards.Verifier", verifier)
 
     def run(rows: list, *flags: str, column: str = "solution") -> tuple[int, str, str]:
         file = tmp_path / "rows.jsonl"

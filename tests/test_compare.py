@@ -167,6 +167,7 @@ def test_two_recipes_are_trained_side_by_side(alone, tmp_path, capfd):
     assert "held" in output
 
 
+@pytest.mark.slow
 def test_failed_arms_are_named_after_the_others_have_ended(alone, tmp_path, capfd):
     (tmp_path / "broken.py").write_text(
         "import os\n\n\ndef raises(completions, **kwargs):\n    raise LookupError('no such answer')\n\n\n"

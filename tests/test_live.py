@@ -517,11 +517,11 @@ def test_view_without_a_trainer_is_refused(run):
 @pytest.mark.parametrize(
     ("kind", "how", "statuses"),
     [
-        ("plain", "crash", {1}),
         ("package", "crash", {1}),
         ("plain", "interrupt", {-2, 1}),  # 1 if Python compiles something while it ends
-        ("plain", "exit", {3}),
-        ("plain", "kill", {-9}),
+        pytest.param("plain", "crash", {1}, marks=pytest.mark.slow),
+        pytest.param("plain", "exit", {3}, marks=pytest.mark.slow),
+        pytest.param("plain", "kill", {-9}, marks=pytest.mark.slow),
     ],
 )
 def test_run_that_fails_gives_the_terminal_back(model_dir, tmp_path, kind, how, statuses):

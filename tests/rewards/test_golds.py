@@ -17,25 +17,21 @@ def lines(name: str) -> list[str]:
     return (DATA / name).read_text(encoding="utf-8").splitlines()
 
 
-@pytest.fixture(scope="module")
-def verdicts() -> dict[str, str]:
-    """The verdict on every answer of MATH as an answer to itself, by reading it."""
+# The number of answers, and those that are not read
+@pytest.mark.parametrize(
+    ("name", "number", "unreadable"),
+    [
+        ("math500_answers.txt", 301, []),
+        pytest.param("math_answers.txt", 3040, UNREADABLE, marks=pytest.mark.slow),
+    ],
+)
+def test_answers_of_math_are_read_and_equal_themselves(name, number, unreadable):
     verifier = Verifier(10.0, workers=2)
-    golds = lines("math_answers.txt")
-    found = dict(zip(golds, verifier.self_check(golds), strict=True))
+    golds = lines(name)
+    verdicts = verifier.self_check(golds)
     verifier.close()
-    return found
-
-
-def test_all_answers_of_math_but_one_are_read_and_equal_themselves(verdicts):
-    assert len(verdicts) == 3040
-    assert [gold for gold, verdict in verdicts.items() if verdict != "correct"] == UNREADABLE
-
-
-def test_all_answers_of_math_500_are_read_and_equal_themselves(verdicts):
-    golds = lines("math500_answers.txt")
-    assert len(golds) == 301
-    assert {verdicts[gold] for gold in golds} == {"correct"}
+    assert len(golds) == number
+    assert [gold for gold, verdict in zip(golds, verdicts, strict=True) if verdict != "correct"] == unreadable
 
 
 def test_bare_answers_of_math_are_golds_as_they_stand():
