@@ -61,13 +61,17 @@ class Given:
     """
     TRL's protocol of a rollout worker: always the same completions, in the same order.
 
-    Group `n` has a prompt of its own; of its completions some have two parts with a tool's answer between them. The
-    version that sampled completion `i` is `i % 3` behind the policy, but at least 0.
+    Some of them have two parts with a tool's answer between them. The version of the policy that sampled completion
+    `i` is `i % 3` behind that of the trainer, but at least 0.
+
+    Args:
+        rewards: the reward of each completion, by group and place in it.
+        first: the number of the first completion.
     """
 
-    def __init__(self, rewards=lambda number, member: float((number + member) % 3 == 0), empty=()):
+    def __init__(self, rewards=lambda group, member: float((group + member) % 3 == 0), first=0):
         self.rollout_buffer, self.metrics_queue = self, SimpleNamespace(get_nowait=self._no_metrics)
-        self.rewards, self.version, self.count, self.taken = rewards, 0, 0, []
+        self.rewards, self.version, self.count, self.taken = rewards, 0, first, []
 
     def _no_metrics(self):
         raise home().queue.Empty
@@ -115,8 +119,18 @@ class Given:
         )
 
 
-def build_async(model, output_dir, plain=False, trainer_class=None, config_class=None, worker=None, **arguments):
-    """The asynchronous trainer on given completions; `plain` for TRL's own."""
+def build_async(
+    model,
+    output_dir,
+    plain=False,
+    trainer_class=None,
+    config_class=None,
+    worker=None,
+    transfer=None,
+    dataset=None,
+    **arguments,
+):
+    """The asynchronous trainer, by default on given completions; `plain` for TRL's own."""
     control = (lambda cls: cls) if plain else with_entropy_control
     settings = {
         "output_dir": str(output_dir),
@@ -140,11 +154,12 @@ def build_async(model, output_dir, plain=False, trainer_class=None, config_class
     trainer = control(trainer_class or ASYNC_GRPO.trainer_class())(
         model=model,
         args=control(config_class or ASYNC_GRPO.config_class())(**settings),
-        train_dataset=Dataset.from_dict({"prompt": ["unused"]}),
+        train_dataset=dataset or Dataset.from_dict({"prompt": ["unused"]}),
         rollout_worker=worker or Given(),
-        weight_transfer=settings.pop("weight_transfer", None) or NoTransfer(),
+        weight_transfer=transfer or NoTransfer(),
         **own,
     )
+    # The training loop sets these before it asks for a loss; a test may ask for one without the loop
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     trainer.model.train()
     return trainer

@@ -258,9 +258,7 @@ def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
 def check_signal_of(what: str, signal: str, family: Family) -> None:
     """Raise `ValueError` if a controller's signal is none of this trainer."""
     if signal in family.lacks:
-        raise ValueError(
-            f"{what} cannot look at {signal} in {family.name}: {family.lacks[signal]}. Take another signal"
-        )
+        raise ValueError(f"{what} cannot read {signal} in {family.name}: {family.lacks[signal]}. Set another signal")
 
 
 def installed_trl() -> str:

@@ -1,7 +1,7 @@
 """The methods of TRL's trainers that the seam has a part in."""
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from . import checkpoints
 from .packed import versioned_dataloader
@@ -12,7 +12,7 @@ class Hooks:
     """Mixed in before a trainer of TRL: each method hands TRL's own over to the seam."""
 
     seam: Seam
-    reward_func_names: Sequence[str] = ()  # AsyncGRPOTrainer keeps none
+    reward_func_names: Any = ()  # AsyncGRPOTrainer keeps none
 
     def training_step(self, *args, **kwargs):
         return self.seam.training_step(super().training_step, *args, **kwargs)
