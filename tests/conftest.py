@@ -1,5 +1,6 @@
 """A random tiny model, its tokenizer and a dataset, all built here: no test needs a hub or a GPU."""
 
+import gc
 import os
 
 
@@ -17,6 +18,10 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 torch.set_num_threads(1)
 
 CHARACTERS = "0123456789+-= abcdef"
+
+
+def pytest_collection_finish():
+    gc.freeze()  # accelerate collects garbage after each training: not among all that was imported
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,14 @@
 """Entropy control of TRL's asynchronous trainer on given completions; `asynchronous` says what is replaced of it."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import async_run
 import pytest
 import torch
 from asynchronous import HAS_ASYNC, Given, build_async, on_the_cpu
@@ -13,6 +18,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 import trl_entropy
 from trl_entropy import EntropyCallback, EntropyWatchdog, Rule, SeamError, families, with_entropy_control
 from trl_entropy._seam.packed import _completion
+from trl_entropy.build import SECTIONS
 from trl_entropy.families import ASYNC_GRPO, Family
 
 
@@ -309,6 +315,29 @@ def test_pool_is_the_optimizer_step_or_the_one_before(run, pooling):
         assert pool == pytest.approx(right, abs=1e-6)
 
 
+def test_two_ranks_train_what_one_process_does(model_dir, tmp_path):
+    script = Path(__file__).with_name("async_run.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    paths = os.pathsep.join([str(script.parents[1]), str(script.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*launch, str(script), model_dir, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    one = async_run.train(model_dir, tmp_path / "one", rows=8)
+    weights = [torch.tensor(results.pop("weights"), dtype=torch.float64) for results in (first, one)]
+    assert distance(*weights) < 1e-6  # float32 sums of another order
+    assert len(one) == 5
+    for name, values in one.items():
+        assert first[name] == pytest.approx(values, abs=1e-5)
+        assert len(set(values)) > 1
+
+
 # Controllers
 
 
@@ -381,6 +410,22 @@ REFUSED = [
 def test_what_has_no_place_is_refused_before_a_model_loads(settings, message):
     with pytest.raises(ValueError, match=message):
         trl_entropy.EntropyAsyncGRPOConfig(output_dir="unused", use_cpu=True, bf16=False, **settings)
+
+
+def test_rules_that_are_refused_are_those_of_the_page():
+    page = (Path(__file__).parents[1] / "docs" / "trainers.md").read_text()
+    (table,) = re.findall(r"^\| refused \| why \|\n(.*?)\n\n", page, re.M | re.S)
+    refused = set()
+    for section, rules in SECTIONS.items():
+        for name in rules.keys() - {"sign"}:  # two flags
+            try:
+                trl_entropy.EntropyAsyncGRPOConfig(
+                    output_dir="unused", use_cpu=True, bf16=False, **{section: {name: {}}}
+                )
+            except ValueError as error:
+                assert f"{section}.{name} is not for AsyncGRPOTrainer" in str(error)
+                refused.add(name)
+    assert refused == set(re.findall(r"\]\(methods/(\w+)\.md\)", table))
 
 
 # A TRL that has changed

@@ -107,7 +107,7 @@ def _check_replaced_advantage(args: Any, sections: Sections, controllers: Sequen
         raise ValueError(
             f"{what}, which {', '.join(sorted(weights))} in token_weights would multiply: drop {replacing[0]} or them"
         )
-    if args.beta > 0 and "ref_logps" in args.family.lacks:
+    if getattr(args, "beta", 0) > 0 and "ref_logps" in args.family.lacks:
         raise ValueError(f"{what}, and {args.family.name} has its KL penalty there: set beta=0, or drop it")
 
 
