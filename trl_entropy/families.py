@@ -67,7 +67,7 @@ class Family:
     name: str
     config: str
     homes: tuple[str, ...] = ("trl",)
-    since: str = TRL_VERSIONS[0]
+    since: str = "0"
     per_token: bool = True
     packed: bool = False
     scales_loss: bool = True
