@@ -12,11 +12,19 @@ import async_run
 import pytest
 import torch
 from asynchronous import HAS_ASYNC, Given, build_async, on_the_cpu
-from toy import distance, flat, logged, parameters, same
+from toy import distance, flat, logged, parameters, same, sums
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 import trl_entropy
-from trl_entropy import EntropyCallback, EntropyWatchdog, Rule, SeamError, families, with_entropy_control
+from trl_entropy import (
+    EntropyCallback,
+    EntropyWatchdog,
+    PassAtKCallback,
+    Rule,
+    SeamError,
+    families,
+    with_entropy_control,
+)
 from trl_entropy._seam.packed import _completion
 from trl_entropy.build import SECTIONS
 from trl_entropy.families import ASYNC_GRPO, Family
@@ -410,6 +418,19 @@ REFUSED = [
 def test_what_has_no_place_is_refused_before_a_model_loads(settings, message):
     with pytest.raises(ValueError, match=message):
         trl_entropy.EntropyAsyncGRPOConfig(output_dir="unused", use_cpu=True, bf16=False, **settings)
+
+
+def test_what_needs_a_policy_that_generates_is_refused(build):
+    with pytest.raises(
+        ValueError, match="PassAtKCallback generates with the policy, which AsyncGRPOTrainer loads for"
+    ):
+        build(callbacks=[PassAtKCallback(sums(), every=1)])
+
+
+def test_trainer_of_trl_refuses_flags_that_it_does_not_read(build):
+    config = with_entropy_control(ASYNC_GRPO.config_class())
+    with pytest.raises(TypeError, match="^positive_advantage_coef would do nothing in a AsyncGRPOTrainer: use with_"):
+        build(plain=True, config_class=config, positive_advantage_coef=0.5)
 
 
 def test_rules_that_are_refused_are_those_of_the_page():

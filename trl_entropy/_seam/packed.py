@@ -32,6 +32,7 @@ class Lent:
 
     def __init__(self, raw: Tensor):
         self._raw = raw
+        self._selected: Tensor | None = None
         self._lent: Tensor | None = None
         self._decide: Callable[[Tensor], Tensor] | None = None
 
@@ -99,14 +100,17 @@ class PackedFacts(Facts):
 
     Attributes:
         batches (`list[dict]`): the micro-batches of the optimizer step at work.
+        layout ([`Layout`]): that of the micro-batch at work.
     """
 
-    batches: list[dict] = []
+    batches: list[dict]
+    layout: Layout
     _checked = False
 
     def loss(self, compute_loss: Callable, model, inputs: dict, decide: Callable[[Tensor], Tensor]) -> Tensor:
         """TRL's loss of a batch whose advantages are filled in once the forward has given its facts."""
-        lent, forward, layout = Lent(inputs["advantages"]), self.forward, Layout.of(inputs)
+        lent, forward = Lent(inputs["advantages"]), self.forward
+        self.layout = layout = Layout.of(inputs)
 
         def effective(raw: Tensor) -> Tensor:
             decided = decide(raw)
@@ -132,7 +136,7 @@ class PackedFacts(Facts):
 
     def tokens(self, inputs: dict, raw: Tensor, needs: Set[str], step: Step | None = None) -> Tokens:
         """The facts of a micro-batch, once the forward has given log-probs and entropies, completion by completion."""
-        layout = Layout.of(inputs)
+        layout = self.layout
         columns = {
             "completion_mask": layout.spread(torch.ones_like(layout.rows)),
             "old_per_token_logps": layout.spread(inputs["old_log_probs"][layout.selected]),
