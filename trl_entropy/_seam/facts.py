@@ -157,6 +157,7 @@ class Facts:
             )
         if needs & {"pool", "completions"} and "completions" not in inputs:
             inputs["completions"] = _completions(inputs)  # the same at every look at this micro-batch
+        mask = trained_tokens(inputs).bool()
         counts = "num_tokens" in needs and self._knows_whole_step(step)
         loss_type = getattr(trainer, "loss_type", None)
         tokens = Tokens(
@@ -164,7 +165,7 @@ class Facts:
             old_logps=inputs.get("old_per_token_logps"),
             entropies=entropies,
             advantages=per_token(raw, logps),
-            mask=trained_tokens(inputs).bool(),
+            mask=mask,
             step=trainer.state.global_step,
             clip_range=trainer.family.clip_range(trainer.epsilon_low, trainer.epsilon_high, loss_type),
             pool=(step.pool if step else None) if "pool" in needs else Unnamed("pool"),
@@ -172,7 +173,7 @@ class Facts:
             completions=inputs["completions"] if needs & {"pool", "completions"} else Unnamed("completions"),
             old_entropies=inputs.get("old_entropies"),
             ref_logps=inputs.get("ref_per_token_logps"),
-            staleness=self.staleness(inputs, logps),
+            staleness=self.staleness(inputs, mask),
             rewards=inputs.get("rewards"),
             group_rewards=inputs.get("group_rewards"),
             group_logps=inputs.get("group_logps"),
@@ -219,10 +220,9 @@ class Facts:
         needs = needs - {"pool"} | {"completions"}
         return Pool([self.look(model, trainer._buffered_inputs[at], needs) for at in ahead], self.sum_over_ranks)
 
-    def staleness(self, inputs: dict, logps: Tensor) -> Tensor:
-        """`(B, T)`: how many versions the policy is ahead of the one that sampled."""
-        updates = self.trainer.seam.updates if self.trainer.model.training else 0
-        return torch.full_like(logps, updates, requires_grad=False)
+    def staleness(self, inputs: dict, mask: Tensor) -> Tensor:
+        """`(B, T)`: how many versions the policy is ahead of the one that sampled; 0 outside of the mask."""
+        return mask * float(self.trainer.seam.updates if self.trainer.model.training else 0)
 
     def tokens_of_step(self, inputs: dict) -> Tensor:
         """What TRL's dapo loss divides the sum over an optimizer step and all ranks by."""

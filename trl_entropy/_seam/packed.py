@@ -146,9 +146,9 @@ class PackedFacts(Facts):
         }
         return super().tokens(columns, layout.spread(raw), needs, step)
 
-    def staleness(self, inputs: dict, logps: Tensor) -> Tensor:
-        """`(B, T)`: how many versions the policy is ahead of the one that sampled."""
-        return inputs["staleness"].to(logps.dtype)
+    def staleness(self, inputs: dict, mask: Tensor) -> Tensor:
+        """`(B, T)`: how many versions the policy is ahead of the one that sampled; 0 outside of the mask."""
+        return inputs["staleness"].float()
 
     def _version(self) -> Tensor:
         """The version of the policy, which TRL counts on the main process alone."""

@@ -13,10 +13,7 @@ from .pool import Pool
 
 
 REQUIRED = ("logps", "entropies", "advantages")
-PER_TOKEN = (
-    *(*REQUIRED, "old_logps", "old_entropies", "ref_logps", "staleness"),
-    *("expected_discriminator", "entropies_at_one"),
-)
+PER_TOKEN = (*REQUIRED, "old_logps", "old_entropies", "ref_logps", "expected_discriminator", "entropies_at_one")
 
 
 @dataclass(frozen=True)
