@@ -355,7 +355,9 @@ def test_trainer_of_the_package_is_refused(build):
 
 
 def test_what_is_no_grpo_trainer_is_refused():
-    with pytest.raises(TypeError, match=r"attach takes a GRPOTrainer, RLOOTrainer or GMPOTrainer, got str"):
+    with pytest.raises(
+        TypeError, match=r"attach takes a GRPOTrainer, RLOOTrainer, GMPOTrainer or AsyncGRPOTrainer, got str"
+    ):
         EntropyCallback(**PI).attach("trainer")
 
 

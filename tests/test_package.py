@@ -38,7 +38,7 @@ FLOORS = (
     ("rules",),
     ("control", "measures", "rollouts", "rewards", "data"),
     ("families", "objective", "_seam", "refusals", "build", "config"),
-    ("callbacks", "trainer", "wrap"),
+    ("callbacks", "trainer", "wrap", "async_grpo"),
     ("commands",),
     ("lab", "__main__"),
 )
@@ -54,6 +54,7 @@ SEAM = (
     "means",
     "rollouts",
     "facts",
+    "packed",
     "checkpoints",
     "seam",
     "hooks",

@@ -115,21 +115,13 @@ def test_classes_are_made_once():
         (SFTTrainer, "no entropy control for SFTTrainer: SFTTrainer has no `_compute_loss` that could read other adv"),
         (DPOTrainer, "not known whether the loss of DPOTrainer reads advantages after the policy's log-probs"),
         (SFTConfig, "SFTConfig is the config of another trainer"),
-        (int, "no trainer and no config of TRL. It is for GRPOTrainer, RLOOTrainer and GMPOTrainer, their conf"),
+        (int, "no trainer and no config of TRL. It is for GRPOTrainer, RLOOTrainer, GMPOTrainer and Async"),
         ("grpo", "with_entropy_control takes a class, got 'grpo'"),
     ],
 )
 def test_other_classes_are_refused(cls, message):
     with pytest.raises(TypeError, match=message):
         with_entropy_control(cls)
-
-
-def test_asynchronous_grpo_is_refused():
-    async_grpo = pytest.importorskip("trl.experimental.async_grpo")  # needs aiohttp in some versions
-    with pytest.raises(TypeError, match="AsyncGRPOTrainer has no `_compute_loss` that could read other advantages"):
-        with_entropy_control(async_grpo.AsyncGRPOTrainer)
-    with pytest.raises(TypeError, match="AsyncGRPOConfig is the config of another trainer"):
-        with_entropy_control(async_grpo.AsyncGRPOConfig)
 
 
 def test_mixing_in_by_hand_is_checked_too():

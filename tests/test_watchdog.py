@@ -295,7 +295,9 @@ def test_watchdog_without_a_trainer_is_refused(run):
 
 
 def test_what_is_no_grpo_trainer_is_refused():
-    with pytest.raises(TypeError, match=r"attach takes a GRPOTrainer, RLOOTrainer or GMPOTrainer, got str"):
+    with pytest.raises(
+        TypeError, match=r"attach takes a GRPOTrainer, RLOOTrainer, GMPOTrainer or AsyncGRPOTrainer, got str"
+    ):
         EntropyWatchdog().attach("trainer")
 
 

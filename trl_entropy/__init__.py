@@ -8,6 +8,8 @@ from .checks import lab as _lab
 
 if TYPE_CHECKING:  # for type checkers and editors
     from ._seam import SeamError as SeamError
+    from .async_grpo import EntropyAsyncGRPOConfig as EntropyAsyncGRPOConfig
+    from .async_grpo import EntropyAsyncGRPOTrainer as EntropyAsyncGRPOTrainer
     from .callbacks import EntropyCallback as EntropyCallback
     from .callbacks import EntropyController as EntropyController
     from .callbacks import EntropyWatchdog as EntropyWatchdog
@@ -28,6 +30,8 @@ __version__ = "0.1.0"
 
 # The same names, imported on first use: `import trl_entropy` must not load TRL
 _HOME = {
+    "EntropyAsyncGRPOConfig": "async_grpo",
+    "EntropyAsyncGRPOTrainer": "async_grpo",
     "EntropyCallback": "callbacks",
     "EntropyController": "callbacks",
     "EntropyGRPOConfig": "config",
@@ -46,7 +50,8 @@ _HOME = {
     "with_entropy_control": "wrap",
 }
 
-__all__ = sorted(_HOME)
+# Less what an older TRL has not: `from trl_entropy import *` imports all of them
+__all__ = sorted(name for name, home in _HOME.items() if home != "async_grpo")
 
 
 def __getattr__(name: str) -> object:
@@ -62,4 +67,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_HOME])

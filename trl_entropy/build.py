@@ -166,6 +166,8 @@ def rollout_plan(
 
 def token_slopes(args: Any) -> Slopes | None:
     """The slopes of this loss by the log-probs of tokens; `None` if it has another surrogate, or masks tokens."""
+    if args.family.packed:
+        return surrogate_slopes
     of_tokens = args.family.per_token and args.importance_sampling_level == "token"
     if not of_tokens or args.loss_type in UNCLIPPED:
         return None

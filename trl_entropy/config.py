@@ -192,7 +192,7 @@ class EntropyFlags(OfTRL):
 
     def _set_off_policy_updates(self) -> None:
         updates = self.off_policy_updates
-        if updates is None:
+        if updates is None or "off_policy_updates" in self.family.idle:  # refused with the others
             return
         if isinstance(updates, bool) or not isinstance(updates, int) or updates < 1:
             raise ValueError(f"off_policy_updates must be a whole number >= 1, got {updates!r}")

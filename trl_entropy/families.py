@@ -36,11 +36,17 @@ class Family:
     How a trainer of TRL, and each of its subclasses, reads a batch and scales its loss.
 
     Args:
-        trainer, config (`str`):
-            Dotted paths of the two classes.
+        name, config (`str`):
+            The names of the two classes.
+        homes (`tuple[str, ...]`, *optional*, defaults to `("trl",)`):
+            The modules that may have them; the first that does counts.
+        since (`str`, *optional*):
+            The oldest TRL whose trainer of this name is meant.
         per_token (`bool`, *optional*, defaults to `True`):
             Whether it takes advantages `(B, T)`. Otherwise it gets `(B,)`: the mean over a completion's trained
             tokens.
+        packed (`bool`, *optional*, defaults to `False`):
+            Whether its batch is one row of packed tokens that others have sampled while it trained.
         scales_loss (`bool`, *optional*, defaults to `True`):
             Whether it divides its loss by `gradient_accumulation_steps` itself. Otherwise transformers does so
             afterwards.
@@ -52,33 +58,49 @@ class Family:
         loss_type (`str`, *optional*):
             The `loss_type` of `GRPOTrainer` that averages over tokens as this trainer does, which has no such choice.
         lacks (`Mapping[str, str]`, *optional*):
-            What rules or controllers cannot have of it, and why: a knob of TRL, an entry of `Rule.needs`, or `acts.`
-            and one of `RolloutRule.acts`.
+            What rules or controllers cannot have of it, and why: a knob, a signal, an entry of `Rule.needs`, or
+            `acts.` and one of `RolloutRule.acts`.
+        idle (`Mapping[str, str]`, *optional*):
+            The flags that would do nothing, and why.
     """
 
-    trainer: str
+    name: str
     config: str
+    homes: tuple[str, ...] = ("trl",)
+    since: str = "0"
     per_token: bool = True
+    packed: bool = False
     scales_loss: bool = True
     keeps_old_logps: bool = True
     clips_logs: bool = False
     loss_type: str | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
+    idle: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_loss_types(self) -> bool:
         """Whether its loss is the one that `loss_type` names."""
         return self.loss_type is None
 
-    @property
-    def name(self) -> str:
-        """The name of the trainer."""
-        return self.trainer.rpartition(".")[2]
+    def trainer_class(self) -> type:
+        """The trainer. Raises `ImportError` if the installed TRL has none."""
+        return self._class(self.name)
 
     def config_class(self) -> type:
-        """The config of the trainer."""
-        module, _, name = self.config.rpartition(".")
-        return getattr(importlib.import_module(module), name)
+        """The config of the trainer. Raises `ImportError` if the installed TRL has none."""
+        return self._class(self.config)
+
+    def _class(self, name: str) -> type:
+        for home in self.homes:
+            try:
+                module = importlib.import_module(home)
+            except ModuleNotFoundError as error:
+                if error.name is None or not home.startswith(error.name):
+                    raise  # what TRL's file imports is missing
+                continue
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise ImportError(f"TRL {installed_trl()} has no {name}: install trl>={self.since}")
 
     def clip_range(self, low: float, high: float, loss_type: str | None) -> tuple[float, float]:
         r"""Its bounds \\( \epsilon \\) as those of \\( [1 - \epsilon_{\text{low}}, 1 + \epsilon_{\text{high}}] \\)."""
@@ -91,6 +113,8 @@ class Family:
         loss_type = getattr(args, "loss_type", None)
         if self.has_loss_types and loss_type in UNCLIPPED:
             return f"loss_type={loss_type!r} {UNCLIPPED[loss_type]}: set another loss_type"
+        if self.packed:
+            return None  # the policy moves while others sample
         accumulation, steps = args.gradient_accumulation_steps, args.steps_per_generation
         if accumulation % (steps * args.num_iterations):
             return None
@@ -101,12 +125,39 @@ class Family:
         )
 
 
-GRPO = Family("trl.trainer.grpo_trainer.GRPOTrainer", "trl.trainer.grpo_config.GRPOConfig")
+GRPO = Family("GRPOTrainer", "GRPOConfig")
+_BONUS = ("entropy_coef", "use_adaptive_entropy")
+_SAMPLED_ELSEWHERE = "a process of its own samples beside the training"
+_PACKED = "TRL packs its batch without padding"
+ASYNC_GRPO = Family(
+    "AsyncGRPOTrainer",
+    "AsyncGRPOConfig",
+    homes=("trl", "trl.experimental.async_grpo"),
+    since="1.16.0",  # before, the batch does not say which completion a token is of
+    packed=True,
+    loss_type="bnpo",  # a mean over the tokens of a micro-batch, here on all ranks
+    lacks={
+        "entropy_coef": "its loss has no entropy bonus",
+        "temperature": f"{_SAMPLED_ELSEWHERE}, at the temperature of its start",
+        "reward": "TRL logs it on the main process alone",
+        "ref_logps": "it has no reference policy",
+        "old_entropies": "vLLM gives log-probs, and no entropies",
+        "group_rewards": "completions arrive one by one, without those of their group",
+        "group_logps": "completions arrive one by one, without those of their group",
+        "offline": "no stored solutions are put into its batch",
+        "prompt_entropies": "completions share the tokens of a prompt",
+        **{f"acts.{what}": _SAMPLED_ELSEWHERE for what in ("problems", "temperatures", "completions", "groups")},
+    },
+    idle={
+        "off_policy_updates": "it trains once on each completion, and max_staleness bounds how old one may be",
+        **dict.fromkeys(("trim_padding", "sort_by_length", "skip_zero_advantage", "fast_step"), _PACKED),
+    },
+)
 FAMILIES = (
     GRPO,
     Family(
-        "trl.trainer.rloo_trainer.RLOOTrainer",
-        "trl.trainer.rloo_config.RLOOConfig",
+        "RLOOTrainer",
+        "RLOOConfig",
         per_token=False,
         scales_loss=False,
         keeps_old_logps=False,
@@ -117,15 +168,19 @@ FAMILIES = (
             "clipped": "it clips the ratios of completions, not those of tokens",
             "acts.completions": "it has no place where they could be replaced",
         },
+        idle=dict.fromkeys(_BONUS, "it has no entropy bonus"),
     ),
     Family(
-        "trl.experimental.gmpo.gmpo_trainer.GMPOTrainer",
-        "trl.experimental.gmpo.gmpo_config.GMPOConfig",
+        "GMPOTrainer",
+        "GMPOConfig",
+        homes=("trl.experimental.gmpo",),
         per_token=False,
         clips_logs=True,
         loss_type="grpo",  # a mean over the tokens of a completion, then one over completions
         lacks={"entropy_coef": "its loss has no entropy bonus"},
+        idle=dict.fromkeys(_BONUS, "its loss has no entropy bonus"),
     ),
+    ASYNC_GRPO,
 )
 NAMES = ", ".join(family.name for family in FAMILIES[:-1]) + f" and {FAMILIES[-1].name}"
 
@@ -163,7 +218,11 @@ def family_of(cls: type) -> Family:
             f"{cls.__name__} would be plain {of_trl.__name__}: name {late} before it among the base classes"
         )
     for family in FAMILIES:
-        if of_trl and f"{of_trl.__module__}.{of_trl.__qualname__}" in (family.trainer, family.config):
+        if of_trl and of_trl.__qualname__ in (family.name, family.config):
+            if Version(installed_trl()) < Version(family.since):
+                raise TypeError(
+                    f"no entropy control for {cls.__name__} of TRL {installed_trl()}: install trl>={family.since}"
+                )
             return family
     if of_trl is None:
         why = "it is no trainer and no config of TRL"
@@ -196,6 +255,12 @@ def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
             raise ValueError(f"{what} would do nothing with {name}: {why}, or drop it")
 
 
+def check_signal_of(what: str, signal: str, family: Family) -> None:
+    """Raise `ValueError` if a controller's signal is none of this trainer."""
+    if signal in family.lacks:
+        raise ValueError(f"{what} cannot read {signal} in {family.name}: {family.lacks[signal]}. Set another signal")
+
+
 def installed_trl() -> str:
     """The version of TRL that is imported."""
     return importlib.metadata.version("trl")
@@ -204,7 +269,7 @@ def installed_trl() -> str:
 def warn_of_cut_sampling(args: object) -> None:
     """Warn, once for each setting, where completions are sampled from a part of the vocabulary alone."""
     cuts = {"top_p": (None, 1.0), "top_k": (None, 0, -1), "min_p": (None, 0.0)}
-    asked = {name: getattr(args, name, None) for name in cuts} | (args.generation_kwargs or {})
+    asked = {name: getattr(args, name, None) for name in cuts} | (getattr(args, "generation_kwargs", None) or {})
     _warn_of_cuts(", ".join(f"{name}={asked[name]}" for name, off in cuts.items() if asked[name] not in off))
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset, IterableDataset
 from .checks import unknown
 from .control.controller import Controller
 from .control.knobs import LEARNING_RATE_SCALE, TEMPERATURE, acting
-from .families import UNCLIPPED, check_clip_acts
+from .families import UNCLIPPED, check_clip_acts, check_signal_of
 from .measures import LEVELS
 from .rollouts import RolloutRule
 from .rollouts.rule import check_sources
@@ -38,10 +38,11 @@ def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRu
             f"{', '.join(clipped)} is for tokens whose gradient the clip range has stopped, and loss_type="
             f"{args.loss_type!r} stops none: set another loss_type, or drop it"
         )
-    if "entropy_coef" in family.lacks:
-        for flag in ("entropy_coef", "use_adaptive_entropy"):
-            if getattr(args, flag, False):
-                raise ValueError(f"{flag} would do nothing in {family.name}: {family.lacks['entropy_coef']}")
+    for flag, why in family.idle.items():
+        if getattr(args, flag, None):
+            raise ValueError(f"{flag} would do nothing in {family.name}: {why}. Drop it")
+    if family.packed:
+        return
     if not family.per_token:
         where, instead = f"{family.name}", "use GRPOTrainer"
         sections = {name: sections[name] for name in ("token_weights", "advantage_bonuses")}
@@ -69,6 +70,7 @@ def check_controllers(args: Any, sections: Sections, controllers: Sequence[Contr
     reach: dict[tuple[str, str], dict[str, list[float]]] = {}
     for controller in controllers:
         what, knob = f"controllers.{controller.name}", controller.knob
+        check_signal_of(what, controller.signal, args.family)
         check_clip_acts(what, args.controllers[controller.name], args, args.family)
         if knob.name == LEARNING_RATE_SCALE and args.learning_rate == 0:
             raise ValueError(f"{what} would do nothing: it scales learning_rate=0. Set a learning_rate")
@@ -105,7 +107,7 @@ def _check_replaced_advantage(args: Any, sections: Sections, controllers: Sequen
         raise ValueError(
             f"{what}, which {', '.join(sorted(weights))} in token_weights would multiply: drop {replacing[0]} or them"
         )
-    if args.beta > 0 and "ref_logps" in args.family.lacks:
+    if getattr(args, "beta", 0) > 0 and "ref_logps" in args.family.lacks:
         raise ValueError(f"{what}, and {args.family.name} has its KL penalty there: set beta=0, or drop it")
 
 
@@ -116,7 +118,7 @@ def check_needs(args: Any, sections: Sections) -> None:
         raise unknown("pooling", args.pooling, POOLING)
     if args.entropy_measures not in LEVELS:
         raise unknown("entropy_measures", args.entropy_measures, LEVELS)
-    misaligned = args.steps_per_generation % args.gradient_accumulation_steps
+    misaligned = not args.family.packed and args.steps_per_generation % args.gradient_accumulation_steps
     if "pool" in needed and args.pooling == "exact" and misaligned:
         raise ValueError(
             f"rules with statistics over the optimizer step need all of its micro-batches at its start, but "
@@ -171,7 +173,7 @@ def check_rollout_fits(
     """
     sources = ("tools", "rollout_func", "environment_factory")
     check_sources(args.control.rollout_rules, *((more or {}).get(name) for name in sources))
-    if not isinstance(dataset, Dataset):  # the length of a stream is not known
+    if not isinstance(dataset, Dataset) or args.family.packed:  # the length of a stream is not known
         return
     needed, num_prompts = args.generation_batch_size // args.num_generations, len(dataset)
     if num_prompts < needed:

@@ -76,7 +76,7 @@ class EntropyControl(Hooks):
         self.metrics = Log(args.entropy_measures, [knob.name for knob in turned], partial(log_means, self))
         self._new_measures = partial(StepMeasures, args.entropy_measures, signals, token_slopes(args))
         self.measures = self._new_measures()
-        self.measured_needs = self.measures.needs | needs_of_signals(signals)
+        self.measured_needs = (self.measures.needs | needs_of_signals(signals)) - self.family.lacks.keys()
         self.add_callback(scale := LearningRateScale())
         self.knobs = all_knobs(self, scale)
         of_steps = {"read": self.signal, "log": self.metrics.add}

@@ -43,7 +43,8 @@ def with_entropy_control(cls: type) -> type:
 
     Args:
         cls (`type`):
-            `GRPOTrainer`, `RLOOTrainer`, `GMPOTrainer`, the config of one of them, or a subclass of your own.
+            `GRPOTrainer`, `RLOOTrainer`, `GMPOTrainer`, `AsyncGRPOTrainer`, the config of one of them, or a subclass
+            of your own.
 
     Raises `TypeError` for any other class.
     """

@@ -131,12 +131,12 @@ def promise(check: Callable) -> Callable:
     return check
 
 
-def keep(name: str, trainer) -> None:
+def keep(name: str, trainer, promises: dict[str, Callable] = PROMISES) -> None:
     """Raise `AssertionError` with the name of the promise if this trainer breaks it."""
     try:
-        PROMISES[name](trainer)
+        promises[name](trainer)
     except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise AssertionError(f"TRL no longer keeps {name}: {PROMISES[name].__doc__} ({error!r})") from error
+        raise AssertionError(f"TRL no longer keeps {name}: {promises[name].__doc__} ({error!r})") from error
 
 
 def off_policy(trainer) -> dict:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..rules.pool import Pool
 from ..rules.tokens import Tokens, mixed, token_hashes
 from .error import UNREAD, UNSUPPORTED, SeamError
+from .means import micro_batch_mean
 from .rollouts import Rollouts
 from .trimming import trained_tokens
 from .vocabulary import HiddenStates, entropy_at, expected_discriminator, prompt_entropies
@@ -115,10 +116,10 @@ class Facts:
                 self.forward.hidden.remove()
             self.forward = None
 
-    def late(self, inputs: dict, decide: Callable[[Tensor], Tensor]) -> LateAdvantages:
-        """A batch for TRL's loss, whose advantages are decided once the forward has given its facts."""
+    def loss(self, compute_loss: Callable, model, inputs: dict, decide: Callable[[Tensor], Tensor]) -> Tensor:
+        """TRL's loss of a batch whose advantages are decided once the forward has given its facts."""
         forward = self.forward
-        return LateAdvantages(inputs, lambda: forward.logps is not None, decide)
+        return compute_loss(model, LateAdvantages(inputs, lambda: forward.logps is not None, decide))
 
     def look(self, model, inputs: dict, needs: Set[str], step: Step | None = None) -> Tokens:
         """The facts of a micro-batch without its loss: TRL's own computation up to where it reads the advantages."""
@@ -131,7 +132,7 @@ class Facts:
 
         try:
             with torch.no_grad(), self.captured(inputs, needs):
-                self.trainer.trl_loss(model, self.late(inputs, decide))
+                self.loss(self.trainer.trl_loss, model, inputs, decide)
         except _Known:
             return tokens.detach()
         raise SeamError(UNREAD)
@@ -156,6 +157,7 @@ class Facts:
             )
         if needs & {"pool", "completions"} and "completions" not in inputs:
             inputs["completions"] = _completions(inputs)  # the same at every look at this micro-batch
+        mask = trained_tokens(inputs).bool()
         counts = "num_tokens" in needs and self._knows_whole_step(step)
         loss_type = getattr(trainer, "loss_type", None)
         tokens = Tokens(
@@ -163,14 +165,15 @@ class Facts:
             old_logps=inputs.get("old_per_token_logps"),
             entropies=entropies,
             advantages=per_token(raw, logps),
-            mask=trained_tokens(inputs).bool(),
+            mask=mask,
             step=trainer.state.global_step,
             clip_range=trainer.family.clip_range(trainer.epsilon_low, trainer.epsilon_high, loss_type),
             pool=(step.pool if step else None) if "pool" in needs else Unnamed("pool"),
-            num_tokens=tokens_of_step(trainer, inputs) if counts else None,
+            num_tokens=self.tokens_of_step(inputs) if counts else None,
             completions=inputs["completions"] if needs & {"pool", "completions"} else Unnamed("completions"),
             old_entropies=inputs.get("old_entropies"),
             ref_logps=inputs.get("ref_per_token_logps"),
+            staleness=self.staleness(inputs, mask),
             rewards=inputs.get("rewards"),
             group_rewards=inputs.get("group_rewards"),
             group_logps=inputs.get("group_logps"),
@@ -217,17 +220,24 @@ class Facts:
         needs = needs - {"pool"} | {"completions"}
         return Pool([self.look(model, trainer._buffered_inputs[at], needs) for at in ahead], self.sum_over_ranks)
 
+    def staleness(self, inputs: dict, mask: Tensor) -> Tensor:
+        """`(B, T)`: how many versions the policy is ahead of the one that sampled; 0 outside of the mask."""
+        return mask * float(self.trainer.seam.updates if self.trainer.model.training else 0)
+
+    def tokens_of_step(self, inputs: dict) -> Tensor:
+        """What TRL's dapo loss divides the sum over an optimizer step and all ranks by."""
+        total = inputs["num_items_in_batch"].clamp(min=1.0)
+        if not self.trainer.model.training:  # an evaluation batch is neither split nor accumulated
+            return total
+        return total * self.trainer.current_gradient_accumulation_steps / self.trainer.args.steps_per_generation
+
+    def micro_batch_mean(self, loss_type: str, values: Tensor, tokens: Tokens, inputs: dict) -> Tensor:
+        """The mean of a micro-batch as `loss_type` takes it."""
+        return micro_batch_mean(loss_type, values, tokens.mask, self.trainer.max_completion_length)
+
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """A tensor of each rank as its sum over the ranks."""
         return self.trainer.accelerator.reduce(values, reduction="sum")
-
-
-def tokens_of_step(trainer, inputs: dict) -> Tensor:
-    """What TRL's dapo loss divides the sum over an optimizer step and all ranks by."""
-    total = inputs["num_items_in_batch"].clamp(min=1.0)
-    if not trainer.model.training:  # an evaluation batch is neither split nor accumulated
-        return total
-    return total * trainer.current_gradient_accumulation_steps / trainer.args.steps_per_generation
 
 
 def per_token(advantages: Tensor, like: Tensor) -> Tensor:

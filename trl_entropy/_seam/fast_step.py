@@ -46,7 +46,7 @@ def build_trimming(args: Any, sections: Mapping[str, Mapping[str, Rule]], contro
 def _reasons(part: str, args: Any, sections: Mapping, controllers: list[Controller]) -> list[str]:
     if not args.family.per_token:
         return [f"{args.family.name} takes a mean over the rows of a micro-batch in a way of its own"]
-    if part == "trim":
+    if part == "trim" or args.family.packed:
         return []
     bonus = args.entropy_coef != 0 or args.use_adaptive_entropy
     bonus = bonus or any(controller.knob.name == "entropy_coef" for controller in controllers)

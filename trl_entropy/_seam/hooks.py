@@ -1,6 +1,10 @@
 """The methods of TRL's trainers that the seam has a part in."""
 
+from functools import partial
+from typing import Any
+
 from . import checkpoints
+from .packed import versioned_dataloader
 from .seam import Seam
 
 
@@ -8,6 +12,7 @@ class Hooks:
     """Mixed in before a trainer of TRL: each method hands TRL's own over to the seam."""
 
     seam: Seam
+    reward_func_names: Any = ()  # AsyncGRPOTrainer keeps none
 
     def training_step(self, *args, **kwargs):
         return self.seam.training_step(super().training_step, *args, **kwargs)
@@ -31,9 +36,22 @@ class Hooks:
     def _compute_loss(self, model, inputs):
         return self.seam.loss(super()._compute_loss, model, inputs)
 
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        compute = partial(super().compute_loss, **kwargs)
+        return self.seam.loss(compute, model, inputs) if self.family.packed else compute(model, inputs, *args)
+
     def trl_loss(self, model, inputs):
         """TRL's own loss."""
-        return super()._compute_loss(model, inputs)
+        return super().compute_loss(model, inputs) if self.family.packed else super()._compute_loss(model, inputs)
+
+    def get_train_dataloader(self):
+        make = super().get_train_dataloader
+        return versioned_dataloader(self, make) if self.family.packed else make()
+
+    def get_batch_samples(self, *args, **kwargs):
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self.seam.facts.batches = batches
+        return batches, items
 
     def _save_checkpoint(self, model, trial):
         checkpoints.save(self, super()._save_checkpoint, model, trial)

@@ -12,9 +12,10 @@ from ..rollouts import RolloutPlan
 from ..rollouts.batch import picked
 from ..rules.tokens import Tokens
 from .error import UNREAD, UNSUPPORTED, SeamError
-from .facts import VOCABULARY, Facts, Step, per_token, tokens_of_step
+from .facts import VOCABULARY, Facts, Step, per_token
 from .head import SMALL, has_tiles, patched_head
-from .means import OVER_ROWS, OVER_TOKENS, micro_batch_mean
+from .means import OVER_ROWS, OVER_TOKENS
+from .packed import PackedFacts
 from .rollouts import Rollout, Rollouts
 from .state import check_finite, gradient_sample, set_temperature
 from .trimming import LEFT_OUT, Trimming, check_trimming, prepared, trained_tokens
@@ -45,7 +46,7 @@ class Seam:
     def __init__(self, trainer):
         self.trainer = trainer
         self.rollouts = Rollouts(trainer, self._add_facts)
-        self.facts = Facts(trainer, self.rollouts)
+        self.facts = (PackedFacts if trainer.family.packed else Facts)(trainer, self.rollouts)
         self.trimming = Trimming()
         self.step: Step | None = None
         self.updates = 0
@@ -189,26 +190,27 @@ class Seam:
         if "pool" in step.needs and training and step.pool is None and trainer.args.pooling == "exact":
             step.pool = self.facts.look_ahead(model, step.needs)
         needs = step.needs | step.measured
-        tokens = seen = effective = None
+        tokens = seen = effective = given = None
 
         def decide(raw: Tensor) -> Tensor:
-            nonlocal tokens, seen, effective
+            nonlocal tokens, seen, effective, given
+            given = raw
             tokens = self.facts.tokens(inputs, raw, needs, step)
             seen = tokens.detach()
             effective = trainer.effective_advantages(raw, seen)
-            per_row = not trainer.family.per_token or trainer.importance_sampling_level == "sequence"
+            level = getattr(trainer, "importance_sampling_level", "token")
+            per_row = not trainer.family.per_token or level == "sequence"
             if effective is not raw and per_row:  # one ratio for each completion: only the mean over its tokens acts
                 effective = seen.mean_over_row(effective)
             return effective
 
         with self.facts.captured(inputs, needs):
-            loss = compute_loss(model, self.facts.late(inputs, decide))
+            loss = self.facts.loss(compute_loss, model, inputs, decide)
         if tokens is None:
             raise SeamError(UNREAD)
         step.reached = True
         if training:
-            as_given = effective is inputs["advantages"]
-            advantages = seen.advantages if as_given else per_token(effective, seen.mask)
+            advantages = seen.advantages if effective is given else per_token(effective, seen.mask)
             if "importance_sampling_ratio" in inputs:  # with vLLM; TRL multiplies the loss of each token by it
                 advantages = advantages * inputs["importance_sampling_ratio"]
             trainer.observe(seen, advantages)
@@ -241,10 +243,10 @@ class Seam:
         if follows_loss_type and corrects and "importance_sampling_ratio" in inputs:
             values = values * inputs["importance_sampling_ratio"]  # as TRL corrects its surrogate for vLLM's log-probs
         if follows_loss_type and loss_type not in OVER_TOKENS:
-            mean = micro_batch_mean(loss_type, values, tokens.mask, trainer.max_completion_length)
+            mean = self.facts.micro_batch_mean(loss_type, values, tokens, inputs)
             return mean * divided_later / micro_batches
         # Divided by the ranks, because DDP averages gradients: a term does not depend on how the batch is split
-        of_rank = tokens_of_step(trainer, inputs) / trainer.accelerator.num_processes
+        of_rank = self.facts.tokens_of_step(inputs) / trainer.accelerator.num_processes
         return values.sum() / (of_rank / divided_later)
 
     # Its end: all gradients are there, and the optimizer has not stepped yet
@@ -255,7 +257,6 @@ class Seam:
 
     def _end_step(self) -> None:
         self._last_pool = self.step.next_pool
-        self.trainer.metrics.add({"staleness/updates": self.updates})
         self.updates += 1
         self.step = None
         self.trainer.end_step()

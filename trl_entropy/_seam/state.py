@@ -39,9 +39,7 @@ def logged_signal(trainer, name: str) -> float | None:
             f"loss_type={getattr(trainer.args, 'loss_type', None)!r}, on use_liger_kernel=False, and on no callback "
             "before calling trainer.log"
         )
-    masks = (
-        trainer.mask_truncated_completions or getattr(trainer, "tools", None) or getattr(trainer, "rollout_func", None)
-    )
+    masks = any(getattr(trainer, name, None) for name in ("mask_truncated_completions", "tools", "rollout_func"))
     if name != "reward" and masks:
         # of a micro-batch without a trained token TRL logs 0
         logged = [value for value, entropy in zip(logged, entropies, strict=True) if entropy != 0]
@@ -59,8 +57,8 @@ def clipped_bounds(trainer) -> set[str]:
 
 
 def rollout_ends(trainer) -> bool:
-    """Whether the optimizer step that has just ended was the last of its rollout batch."""
-    return _crosses_rollout(trainer, trainer._step)
+    """Whether the optimizer step that has just ended was the last of its rollout batch; each is, of packed ones."""
+    return not hasattr(trainer, "_buffered_inputs") or _crosses_rollout(trainer, trainer._step)
 
 
 def _crosses_rollout(trainer, micro_batch: int) -> bool:

@@ -114,9 +114,11 @@ def check_trimming(trainer, how: Trimming) -> None:
 
 def prepared(trainer, prepare: Callable[[Any], dict], generation_batch, how: Trimming) -> dict:
     """TRL's next micro-batch; those of a new rollout are trimmed first, an optimizer step at a time."""
+    if not any(how[:3]):
+        return prepare(generation_batch)
     before = trainer._buffered_inputs
     inputs = prepare(generation_batch)
-    if not trainer.model.training or trainer._buffered_inputs is before or not any(how[:3]):
+    if not trainer.model.training or trainer._buffered_inputs is before:
         return inputs
     batches, size = trainer._buffered_inputs, trainer.args.gradient_accumulation_steps
     windows = [batches[start : start + size] for start in range(0, len(batches), size)]

@@ -16,6 +16,7 @@ from ..control.laws import has_target, law_factory
 from ..control.signals import ENTROPY, TRL_SIGNALS
 from ..families import (
     check_clip_acts,
+    check_signal_of,
     clip_range_given,
     family_of,
     installed_trl,
@@ -216,7 +217,9 @@ class EntropyCallback(Attached, EntropyController):
                 "an EntropyGRPOTrainer needs no callback: "
                 f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
             )
-        check_clip_acts(f"{self}", self.spec, trainer.args, family_of(type(trainer)))
+        family = family_of(type(trainer))
+        check_signal_of(f"{self}", self.spec.get("signal", ENTROPY), family)
+        check_clip_acts(f"{self}", self.spec, trainer.args, family)
         if getattr(trainer, "use_adaptive_entropy", False):
             raise ValueError(
                 f"use_adaptive_entropy (TRL's controller of entropy_coef) and the callback of {self.spec['knob']} "
@@ -284,7 +287,8 @@ def all_knobs(trainer: Trainer, scale: LearningRateScale) -> Knobs:
     """Those, and the knobs that a trainer with entropy control has besides: its temperature, its rules' numbers."""
     knobs, (temperature, learning_rate_scale) = trl_knobs(trainer), TRAINER_KNOBS[len(TRL_KNOBS) :]
     next_temperature = partial(setattr, trainer.seam, "next_temperature")
-    knobs.add(temperature, partial(getattr, trainer, temperature.name), next_temperature)
+    if temperature.name not in trainer.family.lacks:
+        knobs.add(temperature, partial(getattr, trainer, temperature.name), next_temperature)
     knobs.add(learning_rate_scale, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
     knobs.add_rules(trainer.args.control.knobs.values(), trainer.rules.sections)
     return knobs

@@ -1,9 +1,15 @@
-"""How far the policy has moved since it generated the rollout."""
+"""How old the rollout is, and how far the policy has moved since."""
 
 from ..rules.tokens import Tokens
 from .means import Values
 
 
-def log_ratio(tokens: Tokens) -> Values:
-    r"""\\( |\log \pi_\theta(y_t) - \log \pi_{\text{old}}(y_t)| \\) in nats over all tokens."""
-    return {"staleness/log_ratio": ((tokens.logps - tokens.old_logps).abs(), tokens.mask)}
+def staleness(tokens: Tokens) -> Values:
+    r"""
+    Over all tokens: the versions of the policy since they were sampled, and
+    \\( |\log \pi_\theta(y_t) - \log \pi_{\text{old}}(y_t)| \\) in nats.
+    """
+    return {
+        "staleness/updates": (tokens.staleness, tokens.mask),
+        "staleness/log_ratio": ((tokens.logps - tokens.old_logps).abs(), tokens.mask),
+    }

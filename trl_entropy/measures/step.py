@@ -17,13 +17,13 @@ from .means import Means
 from .noise import GradientNoise, noise_share
 from .quadrants import quadrants
 from .rules import WHY_RULES, Idle, rule_means, selected_entropy, touched
-from .staleness import log_ratio
+from .staleness import staleness
 from .surrogate import gradient_mass, surrogate_slopes
 
 
 LEVELS = ("none", "basic", "full")
 # Functions of tokens, and of tokens and the slopes of the surrogate
-OF_TOKENS = (entropy_by_sign, entropy_by_correctness, entropy_by_position, quadrants, covariance_parts, log_ratio)
+OF_TOKENS = (entropy_by_sign, entropy_by_correctness, entropy_by_position, quadrants, covariance_parts, staleness)
 OF_SLOPES = (gradient_mass, change_parts)
 Slopes = Callable[[Tokens, Tensor], Tensor]
 

@@ -54,6 +54,9 @@ class Tokens:
             Entropy under the policy that produced the rollout; equals `entropies` when strictly on-policy.
         ref_logps (`torch.Tensor`, *optional*):
             Log-probability under the reference policy; only with `beta > 0`.
+        staleness (`torch.Tensor`, *optional*):
+            How many versions the policy is ahead of the one that sampled the token: optimizer steps since the rollout,
+            with `AsyncGRPOTrainer` weight syncs; 0 by default.
         rewards (`torch.Tensor`, *optional*):
             `(B,)`: the reward of the completion, the weighted sum of all rewards; NaN where there was none.
         group_rewards (`torch.Tensor`, *optional*):
@@ -84,6 +87,7 @@ class Tokens:
     completions: Tensor | None = None
     old_entropies: Tensor | None = None
     ref_logps: Tensor | None = None
+    staleness: Tensor | None = None
     rewards: Tensor | None = None
     group_rewards: Tensor | None = None
     group_logps: Tensor | None = None
@@ -105,6 +109,7 @@ class Tokens:
         self._default("old_logps", lambda: self._detached["logps"])
         self._default("old_entropies", lambda: self._detached["entropies"])
         self._default("completions", lambda: torch.arange(len(self.mask), device=self.mask.device))
+        self._default("staleness", lambda: torch.zeros_like(self._detached["logps"]))
         self._default("offline", lambda: self.mask.new_zeros(len(self.mask)))
         self._default("pool", lambda: Pool([self.detach()]))
 

@@ -187,7 +187,9 @@ def test_callback_that_would_do_nothing_is_refused(build, dataset):
 
 def test_only_one_trainer_of_the_right_kind_is_taken(build, dataset):
     callback = PassAtKCallback(dataset, every=1)
-    with pytest.raises(TypeError, match="attach takes a GRPOTrainer, RLOOTrainer or GMPOTrainer, got str"):
+    with pytest.raises(
+        TypeError, match="attach takes a GRPOTrainer, RLOOTrainer, GMPOTrainer or AsyncGRPOTrainer, got str"
+    ):
         callback.attach("trainer")
     trainer = build(plain=True)
     callback.attach(trainer)

@@ -17,6 +17,7 @@ from trl.models import unwrap_model_for_generation
 
 from ...callbacks.attached import Attached
 from ...data.problems import problems_of
+from ...families import family_of
 from ...measures import pass_at_k
 from ...rewards import MathVerifyReward
 from ..statistics import once
@@ -85,7 +86,12 @@ class PassAtKCallback(Attached):
         self.reward = MathVerifyReward() if reward is None else reward
 
     def take(self, trainer: Trainer) -> None:
-        """Raise `ValueError` under FSDP."""
+        """Raise `ValueError` under FSDP, and for a trainer whose policy does not generate."""
+        if family_of(type(trainer)).packed:
+            raise ValueError(
+                "PassAtKCallback generates with the policy, which AsyncGRPOTrainer loads for packed batches alone: "
+                "use `trl-entropy eval` on the checkpoints"
+            )
         if trainer.is_fsdp_enabled:
             raise ValueError("PassAtKCallback does not work under FSDP: use `trl-entropy eval` on the checkpoints")
 

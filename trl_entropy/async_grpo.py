@@ -1,0 +1,19 @@
+"""TRL's asynchronous trainer with entropy control, from wherever the installed TRL has it."""
+
+from typing import TYPE_CHECKING
+
+from .families import ASYNC_GRPO
+from .wrap import with_entropy_control
+
+
+if TYPE_CHECKING:
+    EntropyAsyncGRPOConfig: type
+    EntropyAsyncGRPOTrainer: type
+
+
+def __getattr__(name: str) -> type:
+    """The classes, made where they are asked for: an older TRL has none, and says so then."""
+    of_trl = {"EntropyAsyncGRPOConfig": ASYNC_GRPO.config_class, "EntropyAsyncGRPOTrainer": ASYNC_GRPO.trainer_class}
+    if name not in of_trl:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return with_entropy_control(of_trl[name]())
