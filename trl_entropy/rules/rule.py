@@ -52,6 +52,7 @@ Need = Literal[
     "pool",
     "prompt_entropies",
     "ref_logps",
+    "sampling_logps",
 ]
 
 
