@@ -95,6 +95,8 @@ CLAIMS = [
 WITHOUT = {
     "asym_grpo": "weights prompts by difficulty, here all much alike",
     "ce_gppo": "gives clipped tokens their gradient back, whichever way that moves entropy",
+    "dppo_kl": "a trust region: what it masks has moved far, whichever way that is",
+    "dppo_tv": "a trust region: what it masks has moved far, whichever way that is",
     "entropy_advantage": "encourages uncertain tokens that were right, likely ones among them",
     "future_entropy": "credits tokens before uncertain places, which a table does not connect",
     "offline_shaping": "trains on stored solutions, of which a table has none",

@@ -329,6 +329,8 @@ def everything(model_dir, tmp_path, monkeypatch) -> set[str]:
         "temperature": 0.3,  # so that some tokens are likely
         "beta": 0.1,  # with a reference policy
         "num_iterations": 2,  # with an old one
+        "epsilon": 1.0,  # for the rules that clip instead of TRL
+        "epsilon_high": 19.0,
         "controllers": {"mine": {**law, "step": 0.1, "initial": 1.0, "high": 2.0, "signal": signal}},
         **{**rules, "negative_advantage_coef": flags["negative_advantage_coef"]},
     }

@@ -89,6 +89,16 @@ class Rule(ABC):
         """Whether these parameters leave the loss as it is."""
         return False
 
+    @property
+    def least_clip_range(self) -> tuple[float, float]:
+        """`epsilon` and `epsilon_high` that TRL needs at least: a narrower clip would act before this rule does."""
+        return 0.0, 0.0
+
+    @property
+    def least_generations(self) -> int:
+        """`num_generations` that it needs at least."""
+        return 1
+
     @abstractmethod
     def __call__(self, tokens: Tokens) -> Tensor:
         """`(B, T)` values, one per token; what stands outside `tokens.mask` is ignored."""

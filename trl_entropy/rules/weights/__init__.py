@@ -7,6 +7,8 @@ from .clip_b import ClipB
 from .clip_cov import ClipCov
 from .clip_v import ClipV
 from .confident_sign import ConfidentSign
+from .dppo_kl import DPPOKl
+from .dppo_tv import DPPOTv
 from .entropy_ratio import EntropyRatio
 from .high_entropy import HighEntropy
 from .perplexity import Perplexity
@@ -25,6 +27,8 @@ WEIGHTS: dict[str, type[Rule]] = {
     "clip_cov": ClipCov,
     "clip_v": ClipV,
     "confident_sign": ConfidentSign,
+    "dppo_kl": DPPOKl,
+    "dppo_tv": DPPOTv,
     "entropy_ratio": EntropyRatio,
     "high_entropy": HighEntropy,
     "perplexity": Perplexity,
