@@ -94,6 +94,7 @@ CLAIMS = [
 # No such claim, or none of the first step: what they weight up here are not the tokens that hold entropy
 WITHOUT = {
     "asym_grpo": "weights prompts by difficulty, here all much alike",
+    "bapo": "widens the clip of TRL, which the table has at 0.2",
     "ce_gppo": "gives clipped tokens their gradient back, whichever way that moves entropy",
     "dppo_kl": "a trust region: what it masks has moved far, whichever way that is",
     "dppo_tv": "a trust region: what it masks has moved far, whichever way that is",

@@ -3,6 +3,7 @@
 from ..rule import Rule
 from .a3po import A3PO
 from .asym_grpo import AsymGRPO
+from .bapo import BAPO
 from .clip_b import ClipB
 from .clip_cov import ClipCov
 from .clip_v import ClipV
@@ -23,6 +24,7 @@ from .steer import Steer
 WEIGHTS: dict[str, type[Rule]] = {
     "a3po": A3PO,
     "asym_grpo": AsymGRPO,
+    "bapo": BAPO,
     "clip_b": ClipB,
     "clip_cov": ClipCov,
     "clip_v": ClipV,
