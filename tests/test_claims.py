@@ -100,6 +100,7 @@ WITHOUT = {
     "dppo_tv": "a trust region: what it masks has moved far, whichever way that is",
     "entropy_advantage": "encourages uncertain tokens that were right, likely ones among them",
     "future_entropy": "credits tokens before uncertain places, which a table does not connect",
+    "max_rl": "weights prompts by difficulty, here all much alike",
     "offline_shaping": "trains on stored solutions, of which a table has none",
     "perplexity": "the paper weights sure completions up, for accuracy",
     "position": "the paper weights late tokens up, for accuracy",
