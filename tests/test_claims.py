@@ -88,6 +88,7 @@ CLAIMS = [
     ("entropy_ratio", {"beta_low": 0.02, "beta_high": 0.02}, OFF_POLICY),
     ("high_entropy", {"fraction": 0.2}, ON_POLICY),
     ("a3po", {}, ON_POLICY),
+    ("pass_k", {}, ON_POLICY),
     ("quantile_advantage", {}, ON_POLICY),
     ("ratio_range", {"epsilon_low": 0.05, "epsilon_high": 0.05}, OFF_POLICY),
 ]
