@@ -222,6 +222,29 @@ def test_what_the_sampler_has_said_is_a_fact_of_tokens(build_sampled, corrects):
     assert logged(trainer, "staleness/log_ratio")[1] > 1e-3
 
 
+def test_divergence_of_a_mask_is_from_what_the_sampler_has_said(build_sampled):
+    wide = {"loss_type": "cispo", "epsilon_high": 20.0, "vllm_importance_sampling_mode": "token_truncate"}
+    rules = {name: {"low": bound, "high": bound} for name, bound in (("dppo_tv", 0.01), ("dppo_kl", 0.001))}
+    trainer = build_sampled(**wide, token_weights=rules, entropy_measures="full", max_steps=1)
+    seen, observe = [], trainer.observe
+    trainer.observe = lambda tokens, effective: (seen.append((tokens, effective)), observe(tokens, effective))
+    trainer.train()
+    ((tokens, effective),), (inputs,) = seen, trainer._buffered_inputs
+    # one update: the policy is where it was, and only the engine differs
+    gaps, advantages = gap(inputs["completion_ids"])[tokens.mask], tokens.advantages[tokens.mask]
+    p = tokens.logps[tokens.mask].double().exp()
+    q = p * (-gaps).exp()
+    away = advantages * gaps > 0
+    kl = q * -gaps + (1 - q) * ((1 - q) / (1 - p)).log()
+    masked = {"dppo_tv": away & ((p - q).abs() > 0.01), "dppo_kl": away & (kl > 0.001)}
+    for name, where in masked.items():
+        assert logged(trainer, f"token_weights/{name}/share") == [
+            pytest.approx(where.double().mean().item(), abs=1e-6)
+        ]
+        assert where.any()
+        assert (effective[tokens.mask][where] == 0).all()
+
+
 def test_rule_that_reads_the_sampler_is_told_where_trl_has_dropped_it(build_sampled):
     trainer = build_sampled(max_steps=1)
     trainer.train()
