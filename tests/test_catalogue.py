@@ -90,7 +90,8 @@ def test_listed_names_are_those_of_the_package():
 def test_listed_knob_can_be_turned(name):
     kind, _, rule = name.rpartition(".")[0].partition(".")
     at_work = {"alpha": 0.5} if rule.startswith("confident_") and name.endswith(".threshold") else None
-    rules = {kind: {rule: at_work}, "beta": 0.1} if kind else {}
+    wide = {"epsilon": 1.0, "epsilon_high": 20.0}  # for the rules that clip instead of TRL
+    rules = {kind: {rule: at_work}, "beta": 0.1, **wide} if kind else {}
     spec = {"law": "bang_bang", "knob": name, "raises_signal": True}
     made = EntropyGRPOConfig(**SETTINGS, **rules, controllers={"c": spec}, num_iterations=2)
     (controller,) = made.control.fresh_controllers()

@@ -88,15 +88,20 @@ CLAIMS = [
     ("entropy_ratio", {"beta_low": 0.02, "beta_high": 0.02}, OFF_POLICY),
     ("high_entropy", {"fraction": 0.2}, ON_POLICY),
     ("a3po", {}, ON_POLICY),
+    ("pass_k", {}, ON_POLICY),
     ("quantile_advantage", {}, ON_POLICY),
     ("ratio_range", {"epsilon_low": 0.05, "epsilon_high": 0.05}, OFF_POLICY),
 ]
 # No such claim, or none of the first step: what they weight up here are not the tokens that hold entropy
 WITHOUT = {
     "asym_grpo": "weights prompts by difficulty, here all much alike",
+    "bapo": "widens the clip of TRL, which the table has at 0.2",
     "ce_gppo": "gives clipped tokens their gradient back, whichever way that moves entropy",
+    "dppo_kl": "a trust region: what it masks has moved far, whichever way that is",
+    "dppo_tv": "a trust region: what it masks has moved far, whichever way that is",
     "entropy_advantage": "encourages uncertain tokens that were right, likely ones among them",
     "future_entropy": "credits tokens before uncertain places, which a table does not connect",
+    "max_rl": "weights prompts by difficulty, here all much alike",
     "offline_shaping": "trains on stored solutions, of which a table has none",
     "perplexity": "the paper weights sure completions up, for accuracy",
     "position": "the paper weights late tokens up, for accuracy",

@@ -305,9 +305,17 @@ class KeepsSolved(DynamicSampling):
         return super().keep(rewards) | (rewards > 0.5).all(1)
 
 
+def elsewhere(prompts, trainer) -> dict:
+    """Completions and log-probs of an engine that is not the policy."""
+    ids = trainer.processing_class(list(prompts))["input_ids"]
+    completions = [[2 + place % 4, 3, 1] for place in range(len(ids))]
+    return {"prompt_ids": ids, "completion_ids": completions, "logprobs": [[-1.0, -2.0, -3.0] for _ in ids]}
+
+
 @pytest.fixture
-def everything(model_dir, tmp_path) -> set[str]:
+def everything(model_dir, tmp_path, monkeypatch) -> set[str]:
     """All that can be logged: by a run of all rules, and one for each bonus that bears no weight beside it."""
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")  # of rollout_func
     rollouts = {**ROLLOUT, f"{__name__}.KeepsSolved": ROLLOUT["dynamic_sampling"]}
     del rollouts["dynamic_sampling"]
     rules = {section: {name: ACTING[name] for name in table} for section, table in SECTIONS.items()}
@@ -323,11 +331,13 @@ def everything(model_dir, tmp_path) -> set[str]:
         "temperature": 0.3,  # so that some tokens are likely
         "beta": 0.1,  # with a reference policy
         "num_iterations": 2,  # with an old one
+        "epsilon": 1.0,  # for the rules that clip instead of TRL
+        "epsilon_high": 19.0,
         "controllers": {"mine": {**law, "step": 0.1, "initial": 1.0, "high": 2.0, "signal": signal}},
         **{**rules, "negative_advantage_coef": flags["negative_advantage_coef"]},
     }
-    logged = set()
-    for run in (settings, *({"max_steps": 1, "advantage_bonuses": {name: alone[name]}} for name in alone)):
+    logged, sampled = set(), {"max_steps": 1, "rollout_func": elsewhere, "entropy_measures": "full"}
+    for run in (settings, sampled, *({"max_steps": 1, "advantage_bonuses": {name: alone[name]}} for name in alone)):
         trainer = build_trainer(model_dir, sums_with_columns(), tmp_path, **run)
         trainer.train()
         logged |= logged_keys(trainer)
@@ -345,7 +355,7 @@ def test_metrics_of_the_docs_are_logged_and_all_that_is_logged_is_there(run, eve
 
 
 def test_metrics_that_a_page_of_a_method_names_are_logged(everything):
-    pages = [page for page in PAGES if page.parent.name == "methods"]
+    pages = [page for page in PAGES if page.parent == REPOSITORY / "docs" / "methods"]
     for page in pages:
         (sentence,) = re.findall(r"^Logged: (.*?)(?:\n\n|\Z)", page.read_text(), re.M | re.S)
         names = [name for name in re.findall(r"`([^`]+)`", sentence) if "/" in name]

@@ -34,7 +34,13 @@ def case(seed: int = 5) -> tuple[dict, torch.Tensor]:
 def settings(name: str) -> dict:
     rule = {key: value for key, value in ACTING[name].items() if name != "sign"}
     flags = ACTING[name] if name == "sign" else {}
-    return {SECTION[name]: {name: rule}, "beta": 0.1, "loss_type": "dapo", **flags}
+    return {SECTION[name]: {name: rule}, **of_trl(name), **flags}
+
+
+def of_trl(name: str) -> dict:
+    """The loss of TRL, with as wide a clip as the rule needs."""
+    low, high = CATALOGUE[name](**ACTING[name]).least_clip_range
+    return {"beta": 0.1, "loss_type": "dapo", "epsilon": max(0.2, low), "epsilon_high": max(0.2, high)}
 
 
 def trained(given: dict) -> torch.Tensor:
@@ -66,14 +72,14 @@ def test_gradient_is_that_of_trl_with_the_effective_advantages_held_fixed(name):
     assert decided[-1].shape == trained(given).shape
     held = {**given, "advantages": decided[-1]}
 
-    plain = table(logits, plain=True, beta=0.1, loss_type="dapo")
+    plain = table(logits, plain=True, **of_trl(name))
 
     def loss_at(shifted):
         plain.logits = shifted
         return plain._compute_loss(plain.model, held)
 
     assert distance(gradient, differences(loss_at, logits)) < 1e-6
-    plain = table(logits, plain=True, beta=0.1, loss_type="dapo")
+    plain = table(logits, plain=True, **of_trl(name))
     (without,) = torch.autograd.grad(plain._compute_loss(plain.model, given), plain.logits)
     assert distance(gradient, without) > 1e-4  # the rule has changed it
 

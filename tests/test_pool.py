@@ -210,3 +210,15 @@ def test_noise_follows_the_completion():
     tokens = random_tokens(rows=6)
     order = torch.tensor([5, 2, 0, 4, 1, 3])
     assert torch.equal(rows(tokens, order).noise(), tokens.noise()[order])
+
+
+def test_sums_are_those_of_each_function_by_one_reduction():
+    tokens = random_tokens()
+    parts, asked = split_in(tokens, [1, 3]), []
+    pool = Pool(parts, lambda values: asked.append(values) or 2 * values)
+    functions = [entropies, lambda batch: batch.logps]
+    actual = pool.sums(functions)
+    expected = [2 * function(tokens)[tokens.mask].double().sum().item() for function in functions]
+    assert actual.tolist() == pytest.approx(expected, rel=1e-12)
+    assert len(asked) == 1
+    assert torch.equal(Pool(parts).sums(functions[:1])[0], Pool(parts).sum(entropies))

@@ -76,6 +76,34 @@ def test_entropy_of_the_tokens_of_a_rule(run):
     assert min(expected) > max(logged(trainer, "entropy"))
 
 
+@pytest.mark.parametrize("level", ["none", "basic"])
+@pytest.mark.parametrize("name", ["positive", "negative", "positive_share"])
+def test_mass_of_the_gradient(build, name, level):
+    signal = f"gradient_mass/{name}"
+    spec = {**PI, "signal": signal, "target": 0.5, "raises_signal": True}
+    trainer = build(trainer_class=Seen, controllers={"mine": spec}, entropy_measures=level, num_iterations=2)
+    errors, look = [], trainer.controllers[0].update
+    trainer.controllers[0].update = lambda value, *rest: (look(value, *rest), errors.append(value))
+    trainer.train()
+    expected = []
+    for tokens in (tokens for _, tokens in trainer.seen):
+        pull = tokens.advantages * tokens.ratios * (1 - tokens.logps.exp())
+        pull = torch.where(tokens.mask & ~tokens.clipped, pull, 0)
+        up, down = (side.clamp(min=0).sum().item() for side in (pull, -pull))
+        count = tokens.mask.sum().item()
+        expected.append({"positive": up / count, "negative": down / count, "positive_share": up / (up + down)}[name])
+    assert errors == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "another", [{"loss_type": "cispo"}, {"importance_sampling_level": "sequence"}, {"top_entropy_quantile": 0.5}]
+)
+def test_mass_of_another_gradient_is_refused(build, another):
+    spec = {**PI, "signal": "gradient_mass/positive_share", "target": 0.5, "raises_signal": True}
+    with pytest.raises(ValueError, match="controllers.mine looks at gradient_mass/positive_share, which is not meas"):
+        build(controllers={"mine": spec}, **another)
+
+
 def test_rule_that_is_neutral_is_looked_at_all_the_same(run):
     spec = {**PI, "signal": "entropy/token_weights.sign", "target": 2.0}
     trainer = run(controllers={"mine": spec})

@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -574,6 +575,9 @@ def test_samples_of_a_part_of_the_vocabulary_are_told_once(run, build, caplog):
     assert caplog.text.count("top_p=0.9, min_p=0.1: completions are sampled from a part of the vocabulary, but") == 1
     EntropyCallback("constant", "entropy_coef").attach(build(plain=True, top_k=5))
     assert "top_k=5: completions are sampled from a part of the vocabulary" in caplog.text
+    assert "vLLM" not in caplog.text
+    supported.warn_of_cut_sampling(SimpleNamespace(top_k=5, use_vllm=True, generation_kwargs=None))
+    assert "Those of vLLM, which TRL corrects by, are of the part alone" in caplog.text
 
 
 def test_config_survives_a_checkpoint():

@@ -187,6 +187,7 @@ def random_tokens(seed: int = 0, rows: int = 4, length: int = 5, dtype=torch.flo
         "prompt_entropies": torch.where(uniform(0, 1) < 0.3, torch.nan, uniform(0.0, 3.0)),
         "offline": torch.arange(rows) % 4 == 1,
         "group_logps": uniform(-3.0, 0.0),
+        "sampling_logps": torch.where(uniform(0, 1) < 0.2, torch.nan, (logps + uniform(-0.5, 0.5)).clamp(max=0.0)),
     }
     return Tokens(**{**facts, **changes})
 

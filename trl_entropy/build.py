@@ -14,7 +14,7 @@ from ._seam.trimming import Trimming
 from .checks import unknown
 from .control.controller import Controller, build_controllers
 from .control.knobs import TRAINER_KNOBS, Knob, rule_knobs
-from .control.signals import rule_signals
+from .control.signals import MASS, rule_signals
 from .data.columns import IMAGES
 from .families import UNCLIPPED, clip_range_given
 from .measures import Slopes, surrogate_slopes
@@ -93,6 +93,7 @@ def build_control(args: Any) -> Control:
     knobs = rule_knobs(sections)
     controllers = _controllers(args, sections, knobs)
     check_controllers(args, sections, controllers)
+    _check_mass(args, controllers)
     check_needs(args, sections)
     check_rollouts(args, rollouts)
     # Whatever the rewards of a group are, as long as all are correct
@@ -162,6 +163,18 @@ def rollout_plan(
         raise given_images(rules)
     number, read = (0, {}.__getitem__) if problems is None else (len(problems), problems.__getitem__)
     return RolloutPlan(rules, number, read, args.seed)
+
+
+def _check_mass(args: Any, controllers: Sequence[Controller]) -> None:
+    """Refuse a controller that looks at a mass of the gradient where this loss has another one."""
+    for controller in controllers:
+        if controller.law.uses_target and controller.signal.startswith(MASS) and token_slopes(args) is None:
+            raise ValueError(
+                f"controllers.{controller.name} looks at {controller.signal}, which is not measured here: it is of a "
+                "loss that clips the ratio of every token. Choose another signal, or a GRPOTrainer without loss_type "
+                "cispo, sapo or vespo, importance_sampling_level=sequence, top_entropy_quantile and "
+                "off_policy_mask_threshold"
+            )
 
 
 def token_slopes(args: Any) -> Slopes | None:

@@ -270,16 +270,20 @@ def warn_of_cut_sampling(args: object) -> None:
     """Warn, once for each setting, where completions are sampled from a part of the vocabulary alone."""
     cuts = {"top_p": (None, 1.0), "top_k": (None, 0, -1), "min_p": (None, 0.0)}
     asked = {name: getattr(args, name, None) for name in cuts} | (getattr(args, "generation_kwargs", None) or {})
-    _warn_of_cuts(", ".join(f"{name}={asked[name]}" for name, off in cuts.items() if asked[name] not in off))
+    cut = ", ".join(f"{name}={asked[name]}" for name, off in cuts.items() if asked[name] not in off)
+    _warn_of_cuts(cut, getattr(args, "use_vllm", False))
 
 
 @cache
-def _warn_of_cuts(cuts: str) -> None:
+def _warn_of_cuts(cuts: str, use_vllm: bool) -> None:
     if cuts:
+        of_sampler = (
+            ". Those of vLLM, which TRL corrects by, are of the part alone, and mismatch/* has the difference in it"
+        )
         logger.warning(
             "%s: completions are sampled from a part of the vocabulary, but log-probs and entropies are of the whole "
-            "of it, and so are targets in nats",
-            cuts,
+            "of it, and so are targets in nats%s",
+            *(cuts, of_sampler if use_vllm else ""),
         )
 
 

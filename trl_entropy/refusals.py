@@ -38,6 +38,8 @@ def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRu
             f"{', '.join(clipped)} is for tokens whose gradient the clip range has stopped, and loss_type="
             f"{args.loss_type!r} stops none: set another loss_type, or drop it"
         )
+    for name, rule in rules.items():
+        _check_room(name, rule, args)
     for flag, why in family.idle.items():
         if getattr(args, flag, None):
             raise ValueError(f"{flag} would do nothing in {family.name}: {why}. Drop it")
@@ -55,6 +57,25 @@ def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRu
         raise ValueError(
             f"{', '.join(selective)} select tokens, but with {where} only the mean weight of a sequence acts: "
             f"{instead} or drop them"
+        )
+
+
+def _check_room(name: str, rule: Rule, args: Any) -> None:
+    """Refuse a rule that TRL leaves no room: a clip before its own, or groups that are too small."""
+    if rule.neutral:
+        return
+    if args.num_generations < rule.least_generations:
+        raise ValueError(
+            f"{name} needs groups of {rule.least_generations} completions: {rule} with num_generations="
+            f"{args.num_generations}. Raise num_generations"
+        )
+    given = args.epsilon, args.epsilon if args.epsilon_high is None else args.epsilon_high
+    clips = args.family.has_loss_types and args.loss_type not in UNCLIPPED
+    if clips and any(have < least - 1e-9 for have, least in zip(given, rule.least_clip_range, strict=True)):
+        low, high = rule.least_clip_range
+        raise ValueError(
+            f"{name} has bounds of its own, and TRL would clip before them, with epsilon={given[0]:g} and "
+            f"epsilon_high={given[1]:g}: set epsilon to at least {low:g} and epsilon_high to at least {high:g}"
         )
 
 

@@ -20,7 +20,7 @@ from .callbacks.controllers import EntropyController, LearningRateScale, all_kno
 from .callbacks.own import attach_all, stop_all, with_own
 from .config import with_flags
 from .control.controller import load_states, states
-from .control.signals import ENTROPY, is_own, needs_clipping
+from .control.signals import ENTROPY, is_measured, needs_clipping
 from .control.signals import needs as needs_of_signals
 from .families import by_name, family_of
 from .measures import Log, StepMeasures
@@ -152,8 +152,7 @@ class EntropyControl(Hooks):
         """A signal of the last optimizer step, on all ranks; `None` if it had none."""
         # TRL logs a clip ratio of 0 where no token is trained
         untrained = needs_clipping(name) and ENTROPY not in self.measures.last
-        measured = name.startswith(ENTROPY) or is_own(name) or untrained
-        return self.measures.last.get(name) if measured else logged_signal(self, name)
+        return self.measures.last.get(name) if is_measured(name) or untrained else logged_signal(self, name)
 
     def control_state(self) -> dict:
         """The state of every controller, of the measures, and of the rollouts if a rule decides about them."""

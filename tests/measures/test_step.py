@@ -67,7 +67,8 @@ def test_padding_does_not_matter(measure, seed, garbage):
 @every_measure
 def test_longer_padding_does_not_matter(measure, seed):
     tokens = random_tokens(seed)
-    names = ("logps", "old_logps", "entropies", "advantages", "expected_discriminator", "entropies_at_one")
+    names = ("logps", "old_logps", "sampling_logps", "entropies", "advantages")
+    names = (*names, "expected_discriminator", "entropies_at_one")
     longer = {name: torch.nn.functional.pad(getattr(tokens, name), (0, 3), value=math.nan) for name in names}
     mask = torch.nn.functional.pad(tokens.mask, (0, 3), value=False)
     padded = replace(tokens, mask=mask, pool=None, old_entropies=None, ref_logps=None, **longer)
@@ -188,7 +189,7 @@ def test_without_slopes_what_is_made_of_them_is_left_out():
     for _ in range(2):
         both = step(tokens, measures=with_slopes), step(tokens, measures=without)
     dropped = {name for name in both[0] if name.startswith(("gradient_mass/", "entropy_change/predicted"))}
-    assert len(dropped) == 5
+    assert len(dropped) == 6
     assert both[1] == {name: value for name, value in both[0].items() if name not in dropped}
 
 

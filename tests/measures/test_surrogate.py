@@ -6,7 +6,7 @@ from toy import chosen_logps, distance, logged, random_tokens, table, table_case
 
 from trl_entropy import EntropyGRPOConfig, Tokens
 from trl_entropy.build import token_slopes
-from trl_entropy.measures.surrogate import gradient_mass, surrogate_slopes
+from trl_entropy.measures.surrogate import gradient_mass, positive_share, surrogate_slopes
 
 
 def test_mass_by_hand():
@@ -87,6 +87,17 @@ def test_sure_token_has_no_mass():
     sure = torch.zeros(1, 1)
     values = gradient_mass(Tokens(sure, sure, sure, torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)), sure + 1)
     assert [value.item() for value, _ in values.values()] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("positive", "negative", "share"), [(3.0, 1.0, 0.75), (0.0, 2.0, 0.0), (2.0, 0.0, 1.0)])
+def test_share_of_the_positive_mass(positive, negative, share):
+    means = {"gradient_mass/positive": positive, "gradient_mass/negative": negative}
+    assert positive_share(means) == {"gradient_mass/positive_share": share}
+
+
+@pytest.mark.parametrize("means", [{}, {"gradient_mass/positive": 0.0, "gradient_mass/negative": 0.0}])
+def test_where_nothing_pulls_there_is_no_share(means):
+    assert positive_share(means) == {}
 
 
 def test_run_of_another_surrogate_does_not_log_its_slopes(run):

@@ -9,6 +9,8 @@ from toy import distance, halves, logged, sums_with_columns
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl.trainer import grpo_trainer
 
+from trl_entropy import SeamError
+
 
 MODES = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
 CAP = 1.3
@@ -198,6 +200,59 @@ def test_vespo_trains_after_dynamic_sampling_as_on_the_rows_alone(build_sampled)
     losses = [trainer._compute_loss(trainer.model, {**rows, **count}).item() for rows in (whole, cut)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0] != 0
+
+
+@pytest.mark.parametrize("corrects", [True, False])
+def test_what_the_sampler_has_said_is_a_fact_of_tokens(build_sampled, corrects):
+    settings = {"vllm_importance_sampling_mode": "token_truncate", "num_iterations": 2, "trim_padding": True}
+    settings |= {"vllm_importance_sampling_correction": corrects, "entropy_measures": "full", "learning_rate": 3.0}
+    trainer = build_sampled(max_steps=2, **settings)
+    seen, observe = [], trainer.observe
+    trainer.observe = lambda tokens, effective: (seen.append(tokens), observe(tokens, effective))
+    trainer.train()
+    gaps = []
+    for tokens, inputs in zip(seen, [*trainer._buffered_inputs, *trainer._buffered_inputs], strict=True):
+        expected_gap = tokens.trained(gap(inputs["completion_ids"]).float())
+        torch.testing.assert_close(tokens.old_logps - tokens.sampling_logps, expected_gap, rtol=0, atol=1e-4)
+        gaps.append(expected_gap[tokens.mask].abs())
+    # of the engine alone: at the second update the policy has moved, and this has not
+    for name, of_gap in (("log_ratio", lambda gap: gap), ("beyond_factor_2", lambda gap: (gap > math.log(2)).float())):
+        means = [of_gap(part).mean().item() for part in gaps]
+        assert logged(trainer, f"mismatch/{name}") == pytest.approx(means, abs=1e-5)
+    assert logged(trainer, "staleness/log_ratio")[1] > 1e-3
+
+
+def test_divergence_of_a_mask_is_from_what_the_sampler_has_said(build_sampled):
+    wide = {"loss_type": "cispo", "epsilon_high": 20.0, "vllm_importance_sampling_mode": "token_truncate"}
+    rules = {name: {"low": bound, "high": bound} for name, bound in (("dppo_tv", 0.01), ("dppo_kl", 0.001))}
+    trainer = build_sampled(**wide, token_weights=rules, entropy_measures="full", max_steps=1)
+    seen, observe = [], trainer.observe
+    trainer.observe = lambda tokens, effective: (seen.append((tokens, effective)), observe(tokens, effective))
+    trainer.train()
+    ((tokens, effective),), (inputs,) = seen, trainer._buffered_inputs
+    # one update: the policy is where it was, and only the engine differs
+    gaps, advantages = gap(inputs["completion_ids"])[tokens.mask], tokens.advantages[tokens.mask]
+    p = tokens.logps[tokens.mask].double().exp()
+    q = p * (-gaps).exp()
+    away = advantages * gaps > 0
+    kl = q * -gaps + (1 - q) * ((1 - q) / (1 - p)).log()
+    masked = {"dppo_tv": away & ((p - q).abs() > 0.01), "dppo_kl": away & (kl > 0.001)}
+    for name, where in masked.items():
+        assert logged(trainer, f"token_weights/{name}/share") == [
+            pytest.approx(where.double().mean().item(), abs=1e-6)
+        ]
+        assert where.any()
+        assert (effective[tokens.mask][where] == 0).all()
+
+
+def test_rule_that_reads_the_sampler_is_told_where_trl_has_dropped_it(build_sampled):
+    trainer = build_sampled(max_steps=1)
+    trainer.train()
+    (inputs,) = trainer._buffered_inputs
+    without = {name: value for name, value in inputs.items() if name != "sampling_per_token_logps"}
+    trainer.seam.facts.look(trainer.model, without, set())
+    with pytest.raises(SeamError, match="no log-probs of vLLM, which a rule reads"):
+        trainer.seam.facts.look(trainer.model, without, {"sampling_logps"})
 
 
 def test_controller_of_temperature_turns_that_of_the_sampler(build_sampled):

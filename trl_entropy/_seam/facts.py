@@ -155,6 +155,8 @@ class Facts:
                 f"a loss term needs the gradient of the entropies, and {trainer.family.name} takes them without: drop "
                 "the term, or install a newer TRL"
             )
+        if "sampling_logps" in needs and trainer.args.use_vllm and "sampling_per_token_logps" not in inputs:
+            raise SeamError(f"TRL's batch has no log-probs of vLLM, which a rule reads. {UNSUPPORTED}")
         if needs & {"pool", "completions"} and "completions" not in inputs:
             inputs["completions"] = _completions(inputs)  # the same at every look at this micro-batch
         mask = trained_tokens(inputs).bool()
@@ -171,6 +173,7 @@ class Facts:
             pool=(step.pool if step else None) if "pool" in needs else Unnamed("pool"),
             num_tokens=self.tokens_of_step(inputs) if counts else None,
             completions=inputs["completions"] if needs & {"pool", "completions"} else Unnamed("completions"),
+            sampling_logps=inputs.get("sampling_per_token_logps"),
             old_entropies=inputs.get("old_entropies"),
             ref_logps=inputs.get("ref_per_token_logps"),
             staleness=self.staleness(inputs, mask),

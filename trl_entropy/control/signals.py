@@ -11,24 +11,33 @@ from ..rules.tokens import Tokens
 
 ENTROPY = "entropy"
 AT_ONE = "entropy/temperature_1"
+MASS = "gradient_mass/"
 # name -> what it is; one value for each optimizer step, on all ranks
 SIGNALS = {
     ENTROPY: "Entropy (nats) over all trained tokens, at the sampling temperature",
     AT_ONE: "Entropy (nats) over all trained tokens, at temperature 1",
     "entropy/positive_advantage": "Entropy (nats) over the tokens of positive advantage",
     "entropy/negative_advantage": "Entropy (nats) over the tokens of negative advantage",
+    "gradient_mass/positive": "Pull of the tokens of positive advantage at their logits",
+    "gradient_mass/negative": "Pull of the tokens of negative advantage at their logits",
+    "gradient_mass/positive_share": "Share of the tokens of positive advantage in the pull of all",
     "clip_ratio/low_mean": "TRL's share of tokens below the clip range",
     "clip_ratio/high_mean": "TRL's share of tokens above the clip range",
     "clip_ratio/region_mean": "TRL's share of tokens outside of the clip range",
     "reward": "TRL's mean reward, of every new rollout batch",
 }
 # Those that a plain GRPOTrainer has
-TRL_SIGNALS = (ENTROPY, *(name for name in SIGNALS if not name.startswith(ENTROPY)))
+TRL_SIGNALS = (ENTROPY, *(name for name in SIGNALS if not name.startswith((ENTROPY, MASS))))
 
 
 def is_entropy(signal: str) -> bool:
     """Whether a signal is an entropy, in nats."""
     return signal.split("/")[0] == ENTROPY
+
+
+def is_measured(signal: str) -> bool:
+    """Whether a signal is taken from the tokens of an optimizer step, and not from TRL's log."""
+    return signal.startswith((ENTROPY, MASS)) or is_own(signal)
 
 
 def needs_clipping(name: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from torch import Tensor
 
 from ..checks import check_saved
-from ..control.signals import is_own, own_signal
+from ..control.signals import MASS, is_own, own_signal
 from ..rules.compose import evaluate
 from ..rules.tokens import Tokens
 from .contexts import samples_per_context
@@ -14,16 +14,20 @@ from .entropy import entropy_by_correctness, entropy_by_position, entropy_by_sig
 from .entropy_change import change_parts, predicted_change
 from .groups import outcomes, votes
 from .means import Means
+from .mismatch import mismatch
 from .noise import GradientNoise, noise_share
 from .quadrants import quadrants
 from .rules import WHY_RULES, Idle, rule_means, selected_entropy, touched
 from .staleness import staleness
-from .surrogate import gradient_mass, surrogate_slopes
+from .surrogate import gradient_mass, positive_share, surrogate_slopes
 
 
 LEVELS = ("none", "basic", "full")
 # Functions of tokens, and of tokens and the slopes of the surrogate
-OF_TOKENS = (entropy_by_sign, entropy_by_correctness, entropy_by_position, quadrants, covariance_parts, staleness)
+OF_TOKENS = (
+    *(entropy_by_sign, entropy_by_correctness, entropy_by_position, quadrants, covariance_parts, staleness),
+    mismatch,
+)
 OF_SLOPES = (gradient_mass, change_parts)
 Slopes = Callable[[Tokens, Tensor], Tensor]
 
@@ -51,6 +55,8 @@ class StepMeasures:
     def __init__(self, level: str, signals: Collection[str] = (), slopes: Slopes | None = surrogate_slopes):
         self.full, self.none = level == "full", level == "none"
         self.signals = signals
+        asked = (gradient_mass,) if any(name.startswith(MASS) for name in signals) else ()
+        self._of_slopes = asked if self.none else OF_SLOPES
         self._own_signals = {name: own_signal("controllers", name) for name in signals if is_own(name)}
         self.slopes = slopes
         self.last: dict[str, float] = {}
@@ -77,9 +83,9 @@ class StepMeasures:
     def add_tokens(self, tokens: Tokens, effective: Tensor) -> None:
         """Add what is measured of a micro-batch; `effective` are its advantages in the loss, `(B, T)`."""
         values = [measure(tokens) for measure in ((entropy_by_sign,) if self.none else OF_TOKENS)]
-        if self.slopes and not self.none:
+        if self.slopes and self._of_slopes:
             slopes = self.slopes(tokens, effective)
-            values += [measure(tokens, slopes) for measure in OF_SLOPES]
+            values += [measure(tokens, slopes) for measure in self._of_slopes]
         self.sums.add_values({name: value for part in values for name, value in part.items()})
         self.sums.add_values(entropy_of_prompt(tokens))
         own = evaluate("signals", self._own_signals, tokens)
@@ -115,7 +121,7 @@ class StepMeasures:
             change = {**self._predicted, "entropy_change/observed": entropy - before}
         self._predicted = predicted_change(means)
         kept = {name: mean for name, mean in means.items() if not name.startswith("_")}
-        self.last = kept | covariance(means) | noise_share(means) | change
+        self.last = kept | positive_share(means) | covariance(means) | noise_share(means) | change
         return self.last
 
     def state_dict(self) -> dict[str, dict[str, float]]:

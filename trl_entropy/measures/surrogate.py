@@ -1,5 +1,7 @@
 """How hard tokens of either sign pull at the policy."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,9 @@ def surrogate_slopes(tokens: Tokens, effective: Tensor, delta: float | None = No
     return slopes.masked_fill(slopes != torch.minimum(ratios.clamp(max=delta) * effective, clipped), 0)
 
 
+POSITIVE, NEGATIVE = "gradient_mass/positive", "gradient_mass/negative"
+
+
 def gradient_mass(tokens: Tokens, slopes: Tensor) -> Values:
     r"""
     \\( |g_t| \, (1 - \pi_\theta(y_t)) \\) over all trained tokens, by the sign of \\( g_t \\).
@@ -36,7 +41,10 @@ def gradient_mass(tokens: Tokens, slopes: Tensor) -> Values:
     """
     pull = slopes * tokens.logps.expm1()  # of the other sign
     negative = pull.clamp(min=0)
-    return {
-        "gradient_mass/positive": (negative - pull, tokens.mask),
-        "gradient_mass/negative": (negative, tokens.mask),
-    }
+    return {POSITIVE: (negative - pull, tokens.mask), NEGATIVE: (negative, tokens.mask)}
+
+
+def positive_share(means: Mapping[str, float]) -> dict[str, float]:
+    """The share of the positive tokens in the mass of an optimizer step; empty where no token pulls."""
+    whole = means.get(POSITIVE, 0.0) + means.get(NEGATIVE, 0.0)
+    return {"gradient_mass/positive_share": means[POSITIVE] / whole} if whole > 0 else {}

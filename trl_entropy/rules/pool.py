@@ -40,6 +40,11 @@ class Pool:
         parts = [_exact(tokens.trained(of(tokens))).sum() for tokens in self.batches]
         return self.over_ranks(torch.stack(parts).sum())
 
+    def sums(self, of: Sequence[Callable]) -> Tensor:
+        """Of each function the sum over the trained tokens, `(len(of),)` float64, by one reduction over ranks."""
+        parts = [torch.stack([_exact(tokens.trained(each(tokens))).sum() for each in of]) for tokens in self.batches]
+        return self.over_ranks(torch.stack(parts).sum(0))
+
     def count(self, among: Callable | None = None) -> Tensor:
         """Number of trained tokens, or of those `among` them, float64."""
         return self.sum(lambda tokens: _among(tokens, among))

@@ -52,6 +52,7 @@ Need = Literal[
     "pool",
     "prompt_entropies",
     "ref_logps",
+    "sampling_logps",
 ]
 
 
@@ -87,6 +88,16 @@ class Rule(ABC):
     def neutral(self) -> bool:
         """Whether these parameters leave the loss as it is."""
         return False
+
+    @property
+    def least_clip_range(self) -> tuple[float, float]:
+        """`epsilon` and `epsilon_high` that TRL needs at least: a narrower clip would act before this rule does."""
+        return 0.0, 0.0
+
+    @property
+    def least_generations(self) -> int:
+        """`num_generations` that it needs at least."""
+        return 1
 
     @abstractmethod
     def __call__(self, tokens: Tokens) -> Tensor:

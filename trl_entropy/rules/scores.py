@@ -9,6 +9,19 @@ from .pool import Pool
 from .tokens import Tokens
 
 
+# `epsilon` and `epsilon_high` with which TRL clips nothing below, and ratios above 20 alone: verl's cap of them
+WITHOUT_CLIP = (1.0, 19.0)
+
+
+def sampler_logps(tokens: Tokens) -> Tensor:
+    """
+    `(B, T)` float32: log-probs under the policy that sampled. Where TRL has what its engine said those, else those of
+    the old policy, which is the one that TRL's own generation samples from.
+    """
+    old, said = tokens.old_logps.float(), tokens.sampling_logps
+    return old if said is None else torch.where(said.isnan(), old, said.float())
+
+
 def discriminator(tokens: Tokens) -> Tensor:
     r"""\\( S_t \\), `(B, T)`: what an update on a token costs in entropy, to first order, before its expectation."""
     logps = tokens.logps.float()

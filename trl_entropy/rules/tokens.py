@@ -13,7 +13,10 @@ from .pool import Pool
 
 
 REQUIRED = ("logps", "entropies", "advantages")
-PER_TOKEN = (*REQUIRED, "old_logps", "old_entropies", "ref_logps", "expected_discriminator", "entropies_at_one")
+PER_TOKEN = (
+    *(*REQUIRED, "old_logps", "sampling_logps", "old_entropies", "ref_logps", "expected_discriminator"),
+    "entropies_at_one",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class Tokens:
             `num_items_in_batch` per update, so the mean over the updates of a rollout batch.
         completions (`torch.Tensor`, *optional*):
             `(B,)` int64: a number that tells completions apart and is the same wherever a completion stands.
+        sampling_logps (`torch.Tensor`, *optional*):
+            Log-probability that the engine which sampled the token gave to it; NaN where it gave none, `None` where
+            TRL has none of the whole batch. After `top_p`, `top_k` or `min_p` it is of what they have left.
         old_entropies (`torch.Tensor`, *optional*):
             Entropy under the policy that produced the rollout; equals `entropies` when strictly on-policy.
         ref_logps (`torch.Tensor`, *optional*):
@@ -85,6 +91,7 @@ class Tokens:
     pool: Pool | None = None
     num_tokens: Tensor | None = None
     completions: Tensor | None = None
+    sampling_logps: Tensor | None = None
     old_entropies: Tensor | None = None
     ref_logps: Tensor | None = None
     staleness: Tensor | None = None

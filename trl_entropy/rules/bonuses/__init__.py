@@ -3,6 +3,8 @@
 from ..rule import Rule
 from .entropy_advantage import EntropyAdvantage
 from .future_entropy import FutureEntropy
+from .max_rl import MaxRL
+from .pass_k import PassK
 from .position import Position
 from .pseudo_negative import PseudoNegative
 from .quantile_advantage import QuantileAdvantage
@@ -14,6 +16,8 @@ from .w_reinforce import WReinforce
 BONUSES: dict[str, type[Rule]] = {
     "entropy_advantage": EntropyAdvantage,
     "future_entropy": FutureEntropy,
+    "max_rl": MaxRL,
+    "pass_k": PassK,
     "position": Position,
     "pseudo_negative": PseudoNegative,
     "quantile_advantage": QuantileAdvantage,

@@ -3,10 +3,13 @@
 from ..rule import Rule
 from .a3po import A3PO
 from .asym_grpo import AsymGRPO
+from .bapo import BAPO
 from .clip_b import ClipB
 from .clip_cov import ClipCov
 from .clip_v import ClipV
 from .confident_sign import ConfidentSign
+from .dppo_kl import DPPOKl
+from .dppo_tv import DPPOTv
 from .entropy_ratio import EntropyRatio
 from .high_entropy import HighEntropy
 from .perplexity import Perplexity
@@ -21,10 +24,13 @@ from .steer import Steer
 WEIGHTS: dict[str, type[Rule]] = {
     "a3po": A3PO,
     "asym_grpo": AsymGRPO,
+    "bapo": BAPO,
     "clip_b": ClipB,
     "clip_cov": ClipCov,
     "clip_v": ClipV,
     "confident_sign": ConfidentSign,
+    "dppo_kl": DPPOKl,
+    "dppo_tv": DPPOTv,
     "entropy_ratio": EntropyRatio,
     "high_entropy": HighEntropy,
     "perplexity": Perplexity,

@@ -1,0 +1,73 @@
+"""Train on the advantage of a completion for solving the prompt in k attempts."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..rule import Rule, knob
+from ..tokens import Tokens, is_correct, is_incorrect
+
+
+@dataclass(frozen=True)
+class PassK(Rule):
+    r"""
+    Train on the advantage of a completion for solving the prompt in k attempts.
+
+    $$
+    b_t = s \, (A^*_t - \hat A_t), \qquad
+    A^*_{\text{right}} = \frac{1 - \rho}{\sigma + 10^{-6}}, \quad
+    A^*_{\text{wrong}} = \frac{1 - \rho - \binom{W - 1}{k - 1} \big/ \binom{G - 1}{k - 1}}{\sigma + 10^{-6}}
+    $$
+
+    with \\( \rho = 1 - \binom{W}{k} / \binom{G}{k} \\), the chance that there is a right one among \\( k \\) of the
+    \\( G \\) completions, \\( W \\) the wrong ones, \\( \sigma = (\rho (1 - \rho))^{1/2} \\), \\( s \\) = `strength`.
+    It is the mean advantage of the sets of \\( k \\) that a completion is in, where the reward of a set is its best.
+    Right is a reward above 0.5. Where fewer than \\( k \\) are wrong, or all are, all advantages are 0. Completions
+    without a reward do not count and have advantage 0.
+
+    Args:
+        k (`int`, *optional*, defaults to `4`):
+            Attempts, at least 1 and at most `num_generations`. 1 is GRPO. The default is ours.
+        strength (`float`, *optional*, defaults to `1.0`):
+            \\( s \in [0, 1] \\); 1 is the paper's advantage, 0 TRL's. The parameter is ours.
+
+    Raises `ValueError` for a value out of range.
+
+    Reference: Chen et al., [Pass@k Training for Adaptively Balancing Exploration and Exploitation of Large Reasoning
+    Models](https://huggingface.co/papers/2508.10751), 2025 (the analytical derivation).
+    """
+
+    token_selective: ClassVar[bool] = False
+    replaces_advantage: ClassVar[bool] = True
+    origin: ClassVar[str] = "code"
+    needs: ClassVar[frozenset[str]] = frozenset({"group_rewards"})
+
+    k: int = 4
+    strength: float = knob(1.0, low=0.0, high=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"k must be a whole number >= 1, got {self.k!r}")
+
+    @property
+    def neutral(self) -> bool:
+        return self.strength == 0.0
+
+    @property
+    def least_generations(self) -> int:
+        return self.k
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        wrong = is_incorrect(tokens.group_rewards).sum(-1, keepdim=True)
+        count = wrong + is_correct(tokens.group_rewards).sum(-1, keepdim=True)
+        places = torch.arange(self.k, device=wrong.device)
+        # of the places of a set one after another, the chance that a wrong completion comes there too
+        chances = (wrong - places).clamp(min=0) / (count - places).clamp(min=1)
+        unsolved, with_a_wrong_one = chances.prod(-1), chances[:, 1:].prod(-1)
+        std = (unsolved * (1 - unsolved)).sqrt() + 1e-6
+        wanted = torch.where(is_correct(tokens.rewards), unsolved, unsolved - with_a_wrong_one) / std
+        wanted = torch.where(tokens.rewards.isnan() | (count.squeeze(-1) < self.k), 0.0, wanted)
+        return (self.strength * (wanted.unsqueeze(1) - tokens.advantages)).to(tokens.logps.dtype)
