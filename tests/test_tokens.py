@@ -14,6 +14,7 @@ from trl_entropy import Rule, Tokens
 from trl_entropy.checks import check_number
 from trl_entropy.rules.bonuses import BONUSES
 from trl_entropy.rules.compose import effective_advantages, term_sums
+from trl_entropy.rules.looks import IsTop1
 from trl_entropy.rules.pool import Pool
 from trl_entropy.rules.rule import knob
 from trl_entropy.rules.terms import TERMS
@@ -99,13 +100,16 @@ def rows(tokens: Tokens, index) -> Tokens:
     """Some of the completions, as a batch of their own."""
     facts = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
     parts = {name: value[index] for name, value in facts.items() if isinstance(value, torch.Tensor) and value.dim()}
-    return replace(tokens, pool=None, **parts)
+    seen = {look: value[index] for look, value in tokens.vocabulary.items()}
+    return replace(tokens, pool=None, vocabulary=seen, **parts)
 
 
 def with_padding(tokens: Tokens, garbage: float) -> Tokens:
     """The same tokens with garbage wherever nothing is trained."""
     dirty = {name: torch.where(tokens.mask, getattr(tokens, name), garbage) for name in PER_TOKEN}
-    return replace(tokens, pool=None, **dirty)
+    seen = {look: torch.where(tokens.mask, value, garbage) for look, value in tokens.vocabulary.items()}
+    seen |= {look: seen[look].bool() for look in seen if isinstance(look, IsTop1)}
+    return replace(tokens, pool=None, vocabulary=seen, **dirty)
 
 
 def trained(tokens: Tokens, values: torch.Tensor) -> torch.Tensor:
@@ -395,11 +399,18 @@ def test_padding_does_not_matter(name, seed, garbage):
 @every_rule
 def test_gradient_of_padding_is_zero_for_every_rule(name):
     facts = {fact: getattr(random_tokens(), fact).clone().requires_grad_() for fact in ("logps", "entropies")}
-    tokens = random_tokens(**facts)
+    seen = {look: value.clone() for look, value in random_tokens().vocabulary.items()}
+    seen = {look: value.requires_grad_() if look.has_gradient else value for look, value in seen.items()}
+    tokens = random_tokens(**facts, vocabulary=seen)
     values = trained(tokens, acting(name)(tokens))
     if name in TERMS:
-        through = facts["entropies" if "entropy_gradient" in acting(name).needs else "logps"]
-        (gradient,) = torch.autograd.grad(values.sum(), through)
+        needs = acting(name).needs
+        inputs = [
+            facts["entropies" if "entropy_gradient" in needs else "logps"],
+            *(seen[n] for n in needs if n in seen),
+        ]
+        gradients = torch.autograd.grad(values.sum(), [one for one in inputs if one.requires_grad], allow_unused=True)
+        gradient = sum(one for one in gradients if one is not None)
         assert gradient.isfinite().all()
         assert (gradient[~tokens.mask] == 0).all()
         assert (gradient[tokens.mask] != 0).any()
@@ -448,6 +459,7 @@ def on_meta(tokens: Tokens, dtype: torch.dtype) -> Tokens:
     """Tokens on a device without values, which refuses tensors of a CPU as a GPU does; some facts in `dtype`."""
     facts = {field.name: getattr(tokens, field.name) for field in fields(tokens) if field.name != "pool"}
     facts = {name: fact.to("meta") if isinstance(fact, torch.Tensor) else fact for name, fact in facts.items()}
+    facts["vocabulary"] = {look: value.to("meta") for look, value in tokens.vocabulary.items()}
     return Tokens(**{**facts, **{name: facts[name].to(dtype) for name in ("logps", "old_logps", "entropies")}})
 
 
