@@ -83,6 +83,7 @@ CLAIMS = [
     ("clip_b", {"mu": 1.0}, ON_POLICY),
     ("clip_v", {"mu": 1.0, "max_share": 1.0}, ON_POLICY),
     ("kl_cov", {"share": 0.2}, OFF_POLICY),
+    ("lp_reg", {"share": 0.3, "kappa": 0.3}, ON_POLICY),
     ("sent", {"coef": 1.0}, OFF_POLICY),
     ("steer", {"floor": 0.5}, ON_POLICY),
     ("repo", {"beta": 0.3}, ON_POLICY),

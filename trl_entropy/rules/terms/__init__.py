@@ -5,6 +5,7 @@ from .aer_entropy import AerEntropy
 from .ce_gppo import CeGPPO
 from .confident_surrogate import ConfidentSurrogate
 from .kl_cov import KlCov
+from .lp_reg import LpReg
 from .offline_shaping import OfflineShaping
 from .sent import Sent
 
@@ -14,6 +15,7 @@ TERMS: dict[str, type[Rule]] = {
     "ce_gppo": CeGPPO,
     "confident_surrogate": ConfidentSurrogate,
     "kl_cov": KlCov,
+    "lp_reg": LpReg,
     "offline_shaping": OfflineShaping,
     "sent": Sent,
 }
