@@ -24,6 +24,7 @@ ON = {
     "confident_sign": {"alpha": -0.5},
     "confident_surrogate": {"alpha": -0.5},
     "sign": {"positive_advantage_coef": 0.5},
+    "siren": {"coef": 0.1},
 }
 
 

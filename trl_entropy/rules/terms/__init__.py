@@ -8,6 +8,7 @@ from .kl_cov import KlCov
 from .lp_reg import LpReg
 from .offline_shaping import OfflineShaping
 from .sent import Sent
+from .siren import Siren
 
 
 TERMS: dict[str, type[Rule]] = {
@@ -18,4 +19,5 @@ TERMS: dict[str, type[Rule]] = {
     "lp_reg": LpReg,
     "offline_shaping": OfflineShaping,
     "sent": Sent,
+    "siren": Siren,
 }
