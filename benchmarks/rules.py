@@ -23,6 +23,7 @@ ON = {
     "asym_grpo": {"beta_pos": 0.9, "beta_neg": 0.4},
     "confident_sign": {"alpha": -0.5},
     "confident_surrogate": {"alpha": -0.5},
+    "paec": {"coef": 0.1},
     "sign": {"positive_advantage_coef": 0.5},
     "siren": {"coef": 0.1},
 }

@@ -7,6 +7,7 @@ from .confident_surrogate import ConfidentSurrogate
 from .kl_cov import KlCov
 from .lp_reg import LpReg
 from .offline_shaping import OfflineShaping
+from .paec import Paec
 from .sent import Sent
 from .siren import Siren
 
@@ -18,6 +19,7 @@ TERMS: dict[str, type[Rule]] = {
     "kl_cov": KlCov,
     "lp_reg": LpReg,
     "offline_shaping": OfflineShaping,
+    "paec": Paec,
     "sent": Sent,
     "siren": Siren,
 }
