@@ -86,6 +86,7 @@ CLAIMS = [
     ("lp_reg", {"share": 0.3, "kappa": 0.3}, ON_POLICY),
     ("paec", {"coef": 0.1, "p": 0.95}, ON_POLICY),
     ("siren", {"coef": 0.1, "p": 0.95}, ON_POLICY),
+    ("simko", {"alpha": 0.2}, ON_POLICY),
     ("sent", {"coef": 1.0}, OFF_POLICY),
     ("steer", {"floor": 0.5}, ON_POLICY),
     ("repo", {"beta": 0.3}, ON_POLICY),

@@ -54,6 +54,7 @@ ACTING = {
     "sampled_only": {},
     "sent": {"share": 0.3},
     "sign": {"positive_advantage_coef": 0.3, "negative_advantage_coef": 1.2},
+    "simko": {"alpha": 0.1, "quantile": 0.2},
     "siren": {"coef": 0.5, "quantile": 0.3},
     "steer": {"floor": 0.5},
     "w_reinforce": {"positive_coef": 0.1},
@@ -86,6 +87,7 @@ NEUTRAL = {
     "repo_r": {"zeta": 0.0},
     "sent": {"coef": 0.0},
     "sign": {"positive_advantage_coef": 1.0, "negative_advantage_coef": 1.0},
+    "simko": {"alpha": 0.0, "penalty": 1.0},
     "siren": {"coef": 0.0},
     "steer": {"floor": 1.0},
 }

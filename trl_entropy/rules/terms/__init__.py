@@ -9,6 +9,7 @@ from .lp_reg import LpReg
 from .offline_shaping import OfflineShaping
 from .paec import Paec
 from .sent import Sent
+from .simko import Simko
 from .siren import Siren
 
 
@@ -21,5 +22,6 @@ TERMS: dict[str, type[Rule]] = {
     "offline_shaping": OfflineShaping,
     "paec": Paec,
     "sent": Sent,
+    "simko": Simko,
     "siren": Siren,
 }
