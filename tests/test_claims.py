@@ -84,6 +84,7 @@ CLAIMS = [
     ("clip_v", {"mu": 1.0, "max_share": 1.0}, ON_POLICY),
     ("kl_cov", {"share": 0.2}, OFF_POLICY),
     ("lp_reg", {"share": 0.3, "kappa": 0.3}, ON_POLICY),
+    ("opefo", {}, ON_POLICY),
     ("paec", {"coef": 0.1, "p": 0.95}, ON_POLICY),
     ("siren", {"coef": 0.1, "p": 0.95}, ON_POLICY),
     ("simko", {"alpha": 0.2}, ON_POLICY),

@@ -9,6 +9,7 @@ from .clip_v import ClipV
 from .confident_sign import ConfidentSign
 from .entropy_ratio import EntropyRatio
 from .high_entropy import HighEntropy
+from .opefo import Opefo
 from .perplexity import Perplexity
 from .random_positive_clip import RandomPositiveClip
 from .ratio_range import RatioRange
@@ -27,6 +28,7 @@ WEIGHTS: dict[str, type[Rule]] = {
     "confident_sign": ConfidentSign,
     "entropy_ratio": EntropyRatio,
     "high_entropy": HighEntropy,
+    "opefo": Opefo,
     "perplexity": Perplexity,
     "random_positive_clip": RandomPositiveClip,
     "ratio_range": RatioRange,
