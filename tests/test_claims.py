@@ -103,6 +103,7 @@ CLAIMS = [
 WITHOUT = {
     "asym_grpo": "weights prompts by difficulty, here all much alike",
     "ce_gppo": "gives clipped tokens their gradient back, whichever way that moves entropy",
+    "differential_smoothing": "keeps right completions apart, and pushes all of them up on the way",
     "entropy_advantage": "encourages uncertain tokens that were right, likely ones among them",
     "future_entropy": "credits tokens before uncertain places, which a table does not connect",
     "offline_shaping": "trains on stored solutions, of which a table has none",
