@@ -124,7 +124,8 @@ def take_looks(
 
     Raises `ValueError` for a model whose logits are not those of its LM head alone.
     """
-    check_plain_head(model.config, f"a look at the vocabulary ({', '.join(sorted(map(str, looks)))})")
+    names = ", ".join(sorted(map(str, looks)))
+    check_plain_head(model.config, f"a rule that looks at the vocabulary ({names}) or entropy_measures='full'")
     with_gradient = torch.is_grad_enabled() and any(look.has_gradient for look in looks)
     temperatures = before.new_full((len(before), 1), temperature, dtype=torch.float32)
     if of_rows is not None:
