@@ -14,6 +14,7 @@ from shared import DEVICE, seconds
 
 from trl_entropy import Tokens
 from trl_entropy.build import SECTIONS
+from trl_entropy.rules.looks import IsTop1, looks_among
 from trl_entropy.rules.pool import Pool
 
 
@@ -22,11 +23,13 @@ ON = {
     "asym_grpo": {"beta_pos": 0.9, "beta_neg": 0.4},
     "confident_sign": {"alpha": -0.5},
     "confident_surrogate": {"alpha": -0.5},
+    "paec": {"coef": 0.1},
     "sign": {"positive_advantage_coef": 0.5},
+    "siren": {"coef": 0.1},
 }
 
 
-def tokens(rows: int, length: int, device: str) -> Tokens:
+def tokens(rows: int, length: int, device: str, looks: set) -> Tokens:
     generator = torch.Generator(device).manual_seed(0)
 
     def uniform(low: float, high: float) -> torch.Tensor:
@@ -47,6 +50,7 @@ def tokens(rows: int, length: int, device: str) -> Tokens:
         expected_discriminator=uniform(-0.2, 0.0),
         group_logps=torch.rand(rows, 8, generator=generator, device=device) - 1,
         rewards=(torch.rand(rows, generator=generator, device=device) < 0.5).float(),
+        vocabulary={look: uniform(-1.0, 0.0) for look in looks} | {IsTop1(): uniform(0.0, 1.0) < 0.5},
     )
 
 
@@ -55,7 +59,13 @@ def main() -> None:
     for name, default in (("rows", 8), ("length", 512), ("hidden", 896), ("vocabulary", 32000), ("repeats", 9)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given, device = parser.parse_args(), DEVICE
-    batch = tokens(given.rows, given.length, device)
+    rules = {
+        f"{section}.{name}": rule(**ON.get(name, {}))
+        for section, table in SECTIONS.items()
+        for name, rule in table.items()
+    }
+    looks = set().union(*(looks_among(rule.needs) for rule in rules.values()))
+    batch = tokens(given.rows, given.length, device, looks)
     batch = replace(batch, pool=Pool([batch.detach()]))
     states = torch.randn(given.rows * given.length, given.hidden, device=device)
     weight = torch.randn(given.vocabulary, given.hidden, device=device)
@@ -65,11 +75,6 @@ def main() -> None:
         for chunk in states.split(1024):
             (chunk @ weight.T).log_softmax(-1)
 
-    rules = {
-        f"{section}.{name}": rule(**ON.get(name, {}))
-        for section, table in SECTIONS.items()
-        for name, rule in table.items()
-    }
     times: dict[str, list[float]] = {name: [] for name in ("head", *rules)}
     for repeat in range(given.repeats + 1):  # the first is a warm-up
         for name, rule in rules.items():

@@ -8,9 +8,11 @@ hold many likely tokens are right, so plain GRPO lowers the entropy. Off-policy,
 import pytest
 import torch
 from test_tokens import CATALOGUE
+from toy import seen_in
 
 from trl_entropy import Tokens
 from trl_entropy.rules.bonuses import BONUSES
+from trl_entropy.rules.looks import looks_among
 from trl_entropy.rules.terms import TERMS
 from trl_entropy.rules.weights import WEIGHTS
 
@@ -33,7 +35,7 @@ class Table:
         self.rewards = right
         self.group_rewards = right.view(-1, 8).repeat_interleave(8, dim=0)
 
-    def tokens(self, logits: torch.Tensor) -> Tokens:
+    def tokens(self, logits: torch.Tensor, looks) -> Tokens:
         logps = logits.log_softmax(-1)
         entropies = -(logps.exp() * logps).sum(-1)
         expected = (logps.exp().square() * (entropies.unsqueeze(-1) + logps)).sum(-1)
@@ -49,12 +51,13 @@ class Table:
             rewards=self.rewards,
             group_rewards=self.group_rewards,
             expected_discriminator=expected.detach().expand(ROWS, -1),
+            vocabulary=seen_in(logits.expand(ROWS, -1, -1), self.chosen, looks),
         )
 
     def entropy_after(self, rule=None, step: float = 1e-2) -> float:
         """Mean entropy over the places after one step along the gradient of the objective."""
         logits = self.logits.clone().requires_grad_()
-        tokens = self.tokens(logits)
+        tokens = self.tokens(logits, looks_among(rule.needs) if rule else ())
         advantages = tokens.advantages
         name = next((name for name, kind in CATALOGUE.items() if type(rule) is kind), None)
         if name in WEIGHTS:
@@ -80,6 +83,11 @@ CLAIMS = [
     ("clip_b", {"mu": 1.0}, ON_POLICY),
     ("clip_v", {"mu": 1.0, "max_share": 1.0}, ON_POLICY),
     ("kl_cov", {"share": 0.2}, OFF_POLICY),
+    ("lp_reg", {"share": 0.3, "kappa": 0.3}, ON_POLICY),
+    ("opefo", {}, ON_POLICY),
+    ("paec", {"coef": 0.1, "p": 0.95}, ON_POLICY),
+    ("siren", {"coef": 0.1, "p": 0.95}, ON_POLICY),
+    ("simko", {"alpha": 0.2}, ON_POLICY),
     ("sent", {"coef": 1.0}, OFF_POLICY),
     ("steer", {"floor": 0.5}, ON_POLICY),
     ("repo", {"beta": 0.3}, ON_POLICY),
@@ -99,6 +107,7 @@ WITHOUT = {
     "ce_gppo": "gives clipped tokens their gradient back, whichever way that moves entropy",
     "dppo_kl": "a trust region: what it masks has moved far, whichever way that is",
     "dppo_tv": "a trust region: what it masks has moved far, whichever way that is",
+    "differential_smoothing": "keeps right completions apart, and pushes all of them up on the way",
     "entropy_advantage": "encourages uncertain tokens that were right, likely ones among them",
     "future_entropy": "credits tokens before uncertain places, which a table does not connect",
     "max_rl": "weights prompts by difficulty, here all much alike",

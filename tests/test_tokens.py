@@ -14,6 +14,7 @@ from trl_entropy import Rule, Tokens
 from trl_entropy.checks import check_number
 from trl_entropy.rules.bonuses import BONUSES
 from trl_entropy.rules.compose import effective_advantages, term_sums
+from trl_entropy.rules.looks import IsTop1
 from trl_entropy.rules.pool import Pool
 from trl_entropy.rules.rule import knob
 from trl_entropy.rules.terms import TERMS
@@ -36,6 +37,7 @@ ACTING = {
     "confident_surrogate": {"alpha": -0.5},
     "dppo_kl": {"low": 1e-3, "high": 1e-3},
     "dppo_tv": {"low": 0.01, "high": 0.01},
+    "differential_smoothing": {"gamma_p": 0.05, "gamma_n": 0.02},
     "entropy_advantage": {"alpha": 0.4},
     "entropy_ratio": {"beta_low": 0.01, "beta_high": 0.01},
     "future_entropy": {"beta": 0.1},
@@ -44,6 +46,9 @@ ACTING = {
     "max_rl": {},
     "offline_shaping": {"gamma": 0.2},
     "pass_k": {"k": 2},
+    "lp_reg": {"share": 1.0},
+    "opefo": {},
+    "paec": {"coef": 0.5},
     "perplexity": {"alpha": 0.1},
     "position": {"alpha": 0.5},
     "pseudo_negative": {"coef": 0.5},
@@ -56,6 +61,8 @@ ACTING = {
     "sampled_only": {},
     "sent": {"share": 0.3},
     "sign": {"positive_advantage_coef": 0.3, "negative_advantage_coef": 1.2},
+    "simko": {"alpha": 0.1, "quantile": 0.2},
+    "siren": {"coef": 0.5, "quantile": 0.3},
     "steer": {"floor": 0.5},
     "w_reinforce": {"positive_coef": 0.1},
 }
@@ -72,6 +79,7 @@ NEUTRAL = {
     "confident_surrogate": {"alpha": 0.0},
     "dppo_kl": {"outside": 1.0},
     "dppo_tv": {"outside": 1.0},
+    "differential_smoothing": {"gamma_p": 0.0, "gamma_n": 0.0},
     "entropy_advantage": {"alpha": 0.0},
     "entropy_ratio": {"outside": 1.0},
     "future_entropy": {"beta": 0.0},
@@ -79,6 +87,9 @@ NEUTRAL = {
     "kl_cov": {"coef": 0.0},
     "max_rl": {"strength": 0.0},
     "pass_k": {"strength": 0.0},
+    "lp_reg": {"coef": 0.0},
+    "opefo": {"strength": 0.0},
+    "paec": {"coef": 0.0},
     "perplexity": {"alpha": 0.0},
     "position": {"alpha": 0.0},
     "pseudo_negative": {"coef": 0.0},
@@ -90,6 +101,8 @@ NEUTRAL = {
     "repo_r": {"zeta": 0.0},
     "sent": {"coef": 0.0},
     "sign": {"positive_advantage_coef": 1.0, "negative_advantage_coef": 1.0},
+    "simko": {"alpha": 0.0, "penalty": 1.0},
+    "siren": {"coef": 0.0},
     "steer": {"floor": 1.0},
 }
 # These have no such parameters: the first two are the identity where no completion is a stored solution
@@ -109,13 +122,16 @@ def rows(tokens: Tokens, index) -> Tokens:
     """Some of the completions, as a batch of their own."""
     facts = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
     parts = {name: value[index] for name, value in facts.items() if isinstance(value, torch.Tensor) and value.dim()}
-    return replace(tokens, pool=None, **parts)
+    seen = {look: value[index] for look, value in tokens.vocabulary.items()}
+    return replace(tokens, pool=None, vocabulary=seen, **parts)
 
 
 def with_padding(tokens: Tokens, garbage: float) -> Tokens:
     """The same tokens with garbage wherever nothing is trained."""
     dirty = {name: torch.where(tokens.mask, getattr(tokens, name), garbage) for name in PER_TOKEN}
-    return replace(tokens, pool=None, **dirty)
+    seen = {look: torch.where(tokens.mask, value, garbage) for look, value in tokens.vocabulary.items()}
+    seen |= {look: seen[look].bool() for look in seen if isinstance(look, IsTop1)}
+    return replace(tokens, pool=None, vocabulary=seen, **dirty)
 
 
 def trained(tokens: Tokens, values: torch.Tensor) -> torch.Tensor:
@@ -405,11 +421,18 @@ def test_padding_does_not_matter(name, seed, garbage):
 @every_rule
 def test_gradient_of_padding_is_zero_for_every_rule(name):
     facts = {fact: getattr(random_tokens(), fact).clone().requires_grad_() for fact in ("logps", "entropies")}
-    tokens = random_tokens(**facts)
+    seen = {look: value.clone() for look, value in random_tokens().vocabulary.items()}
+    seen = {look: value.requires_grad_() if look.has_gradient else value for look, value in seen.items()}
+    tokens = random_tokens(**facts, vocabulary=seen)
     values = trained(tokens, acting(name)(tokens))
     if name in TERMS:
-        through = facts["entropies" if "entropy_gradient" in acting(name).needs else "logps"]
-        (gradient,) = torch.autograd.grad(values.sum(), through)
+        needs = acting(name).needs
+        inputs = [
+            facts["entropies" if "entropy_gradient" in needs else "logps"],
+            *(seen[n] for n in needs if n in seen),
+        ]
+        gradients = torch.autograd.grad(values.sum(), [one for one in inputs if one.requires_grad], allow_unused=True)
+        gradient = sum(one for one in gradients if one is not None)
         assert gradient.isfinite().all()
         assert (gradient[~tokens.mask] == 0).all()
         assert (gradient[tokens.mask] != 0).any()
@@ -458,6 +481,7 @@ def on_meta(tokens: Tokens, dtype: torch.dtype) -> Tokens:
     """Tokens on a device without values, which refuses tensors of a CPU as a GPU does; some facts in `dtype`."""
     facts = {field.name: getattr(tokens, field.name) for field in fields(tokens) if field.name != "pool"}
     facts = {name: fact.to("meta") if isinstance(fact, torch.Tensor) else fact for name, fact in facts.items()}
+    facts["vocabulary"] = {look: value.to("meta") for look, value in tokens.vocabulary.items()}
     return Tokens(**{**facts, **{name: facts[name].to(dtype) for name in ("logps", "old_logps", "entropies")}})
 
 

@@ -11,8 +11,21 @@ from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, Tokens
 from trl_entropy._seam import Seam
 from trl_entropy.measures import StepMeasures
 from trl_entropy.objective import Objective
+from trl_entropy.rules.looks import (
+    NAMED,
+    Distributions,
+    IsTop1,
+    KeptMass,
+    Look,
+    TopKLogp,
+    TopPEntropy,
+    TopTwoRatio,
+    looks_among,
+)
 
 
+# The looks at the vocabulary that rules of the catalogue take by default
+LOOKS = (IsTop1(), KeptMass(0.02), TopKLogp(3), TopPEntropy(0.8, reaching=False), TopPEntropy(0.8), TopTwoRatio())
 LOSS_TYPES = ("bnpo", "cispo", "dapo", "dr_grpo", "grpo", "luspo", "sapo", "vespo")
 
 
@@ -188,8 +201,20 @@ def random_tokens(seed: int = 0, rows: int = 4, length: int = 5, dtype=torch.flo
         "offline": torch.arange(rows) % 4 == 1,
         "group_logps": uniform(-3.0, 0.0),
         "sampling_logps": torch.where(uniform(0, 1) < 0.2, torch.nan, (logps + uniform(-0.5, 0.5)).clamp(max=0.0)),
+        "vocabulary": seen_in(uniform(1.0, 5.0).unsqueeze(-1) * torch.randn(9, generator=generator).to(dtype)),
     }
     return Tokens(**{**facts, **changes})
+
+
+def seen_in(logits: torch.Tensor, sampled: torch.Tensor | None = None, looks=LOOKS) -> dict[Look, torch.Tensor]:
+    """Looks at the distributions of logits `(B, T, V)`; the sampled tokens are some if none are given."""
+    rows, length, words = logits.shape
+    if sampled is None:
+        sampled = torch.arange(rows * length).view(rows, length) % words
+    logps = logits.log_softmax(-1).flatten(0, 1)
+    at = Distributions(logps, sampled.long().flatten(), logps.new_ones(len(logps), 1))
+    seen = {look: look(at).view(rows, length) for look in looks}
+    return {look: value if look.has_gradient else value.detach() for look, value in seen.items()}
 
 
 def entropies_by_model(model, inputs: dict, temperature: float) -> torch.Tensor:
@@ -243,12 +268,12 @@ class EntropyTable(EntropyGRPOTrainer, Forward):
     """The package's loss on a table of logits."""
 
     def needs(self):
-        return super().needs() - {"expected_discriminator"}  # there is no model to take it from
+        needs = super().needs()
+        return needs - looks_among(needs) - NAMED.keys()  # there is no model to look at
 
     def of_vocabulary(self, needs, entropies, inputs):
-        logps = self.logits.detach().log_softmax(-1)
-        entropies = -(logps.exp() * logps).sum(-1, keepdim=True)
-        return {"expected_discriminator": (logps.exp().square() * (entropies + logps)).sum(-1)}
+        seen = seen_in(self.logits, inputs["completion_ids"], looks_among(super().needs()))
+        return {name: seen[look].detach() for name, look in NAMED.items() if look in seen} | {"vocabulary": seen}
 
 
 def table(logits: torch.Tensor, plain: bool = False, **arguments):

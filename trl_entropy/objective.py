@@ -53,7 +53,7 @@ class Objective:
         if measures is not None:
             measures.add({"faults": (faults(tokens, *values.values()), tokens.mask.sum())})
             for section in rules:
-                measures.add_rules(section, values[section], tokens)
+                measures.add_rules(section, rules[section], values[section], tokens)
         return effective_advantages(tokens, *values.values())
 
     def extra_loss(self, tokens: Tokens, measures: StepMeasures | None) -> dict[bool, Tensor]:
@@ -61,5 +61,5 @@ class Objective:
         rules = self.active("loss_terms")
         terms = evaluate("loss_terms", rules, tokens)
         if measures is not None:
-            measures.add_rules("loss_terms", terms, tokens)
+            measures.add_rules("loss_terms", rules, terms, tokens)
         return term_sums(tokens, rules, terms)

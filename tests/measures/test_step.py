@@ -12,6 +12,7 @@ from trl_entropy.measures import Means, StepMeasures
 from trl_entropy.measures.entropy import entropy_of_prompt
 from trl_entropy.measures.step import OF_SLOPES, OF_TOKENS
 from trl_entropy.measures.surrogate import surrogate_slopes
+from trl_entropy.rules.rule import PlainFunction
 
 
 NONE = torch.zeros(0, 0, dtype=torch.int64)  # no contexts
@@ -71,7 +72,7 @@ def test_longer_padding_does_not_matter(measure, seed):
     names = (*names, "expected_discriminator", "entropies_at_one")
     longer = {name: torch.nn.functional.pad(getattr(tokens, name), (0, 3), value=math.nan) for name in names}
     mask = torch.nn.functional.pad(tokens.mask, (0, 3), value=False)
-    padded = replace(tokens, mask=mask, pool=None, old_entropies=None, ref_logps=None, **longer)
+    padded = replace(tokens, mask=mask, pool=None, old_entropies=None, ref_logps=None, vocabulary={}, **longer)
     # float32 sums of another order
     assert means_of(measure, padded) == pytest.approx(means_of(measure, tokens), abs=1e-6)
 
@@ -124,7 +125,7 @@ def test_adding_and_deriving_do_not_make_the_host_wait():
     with HostSyncs() as syncs:
         measures.add_tokens(tokens, advantages)
         measures.add_tokens(tokens, advantages)
-        measures.add_rules("token_weights", {"mine": tokens.logps}, tokens)
+        measures.add_rules("token_weights", {"mine": PlainFunction(None)}, {"mine": tokens.logps}, tokens)
     assert syncs.found == []
     with HostSyncs() as syncs:
         measures.end_step(alone)
@@ -208,7 +209,8 @@ def test_rules_are_measured_with_the_entropy_of_their_tokens():
     tokens = random_tokens()
     measures = StepMeasures("basic", signals={"entropy/advantage_bonuses.mine"})
     values = torch.where(tokens.entropies > 1.0, 0.5, 0.0)
-    measures.add_rules("advantage_bonuses", {"mine": values, "other": values}, tokens)
+    rules = dict.fromkeys(("mine", "other"), PlainFunction(None))
+    measures.add_rules("advantage_bonuses", rules, {"mine": values, "other": values}, tokens)
     chosen = tokens.mask & (tokens.entropies > 1.0)
     share = chosen.sum().item() / tokens.mask.sum().item()
     assert measures.end_step(alone) == pytest.approx(

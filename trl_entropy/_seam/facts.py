@@ -7,17 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..rules.looks import NAMED, EntropyAtOne, Look, looks_among
 from ..rules.pool import Pool
 from ..rules.tokens import Tokens, mixed, token_hashes
 from .error import UNREAD, UNSUPPORTED, SeamError
 from .means import micro_batch_mean
 from .rollouts import Rollouts
 from .trimming import trained_tokens
-from .vocabulary import HiddenStates, entropy_at, expected_discriminator, prompt_entropies
+from .vocabulary import HiddenStates, prompt_entropies, take_looks
 
 
-# What needs the hidden states and a pass of the LM head of its own
-VOCABULARY = {"expected_discriminator", "prompt_entropies", "entropies_at_one"}
+# Facts that need the hidden states and another pass of the LM head
+VOCABULARY = {*NAMED, "prompt_entropies"}
 
 
 @dataclass
@@ -103,11 +104,9 @@ class Facts:
     def captured(self, inputs: dict, needs: Set[str]) -> Iterator[Forward]:
         """While a loss is computed, keep what its forward gives."""
         trainer = self.trainer
-        tempered = trainer.temperature != 1.0 or self.rollouts.plan.sets_temperatures
-        wanted = VOCABULARY if tempered else VOCABULARY - {"entropies_at_one"}
         self.forward = Forward()
         try:
-            if needs & wanted:
+            if self._looks(inputs, needs) or "prompt_entropies" in needs:
                 self.forward.hidden = HiddenStates(trainer.accelerator.unwrap_model(trainer.model))
             with self.rollouts.at(inputs.get("temperatures")):
                 yield self.forward
@@ -196,23 +195,23 @@ class Facts:
             step.next_pool.batches.append(tokens.detach())
         return tokens if step.pool is not None else tokens.with_pool(Pool([tokens.detach()], self.sum_over_ranks))
 
-    def _of_vocabulary(self, needs: Set[str], entropies: Tensor, inputs: dict) -> dict[str, Tensor]:
-        facts, hidden, length = {}, self.forward.hidden, entropies.shape[1]
-        temperature, of_rows = self.trainer.temperature, inputs.get("temperatures")
-        if "expected_discriminator" in needs:
-            facts["expected_discriminator"] = expected_discriminator(hidden.model, hidden.states, length, temperature)
-        if "entropies_at_one" in needs and temperature == 1.0 and of_rows is None:
-            facts["entropies_at_one"] = entropies.detach()
-        elif "entropies_at_one" in needs:
-            states = hidden.states
-            if of_rows is not None:
-                states = states * of_rows.to(states.dtype).view(-1, 1, 1)
-            facts["entropies_at_one"] = entropy_at(hidden.model, states, length, temperature=1.0)
+    def _looks(self, inputs: dict, needs: Set[str]) -> set[Look]:
+        """The looks at the vocabulary that have to be taken: at temperature 1 TRL gives the entropy itself."""
+        at_one = self.trainer.temperature == 1.0 and inputs.get("temperatures") is None
+        return looks_among(needs) - ({EntropyAtOne()} if at_one else set())
+
+    def _of_vocabulary(self, needs: Set[str], entropies: Tensor, inputs: dict) -> dict:
+        hidden, temperature = self.forward.hidden, self.trainer.temperature
+        seen, facts = {EntropyAtOne(): entropies.detach()}, {}
+        if looks := self._looks(inputs, needs):
+            before = hidden.states[:, -entropies.shape[1] - 1 : -1]
+            of_rows = inputs.get("temperatures")
+            seen |= take_looks(hidden.model, before, inputs["completion_ids"], temperature, of_rows, looks)
         if "prompt_entropies" in needs:
-            facts["prompt_entropies"] = prompt_entropies(
-                hidden.model, hidden.states, inputs["prompt_mask"], temperature
-            )
-        return facts
+            prompts = inputs["prompt_ids"], inputs["prompt_mask"]
+            facts["prompt_entropies"] = prompt_entropies(hidden.model, hidden.states, *prompts, temperature)
+        named = {name: seen[look] for name, look in NAMED.items() if name in needs}
+        return facts | named | {"vocabulary": {look: seen[look] for look in looks_among(needs)}}
 
     def look_ahead(self, model, needs: Set[str]) -> Pool | None:
         """The pool of all micro-batches of the optimizer step; `None` if there is but one."""

@@ -19,6 +19,7 @@ from .packed import PackedFacts
 from .rollouts import Rollout, Rollouts
 from .state import check_finite, gradient_sample, set_temperature
 from .trimming import LEFT_OUT, Trimming, check_trimming, prepared, trained_tokens
+from .vocabulary import check_whole_head
 
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Seam:
     def use(self, plan: RolloutPlan, trimming: Trimming) -> None:
         """Sample by this plan, and trim steps in this way. Raises `ValueError` if the model or trainer cannot."""
         check_trimming(self.trainer, trimming)
+        check_whole_head(self.trainer, self.trainer.needs())
         self.rollouts.use(plan)
         self.trimming = trimming
 

@@ -1,15 +1,19 @@
-"""A fact about the whole vocabulary at every token, without a (B, T, V) tensor."""
+"""Looks at the whole vocabulary at every token, without a (B, T, V) tensor."""
 
-from collections.abc import Callable
+from collections.abc import Collection, Set
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
+from ..rules.looks import Distributions, Entropy, Look, looks_among
 
-CHUNK = 1024  # tokens whose logits are held at once
+
+ENTRIES = 2**25  # logits that are held at once: 128 MiB in float32, about 220 tokens of a vocabulary of 152,000
 
 
 class HiddenStates:
@@ -21,7 +25,7 @@ class HiddenStates:
         self._hook = self.model.base_model.register_forward_hook(self._keep)
 
     def _keep(self, module, args, outputs) -> None:
-        self.states = outputs.last_hidden_state.detach()
+        self.states = outputs.last_hidden_state
 
     def remove(self) -> None:
         self._hook.remove()
@@ -79,71 +83,87 @@ def check_plain_head(config: PreTrainedConfig, what: str) -> None:
         )
 
 
-@torch.no_grad()
-def expected_discriminator(model: nn.Module, states: Tensor, length: int, temperature: float) -> Tensor:
-    r"""
-    \\( \mathbb{E}_{v \sim \pi}[\pi_v (H + \log \pi_v)] = H \sum_v \pi_v^2 + \sum_v \pi_v^2 \log \pi_v \\), `(B, T)`.
+def check_whole_head(trainer, needs: Set) -> None:
+    """Raise `ValueError` if a look has a gradient, and the LM head, which gets a part of it, is split over ranks."""
+    with_gradient = sorted(str(look) for look in looks_among(needs) if look.has_gradient)
+    zero3 = trainer.is_deepspeed_enabled and any(hasattr(one, "ds_id") for one in trainer.model.parameters())
+    if with_gradient and (trainer.is_fsdp_enabled or zero3):
+        raise ValueError(
+            f"a loss term needs the gradient of {', '.join(with_gradient)} by the whole LM head, which FSDP and "
+            "DeepSpeed ZeRO-3 split over ranks: use DDP or ZeRO-2, or drop the term"
+        )
+
+
+def take_looks(
+    model: nn.Module,
+    before: Tensor,
+    sampled: Tensor,
+    temperature: float,
+    of_rows: Tensor | None,
+    looks: Collection[Look],
+) -> dict[Look, Tensor]:
+    """
+    Looks at the vocabulary, `(B, T)` by look, by one pass of the LM head over a few tokens at a time.
+
+    Where gradients are on, the looks that have one carry it: the logits are then computed again in the backward pass,
+    a few tokens at a time as well.
 
     Args:
         model (`nn.Module`):
-            Causal language model of transformers; its LM head is applied here, [`CHUNK`] tokens at a time.
-        states (`torch.Tensor`):
-            `(B, P + T, D)`: last hidden states of prompt and completion.
-        length (`int`):
-            `T`, the tokens of the completion.
+            Causal language model of transformers; its LM head is applied here.
+        before (`torch.Tensor`):
+            `(B, T, D)`: the last hidden state before each token.
+        sampled (`torch.Tensor`):
+            `(B, T)` int64: the tokens.
         temperature (`float`):
             What the logits are divided by.
+        of_rows (`torch.Tensor`, *optional*):
+            `(B,)`: what the hidden states of each row are divided by already.
+        looks (`Collection[Look]`):
+            What is wanted.
 
     Raises `ValueError` for a model whose logits are not those of its LM head alone.
     """
+    names = ", ".join(sorted(map(str, looks)))
+    check_plain_head(model.config, f"a rule that looks at the vocabulary ({names}) or entropy_measures='full'")
+    with_gradient = torch.is_grad_enabled() and any(look.has_gradient for look in looks)
+    temperatures = before.new_full((len(before), 1), temperature, dtype=torch.float32)
+    if of_rows is not None:
+        temperatures = temperatures * of_rows.view(-1, 1).to(temperatures)
+    columns = before, sampled.to(before.device).unsqueeze(-1), temperatures.expand(sampled.shape).unsqueeze(-1)
+    with torch.set_grad_enabled(with_gradient), _whole_head(model, before.device) as (weight, bias):
 
-    def of_token(logps: Tensor) -> Tensor:
-        squares = torch.exp(2 * logps)
-        return _entropy(logps) * squares.sum(-1) + (squares * logps).sum(-1)
+        def answers(states: Tensor, tokens: Tensor, of_tokens: Tensor) -> list[Tensor]:
+            logits = nn.functional.linear(states.to(weight.dtype), weight, bias).float()
+            at = Distributions((logits / temperature).log_softmax(-1), tokens.squeeze(-1), of_tokens)
+            return [look(at if look.has_gradient else at._replace(logps=at.logps.detach())) for look in looks]
 
-    return _per_token(model, states[:, -length - 1 : -1], temperature, of_token)
+        size = max(1, ENTRIES // len(weight))
+        chunks = zip(*(column.reshape(-1, column.shape[-1]).split(size) for column in columns), strict=True)
+        again = partial(checkpoint, answers, use_reentrant=False, preserve_rng_state=False)
+        parts = [again(*chunk) if with_gradient else answers(*chunk) for chunk in chunks]
+    whole = [torch.cat(of_look).view(sampled.shape) for of_look in zip(*parts, strict=True)]
+    return dict(zip(looks, whole, strict=True))
 
 
 @torch.no_grad()
-def entropy_at(model: nn.Module, states: Tensor, length: int, temperature: float) -> Tensor:
-    r"""
-    Entropy \\( -\sum_v \pi_v \log \pi_v \\) in nats at a temperature of choice, `(B, T)`.
-
-    Arguments and errors are those of [`expected_discriminator`].
-    """
-    return _per_token(model, states[:, -length - 1 : -1], temperature, _entropy)
-
-
-@torch.no_grad()
-def prompt_entropies(model: nn.Module, states: Tensor, prompt_mask: Tensor, temperature: float) -> Tensor:
+def prompt_entropies(model: nn.Module, states: Tensor, ids: Tensor, mask: Tensor, temperature: float) -> Tensor:
     r"""
     Entropy in nats at the tokens of the prompt, `(B, P - 1)`; NaN at its first token, which nothing predicts, and at
     padding.
 
     Args:
-        prompt_mask (`torch.Tensor`):
-            `(B, P)`: 1 where the prompt has a token, 0 at padding.
+        states (`torch.Tensor`):
+            `(B, P + T, D)`: last hidden states of prompt and completion.
+        ids, mask (`torch.Tensor`):
+            `(B, P)`: the prompts; 1 where they have a token, 0 at padding.
 
-    The other arguments and the errors are those of [`expected_discriminator`].
+    The other arguments and the errors are those of [`take_looks`].
     """
-    mask = prompt_mask.bool()
-    entropies = _per_token(model, states[:, : mask.shape[1] - 1], temperature, _entropy)
+    mask = mask.bool()
+    before, look = states[:, : mask.shape[1] - 1], Entropy()
+    entropies = take_looks(model, before, ids[:, 1:], temperature, None, [look])[look]
     return torch.where(mask[:, 1:] & mask[:, :-1], entropies, torch.nan)
-
-
-def _entropy(logps: Tensor) -> Tensor:
-    return -(logps.exp() * logps).sum(-1)
-
-
-def _per_token(model: nn.Module, before: Tensor, temperature: float, of_token: Callable[[Tensor], Tensor]) -> Tensor:
-    """A function of the log-probabilities `(N, V)` of the vocabulary, at the token after each of these states."""
-    check_plain_head(model.config, "clip_v, the entropy at temperature 1 or entropy_measures='full'")
-    with _whole_head(model, before.device) as (weight, bias):
-        parts = []
-        for chunk in before.reshape(-1, before.shape[-1]).split(CHUNK):
-            logits = nn.functional.linear(chunk.to(weight.dtype), weight, bias).float()
-            parts.append(of_token((logits / temperature).log_softmax(-1)))
-    return torch.cat(parts).view(before.shape[:2])
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from .._seam.vocabulary import check_plain_head
 from ..config import EntropyGRPOConfig
 from ..data.files import first_line
 from ..rules.compose import needs
+from ..rules.looks import looks_among
 from .grpo import Job, reward_name
 
 
@@ -20,7 +21,7 @@ def dry_run(job: Job) -> None:
     Raises `ValueError` for a model whose config cannot be read, or that a rule cannot work with.
     """
     sections = job.training.control.sections
-    if needs(*sections.values()) & {"expected_discriminator", "entropies_at_one"}:
+    if looks_among(needs(*sections.values())):
         named = ", ".join(name for rules in sections.values() for name in rules)
         check_plain_head(config_of(job.model.model_name_or_path, job.model.model_revision), named)
     if os.environ.get("RANK", "0") == "0":

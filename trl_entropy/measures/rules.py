@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from ..rules.rule import Rule
 from ..rules.tokens import Tokens
 
 
@@ -34,15 +35,16 @@ def rule_means(section: str, values: Mapping[str, Tensor], tokens: Tokens) -> di
     return means
 
 
-def selected_entropy(
-    section: str, values: Mapping[str, Tensor], tokens: Tokens, wanted: Collection[str]
+def watched_entropy(
+    section: str, rules: Mapping[str, Rule], values: Mapping[str, Tensor], tokens: Tokens, wanted: Collection[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """`(sum, count)` of the entropy (nats) over the tokens where a rule is not 0, for the `wanted` rules."""
+    """`(sum, count)` of the entropy (nats) that each of the `wanted` rules gives as a signal."""
     means = {}
     for name, value in values.items():
         if (metric := f"entropy/{section}.{name}") in wanted:
-            chosen = tokens.mask & (value.detach() != 0)
-            means[metric] = torch.where(chosen, tokens.entropies.detach(), 0).sum(), chosen.sum()
+            entropies, chosen = rules[name].watched(tokens, value.detach())
+            chosen = tokens.mask & chosen
+            means[metric] = torch.where(chosen, entropies.detach(), 0).sum(), chosen.sum()
     return means
 
 

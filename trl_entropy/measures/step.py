@@ -7,6 +7,7 @@ from torch import Tensor
 from ..checks import check_saved
 from ..control.signals import MASS, is_own, own_signal
 from ..rules.compose import evaluate
+from ..rules.rule import Rule
 from ..rules.tokens import Tokens
 from .contexts import samples_per_context
 from .covariance import covariance, covariance_parts
@@ -17,7 +18,7 @@ from .means import Means
 from .mismatch import mismatch
 from .noise import GradientNoise, noise_share
 from .quadrants import quadrants
-from .rules import WHY_RULES, Idle, rule_means, selected_entropy, touched
+from .rules import WHY_RULES, Idle, rule_means, touched, watched_entropy
 from .staleness import staleness
 from .surrogate import gradient_mass, positive_share, surrogate_slopes
 
@@ -76,9 +77,9 @@ class StepMeasures:
         """Add `(sum, count)` pairs of a micro-batch; no host sync."""
         self.sums.add(parts)
 
-    def add_rules(self, section: str, values: Mapping[str, Tensor], tokens: Tokens) -> None:
+    def add_rules(self, section: str, rules: Mapping[str, Rule], values: Mapping[str, Tensor], tokens: Tokens) -> None:
         """Add what the rules of a section did in a micro-batch, from their `(B, T)` values."""
-        self.add(rule_means(section, values, tokens) | selected_entropy(section, values, tokens, self.signals))
+        self.add(rule_means(section, values, tokens) | watched_entropy(section, rules, values, tokens, self.signals))
 
     def add_tokens(self, tokens: Tokens, effective: Tensor) -> None:
         """Add what is measured of a micro-batch; `effective` are its advantages in the loss, `(B, T)`."""

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 
 from ..checks import check_number, unknown
+from .looks import Look
 from .tokens import Tokens
 
 
@@ -68,8 +69,8 @@ class Rule(ABC):
     replaces_advantage: ClassVar[bool] = False
     # Whether it acts on groups that are all correct, and on no others
     only_solved_groups: ClassVar[bool] = False
-    # What it reads besides the facts that are always there
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    # What it reads besides the facts that are always there: names of facts, and looks at the vocabulary
+    needs: ClassVar[frozenset[Need | Look]] = frozenset()
     # Of a loss term: True if it stands beside or in place of TRL's surrogate token by token, and so is averaged over
     # tokens as `loss_type` averages that; False if it has the mean over all trained tokens of the optimizer step
     follows_loss_type: ClassVar[bool] = False
@@ -77,7 +78,8 @@ class Rule(ABC):
     def __post_init__(self) -> None:
         if not isinstance(self.needs, frozenset):
             raise ValueError(f"{type(self).__name__}.needs must be a frozenset of names, got {self.needs!r}")
-        for need in self.needs - set(get_args(Need)):
+        names = {need for need in self.needs if not isinstance(need, Look)}
+        for need in names - set(get_args(Need)):
             raise unknown(f"entry of {type(self).__name__}.needs", need, get_args(Need))
         for parameter in fields(self):
             if "low" in parameter.metadata:
@@ -102,6 +104,10 @@ class Rule(ABC):
     @abstractmethod
     def __call__(self, tokens: Tokens) -> Tensor:
         """`(B, T)` values, one per token; what stands outside `tokens.mask` is ignored."""
+
+    def watched(self, tokens: Tokens, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The signal of a rule with these values: entropies in nats, and bool where they count, both `(B, T)`."""
+        return tokens.entropies, values != 0
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,20 @@ def first_of_rows(tokens: Tokens, values: Tensor, number: Tensor) -> Tensor:
     return tokens.mask & (ranks < number)
 
 
+def row_quantile(tokens: Tokens, values: Tensor, q: float) -> Tensor:
+    """`(B, 1)`, detached: the quantile of each completion's trained tokens, linear between two; NaN if it has none."""
+    ordered = torch.where(tokens.mask, values.detach(), torch.inf).sort(dim=-1).values
+    place = q * (tokens.mask.sum(-1, keepdim=True) - 1).clamp(min=0).float()
+    low, high = (ordered.gather(-1, at.long()) for at in (place.floor(), place.ceil()))
+    return low + (place - place.floor()).to(low.dtype) * (high - low)
+
+
+def weighted_by(tokens: Tokens, values: Tensor) -> Tensor:
+    """`(B, T)`: the values over their mean in the completion; 0 where that is 0."""
+    mean = tokens.mean_over_row(values).unsqueeze(1)
+    return torch.where(mean > 0, values / torch.where(mean > 0, mean, 1.0), 0.0)
+
+
 def check_sides(sides: str) -> None:
     """Raise `ValueError` unless `sides` is known."""
     if sides not in ("negative_low", "both"):

@@ -1,14 +1,15 @@
 """The facts about every completion token when the loss is computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .looks import Look
 from .pool import Pool
 
 
@@ -79,6 +80,8 @@ class Tokens:
             token to predict from or to predict.
         offline (`torch.Tensor`, *optional*):
             Bool `(B,)`: where the completion is a stored solution that no policy sampled; nowhere by default.
+        vocabulary (`Mapping[Look, torch.Tensor]`, *optional*):
+            What looks at the whole vocabulary gave. [`~Tokens.look`] reads it.
     """
 
     logps: Tensor
@@ -102,6 +105,7 @@ class Tokens:
     entropies_at_one: Tensor | None = None
     prompt_entropies: Tensor | None = None
     offline: Tensor | None = None
+    vocabulary: Mapping[Look, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.mask.dtype != torch.bool or self.mask.dim() != 2:
@@ -110,15 +114,20 @@ class Tokens:
             value = getattr(self, name)
             if value is None and name not in REQUIRED:
                 continue
-            if value.shape != self.mask.shape:
-                raise ValueError(f"{name} must have mask's shape {tuple(self.mask.shape)}, got {tuple(value.shape)}")
-            object.__setattr__(self, name, self.trained(value))
+            object.__setattr__(self, name, self._checked(name, value))
+        seen = {look: self._checked(look, value) for look, value in self.vocabulary.items()}
+        object.__setattr__(self, "vocabulary", seen)
         self._default("old_logps", lambda: self._detached["logps"])
         self._default("old_entropies", lambda: self._detached["entropies"])
         self._default("completions", lambda: torch.arange(len(self.mask), device=self.mask.device))
         self._default("staleness", lambda: torch.zeros_like(self._detached["logps"]))
         self._default("offline", lambda: self.mask.new_zeros(len(self.mask)))
         self._default("pool", lambda: Pool([self.detach()]))
+
+    def _checked(self, name: object, value: Tensor) -> Tensor:
+        if value.shape != self.mask.shape:
+            raise ValueError(f"{name} must have mask's shape {tuple(self.mask.shape)}, got {tuple(value.shape)}")
+        return self.trained(value)
 
     def _default(self, name: str, make: Callable[[], Any]) -> None:
         if getattr(self, name) is None:
@@ -127,6 +136,12 @@ class Tokens:
     @cached_property
     def _detached(self) -> dict[str, Tensor]:
         return {"logps": self.logps.detach(), "entropies": self.entropies.detach()}
+
+    def look(self, look: Look) -> Tensor:
+        """What a look at the vocabulary gave, `(B, T)`. Raises `ValueError` if no active rule has it in `needs`."""
+        if look not in self.vocabulary:
+            raise ValueError(f"a rule looks at {look} and does not name it: add it to its `needs`")
+        return self.vocabulary[look]
 
     @cached_property
     def outside(self) -> Tensor:
@@ -176,7 +191,8 @@ class Tokens:
 
     def detach(self) -> "Tokens":
         """The same facts without gradient."""
-        return self._with(**self._detached)
+        seen = {look: value.detach() for look, value in self.vocabulary.items()}
+        return self._with(**self._detached, vocabulary=seen)
 
     def with_pool(self, pool: Pool) -> "Tokens":
         """The same facts in a pool of choice."""

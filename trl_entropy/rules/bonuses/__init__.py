@@ -1,6 +1,7 @@
 """Bonuses per token that are added to the advantage: `A' = (prod_i w_i) * A + sum_j b_j`."""
 
 from ..rule import Rule
+from .differential_smoothing import DifferentialSmoothing
 from .entropy_advantage import EntropyAdvantage
 from .future_entropy import FutureEntropy
 from .max_rl import MaxRL
@@ -14,6 +15,7 @@ from .w_reinforce import WReinforce
 
 
 BONUSES: dict[str, type[Rule]] = {
+    "differential_smoothing": DifferentialSmoothing,
     "entropy_advantage": EntropyAdvantage,
     "future_entropy": FutureEntropy,
     "max_rl": MaxRL,

@@ -12,6 +12,7 @@ from .dppo_kl import DPPOKl
 from .dppo_tv import DPPOTv
 from .entropy_ratio import EntropyRatio
 from .high_entropy import HighEntropy
+from .opefo import Opefo
 from .perplexity import Perplexity
 from .random_positive_clip import RandomPositiveClip
 from .ratio_range import RatioRange
@@ -33,6 +34,7 @@ WEIGHTS: dict[str, type[Rule]] = {
     "dppo_tv": DPPOTv,
     "entropy_ratio": EntropyRatio,
     "high_entropy": HighEntropy,
+    "opefo": Opefo,
     "perplexity": Perplexity,
     "random_positive_clip": RandomPositiveClip,
     "ratio_range": RatioRange,
