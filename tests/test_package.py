@@ -38,7 +38,7 @@ FLOORS = (
     ("rules",),
     ("control", "measures", "rollouts", "rewards", "data"),
     ("families", "objective", "_seam", "refusals", "build", "config"),
-    ("callbacks", "trainer", "wrap"),
+    ("callbacks", "trainer", "wrap", "etpo"),
     ("commands",),
     ("lab", "__main__"),
 )
