@@ -57,6 +57,7 @@ SEAM = (
     "checkpoints",
     "seam",
     "hooks",
+    "stepwise",
     "__init__",
 )
 HEAVY = ("trl", "transformers")
@@ -508,8 +509,8 @@ def test_trainer_stays_small():
 
 
 def recipes(root: Path = REPOSITORY / "recipes") -> list[Path]:
-    launch = root / "accelerate"  # configs of its launcher
-    return sorted(path for path in root.rglob("*.yaml") if path.parent != launch)
+    others = (root / "accelerate", root / "etpo")  # configs of its launcher, and of another verb
+    return sorted(path for path in root.rglob("*.yaml") if path.parent not in others)
 
 
 def parse_recipe(path: Path) -> Flags:

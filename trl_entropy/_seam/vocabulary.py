@@ -15,13 +15,14 @@ CHUNK = 1024  # tokens whose logits are held at once
 class HiddenStates:
     """The last hidden states of a model's next forward passes, kept by a hook on its backbone."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, detached: bool = True):
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.states: Tensor | None = None
+        self._detached = detached
         self._hook = self.model.base_model.register_forward_hook(self._keep)
 
     def _keep(self, module, args, outputs) -> None:
-        self.states = outputs.last_hidden_state.detach()
+        self.states = outputs.last_hidden_state.detach() if self._detached else outputs.last_hidden_state
 
     def remove(self) -> None:
         self._hook.remove()
