@@ -2,16 +2,18 @@
 
 from .arithmetic import Arithmetic
 from .config import EtpoConfig
+from .data_science import DataScience
 from .environments import Environment, Episodes, as_messages, as_tool, environment_score
 from .trainer import EtpoTrainer
 
 
 # By the name that the flag `environment` has for it
-ENVIRONMENTS = {"arithmetic": Arithmetic}
+ENVIRONMENTS = {"arithmetic": Arithmetic, "data_science": DataScience}
 
 __all__ = [
     "ENVIRONMENTS",
     "Arithmetic",
+    "DataScience",
     "Environment",
     "Episodes",
     "EtpoConfig",

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, broadcast
 from peft import PeftModel
 from torch import Tensor
 
@@ -73,6 +73,8 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         policy = self.accelerator.unwrap_model(self.model)
         head_of(policy)
         self.critic = build_critic(self.args.critic, policy, self.args.gradient_checkpointing)
+        for parameter in (*self.critic.trained, *self.critic.slow):
+            broadcast(parameter.data)  # drawn with the random numbers of each rank
         of_optim, settings = self.get_optimizer_cls_and_kwargs(self.args, policy)
         settings["lr"] = self.args.critic_learning_rate
         group = {"params": self.critic.trained, "weight_decay": self.args.weight_decay}
