@@ -18,11 +18,12 @@ def given_steps(prompts, trainer) -> dict:
     """Two actions of random tokens with an observation between them; every fourth episode ends after the first."""
     rows = {name: [] for name in ("prompt_ids", "completion_ids", "env_mask", "step_rewards", "attempts")}
     for place, prompt in enumerate(prompts):
-        generator = torch.Generator().manual_seed(100 * number(prompt) + place % 4)
+        repetition = place % 4
+        generator = torch.Generator().manual_seed(100 * number(prompt) + repetition)
         ids, mask, rewards = [], [], []
-        for turn in range(2 if place % 4 else 1):
-            words = torch.randint(2, 22, (1 + (place + turn) % 3,), generator=generator).tolist()
-            answer = [] if turn or not place % 4 else [12, 13]
+        for turn in range(2 if repetition else 1):
+            words = torch.randint(2, 22, (1 + (repetition + turn) % 3,), generator=generator).tolist()
+            answer = [] if turn or not repetition else [12, 13]
             ids += [*words, *answer]
             mask += [1] * len(words) + [0] * len(answer)
             rewards += [0.0] * (len(words) - 1) + [float(words[-1] % 3 - 1)] + [0.0] * len(answer)

@@ -194,3 +194,13 @@ def test_reward_funcs_may_be_left_out(model_dir, build):
         model_dir, args=given.args, train_dataset=given.train_dataset, rollout_func=Episodes(lambda: None)
     )
     assert trainer.reward_func_names == ["environment_score"]
+
+
+@pytest.mark.filterwarnings(r"ignore:`gradient_checkpointing_\w+` is deprecated:FutureWarning")  # TRL's own calls
+@pytest.mark.parametrize("kind", ["model", "adapters"])
+def test_checkpointed_activations_change_nothing(run, kind):
+    settings = {"critic": kind, "max_steps": 2, "optim": "sgd", "learning_rate": 0.1}
+    kept, made_again = run(**settings), run(**settings, gradient_checkpointing=True)
+    assert distance(flat(parameters(made_again)), flat(parameters(kept))) < 1e-6
+    critics = [torch.cat([one.detach().flatten() for one in t.critic.trained]) for t in (made_again, kept)]
+    assert distance(*critics) < 1e-6

@@ -1,7 +1,7 @@
 """The critic: a network with a value for every entry of the vocabulary, and a slow copy of it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 
 import torch
@@ -75,12 +75,8 @@ class Critic:
     r"""
     \\( Q(s, v) \\) for every entry of the vocabulary, and its slow copy \\( \bar Q \\).
 
-    Args:
-        trained, slow (`list[nn.Parameter]`):
-            The parameters of both, in the same order.
-
     Attributes:
-        trained, slow: the same.
+        trained, slow (`list[nn.Parameter]`): the parameters of both, in the same order.
         optimizer (`torch.optim.Optimizer`): of `trained`; set by the trainer.
     """
 
@@ -93,17 +89,9 @@ class Critic:
 
     def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
         """
-        Its states and head at the `N` trained tokens of a batch.
+        Its states and head, or those of its slow copy, at the `N` tokens of a batch that are in the mask `(B, T)`.
 
-        Args:
-            batch (`dict[str, torch.Tensor]`):
-                TRL's.
-            states (`torch.Tensor`):
-                `(B, T, D)`: those of the policy, without gradient.
-            mask (`torch.Tensor`):
-                `(B, T)` bool: the tokens.
-            slow (`bool`, *optional*, defaults to `False`):
-                Whether to take the slow copy.
+        `states` `(B, T, D)` are those of the policy, without gradient.
         """
         raise NotImplementedError
 
@@ -155,8 +143,10 @@ class WholeModel(Critic):
         for model in self.models:
             model.__dict__.pop("forward", None)  # TRL's, which runs the policy that was copied
             head_of(model)
-        if checkpointing:
-            self.models[0].gradient_checkpointing_enable({"use_reentrant": False})
+        if checkpointing:  # which transformers >= 5.24 has another name for
+            old = "gradient_checkpointing_enable"
+            name = "activation_checkpointing_enable" if hasattr(policy, "activation_checkpointing_enable") else old
+            getattr(self.models[0], name)({"use_reentrant": False})
         super().__init__(*(list(model.parameters()) for model in self.models))
 
     def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
@@ -198,10 +188,9 @@ class Adapters(Critic):
             yield
 
     def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
-        own = self.policy.active_adapter == self.names[slow]  # within `training()` a second switch would end the first
-        if own:
-            return Net(states_before(self.policy, batch)[mask], head_of(self.policy))
-        with active_adapter(self.policy, self.names[slow]):
+        name = self.names[slow]
+        # Within `training()` it is active already, and has its gradient
+        with nullcontext() if self.policy.active_adapter == name else active_adapter(self.policy, name):
             return Net(states_before(self.policy, batch)[mask], head_of(self.policy))
 
 

@@ -123,8 +123,8 @@ def as_tool(environment: Callable[[], Environment]) -> Callable[[], Any]:
             Makes one.
     """
 
-    def make() -> _Tool:
-        return _Tool(environment())
+    def make() -> ToolEnvironment:
+        return ToolEnvironment(environment())
 
     return update_wrapper(make, environment, assigned=("__doc__",), updated=())
 
@@ -134,7 +134,9 @@ def as_messages(row: dict) -> dict:
     return {"prompt": [{"role": "user", "content": ""}], ORIGINAL: row["prompt"]}
 
 
-class _Tool:
+class ToolEnvironment:
+    """An environment as TRL knows them; [`as_tool`] makes it."""
+
     def __init__(self, environment: Environment):
         self._environment = environment
         self._begin()
