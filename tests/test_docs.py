@@ -175,7 +175,8 @@ def flags_of() -> dict[str, set[str]]:
         with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
             cli.main([*verb.split(), "--help"])
         found[verb] = set(re.findall(r"^  (?:-\w, )?--(\w+)", printed.getvalue(), re.M))
-    found["grpo"].add("config")  # read before the parser, which does not print it
+    for verb in ("grpo", "etpo"):
+        found[verb].add("config")  # read before the parser, which does not print it
     found["study"] = set(re.findall(r"^  --(\w+)", study.parser().format_help(), re.M))
     found["compare"] |= found["grpo"]  # it hands on what it does not know
     return found

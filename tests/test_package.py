@@ -38,7 +38,7 @@ FLOORS = (
     ("rules",),
     ("control", "measures", "rollouts", "rewards", "data"),
     ("families", "objective", "_seam", "refusals", "build", "config"),
-    ("callbacks", "trainer", "wrap", "async_grpo"),
+    ("callbacks", "trainer", "wrap", "async_grpo", "etpo"),
     ("commands",),
     ("lab", "__main__"),
 )
@@ -58,6 +58,7 @@ SEAM = (
     "checkpoints",
     "seam",
     "hooks",
+    "stepwise",
     "__init__",
 )
 HEAVY = ("trl", "transformers")
@@ -509,8 +510,8 @@ def test_trainer_stays_small():
 
 
 def recipes(root: Path = REPOSITORY / "recipes") -> list[Path]:
-    launch = root / "accelerate"  # configs of its launcher
-    return sorted(path for path in root.rglob("*.yaml") if path.parent != launch)
+    others = (root / "accelerate", root / "etpo")  # configs of its launcher, and of another verb
+    return sorted(path for path in root.rglob("*.yaml") if path.parent not in others)
 
 
 def parse_recipe(path: Path) -> Flags:

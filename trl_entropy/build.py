@@ -117,13 +117,15 @@ def _with_flags(args: Any, section: str, catalogue: Mapping[str, type[Rule]]) ->
 
 
 def _controllers(args: Any, sections: Sections, turnable: Mapping[str, Knob]) -> list[Controller]:
-    knobs = {knob.name: knob for knob in TRAINER_KNOBS if knob.name not in args.family.lacks} | dict(turnable)
+    of_trainer = (knob for knob in (*TRAINER_KNOBS, *args.family.knobs) if knob.name not in args.family.lacks)
+    knobs = {knob.name: knob for knob in of_trainer} | dict(turnable)
     values = {
         "temperature": args.temperature,
         "learning_rate_scale": 1.0,
         "epsilon_low": args.epsilon,
         "epsilon_high": args.epsilon if args.epsilon_high is None else args.epsilon_high,
         "entropy_coef": getattr(args, "entropy_coef", 0.0),
+        **{knob.name: getattr(args, knob.name) for knob in args.family.knobs},
     }
     given = clip_range_given(args)
     for name, knob in turnable.items():

@@ -14,6 +14,7 @@ from typing import Any
 from packaging.version import Version
 from transformers import Trainer
 
+from .control.knobs import Knob
 from .control.signals import needs_clipping
 
 
@@ -62,6 +63,8 @@ class Family:
             `acts.` and one of `RolloutRule.acts`.
         idle (`Mapping[str, str]`, *optional*):
             The flags that would do nothing, and why.
+        knobs (`tuple[Knob, ...]`, *optional*):
+            Knobs that it has besides TRL's; each has the name of a flag.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Family:
     loss_type: str | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
     idle: Mapping[str, str] = field(default_factory=dict)
+    knobs: tuple[Knob, ...] = ()
 
     @property
     def has_loss_types(self) -> bool:
@@ -210,7 +214,13 @@ def by_name(cls: type, ours: type, positional: tuple) -> dict[str, Any]:
 
 
 def family_of(cls: type) -> Family:
-    """The family of a trainer or config class. Raises `TypeError` if the seam does not fit it."""
+    """
+    The family of a trainer or config class: the one that it names as `own_family`, or that of its base in TRL.
+
+    Raises `TypeError` if the seam does not fit it.
+    """
+    if hasattr(cls, "own_family"):
+        return cls.own_family
     of_trl = base_in_trl(cls)
     behind = cls.__mro__[cls.__mro__.index(of_trl) :] if of_trl else ()
     for late in (base.__name__ for base in behind if base.__module__.partition(".")[0] == "trl_entropy"):

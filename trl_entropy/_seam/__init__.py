@@ -21,12 +21,16 @@ from .state import (
     set_logged_entropy,
     set_temperature,
 )
+from .stepwise import StepwiseGRPOTrainer, sampled_rows, sampled_turns
+from .vocabulary import check_plain_head
 
 
 __all__ = [
     "Hooks",
     "Seam",
     "SeamError",
+    "StepwiseGRPOTrainer",
+    "check_plain_head",
     "clipped_bounds",
     "has_tiles",
     "last_checkpoint",
@@ -35,6 +39,8 @@ __all__ = [
     "lower_learning_rate",
     "patched_head",
     "rollout_ends",
+    "sampled_rows",
+    "sampled_turns",
     "set_entropy_coef",
     "set_logged_entropy",
     "set_temperature",

@@ -50,13 +50,17 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Nam
         raise ValueError(error) from error
 
 
+def _log_on_first_rank() -> None:
+    logging.basicConfig(format="%(name)s: %(message)s")
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger("trl_entropy").setLevel(logging.INFO)
+
+
 def grpo(arguments: list[str]) -> None:
     """Train a model with GRPO: --config recipe.yaml and any flag; under accelerate launch or alone."""
     from .grpo import prepare, train
 
-    logging.basicConfig(format="%(name)s: %(message)s")
-    if os.environ.get("RANK", "0") == "0":
-        logging.getLogger("trl_entropy").setLevel(logging.INFO)
+    _log_on_first_rank()
     try:
         job = prepare(arguments)
         if job.script.dry_run:
@@ -66,6 +70,18 @@ def grpo(arguments: list[str]) -> None:
             return
     except ValueError as error:
         refuse("grpo", error)
+    train(job)
+
+
+def etpo(arguments: list[str]) -> None:
+    """Train a model with ETPO in an environment: --config recipe.yaml and any flag."""
+    from .etpo import prepare, train
+
+    _log_on_first_rank()
+    try:
+        job = prepare(arguments)
+    except ValueError as error:
+        refuse("etpo", error)
     train(job)
 
 
@@ -135,7 +151,7 @@ LAB = {
         "Grade every solution of a dataset against itself: exit status 1 if too many do not score 1.",
     ),
 }
-CORE = {"grpo": grpo, "ls": ls, "fetch-smollm2": fetch_smollm2, "make-chain-sum": make_chain_sum}
+CORE = {"grpo": grpo, "etpo": etpo, "ls": ls, "fetch-smollm2": fetch_smollm2, "make-chain-sum": make_chain_sum}
 HELP = {verb: run.__doc__.splitlines()[0] for verb, run in CORE.items()}
 HELP |= {verb: line for verb, (_, line) in LAB.items()}
 VERBS = CORE | {verb: partial(_of_lab, verb=verb, module=module) for verb, (module, _) in LAB.items()}

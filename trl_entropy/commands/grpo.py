@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -116,11 +116,22 @@ def parse(arguments: list[str]) -> Flags:
 
     Raises `ValueError` with one line that says what was given, what is allowed and the nearest name.
     """
+    classes = (GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig)
+    script, training, model, mixture = read_flags("grpo", classes, arguments)
+    if model.model_name_or_path is None and script.dataset_name is None and not mixture.datasets:
+        logger.warning("no model and no dataset given: training the embedded policy on its own problems")
+    _fill_in_embedded(script, model, mixture)
+    check(script)
+    return Flags(script, training, model, mixture)
+
+
+def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> list:
+    """The flags and `--config` of a verb, as dataclasses. Raises `ValueError` as [`parse`] does."""
     # TRL's own use of a name that transformers has deprecated: nothing the user could change
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing`", category=FutureWarning)
     parser = _Parser(
-        (GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig),
-        prog="trl-entropy grpo",
+        classes,
+        prog=f"trl-entropy {verb}",
         allow_abbrev=False,
         epilog="--config FILE.yaml sets the defaults of all of these; its key base names a file that sets them first.",
     )
@@ -137,22 +148,16 @@ def parse(arguments: list[str]) -> Flags:
             raise ValueError(f"env must be a mapping of names to values, got {environment!r}")
         os.environ.update({name: str(value) for name, value in environment.items()})
         unread = parser.set_defaults_with_config(**recipe)
-    script, training, model, mixture, rest = parser.parse_args_into_dataclasses(
-        arguments, return_remaining_strings=True
-    )
+    *read, rest = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     if unread + rest:
         raise unknown("flag", (unread + rest)[0].lstrip("-"), vars(parser.parse_args([])))
-    if model.model_name_or_path is None and script.dataset_name is None and not mixture.datasets:
-        logger.warning("no model and no dataset given: training the embedded policy on its own problems")
-    _fill_in_embedded(script, model, mixture)
-    check(script)
-    return Flags(script, training, model, mixture)
+    return read
 
 
 def prepare(arguments: list[str]) -> Job:
     """Read flags and `--config`, load the problems and make the rewards. Raises `ValueError` as [`parse`] does."""
     script, training, model, mixture = parse(arguments)
-    _check_start(training, model.model_name_or_path)
+    check_start(training, model.model_name_or_path)
     reward_funcs = _rewards(script, training.max_completion_length)
     if script.dataset_name:
         check_not_in_dataset(training.output_dir, script.dataset_name)
@@ -182,7 +187,7 @@ def prepare(arguments: list[str]) -> Job:
     return Job(script, training, model, train_dataset, eval_dataset, reward_funcs, pass_at_k)
 
 
-def _check_start(training: EntropyGRPOConfig, model: str) -> None:
+def check_start(training: EntropyGRPOConfig, model: str) -> None:
     """Raise `ValueError` for what would end the run after the model has loaded: flags of TRL, and folders."""
     rate, temperature, resume = training.learning_rate, training.temperature, _resumes_from(training)
     if not 0 <= rate < math.inf:
@@ -243,26 +248,33 @@ def _config_in_two(argument: str) -> list[str]:
 
 def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
     """The trainer of a job; loads the model."""
-    training, model = job.training, job.model
+    training = job.training
+    return EntropyGRPOTrainer(
+        reward_funcs=job.reward_funcs,
+        train_dataset=job.train_dataset,
+        eval_dataset=job.eval_dataset if training.eval_strategy != "no" else None,
+        callbacks=[*(callbacks or []), *([] if job.pass_at_k is None else [job.pass_at_k])],
+        **of_model(training, job.model),
+    )
+
+
+def of_model(training: EntropyGRPOConfig, model: ModelConfig) -> dict:
+    """What a trainer takes that says which model it loads, and how."""
     training.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
         **(training.model_init_kwargs or {}),
     }
-    return EntropyGRPOTrainer(
-        model=model.model_name_or_path,
-        reward_funcs=job.reward_funcs,
-        args=training,
-        train_dataset=job.train_dataset,
-        eval_dataset=job.eval_dataset if training.eval_strategy != "no" else None,
-        quantization_config=get_quantization_config(model),
-        peft_config=get_peft_config(model),
-        callbacks=[*(callbacks or []), *([] if job.pass_at_k is None else [job.pass_at_k])],
-    )
+    return {
+        "model": model.model_name_or_path,
+        "args": training,
+        "quantization_config": get_quantization_config(model),
+        "peft_config": get_peft_config(model),
+    }
 
 
-def fit(job: Job, trainer: EntropyGRPOTrainer) -> None:
+def fit(job: Any, trainer: EntropyGRPOTrainer) -> None:
     """Train, from a checkpoint if the job names one, and save model and state to `output_dir`."""
     trainer.train(resume_from_checkpoint=_resumes_from(job.training))
     trainer.save_model(job.training.output_dir)

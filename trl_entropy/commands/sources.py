@@ -230,21 +230,20 @@ def _load(script: SourceArguments, name: str, split: str) -> Dataset:
 def _drawn(script: SourceArguments, name: str) -> tuple[Dataset, Dataset]:
     train_size = script.dataset_size or DATASET_SIZE
     test_size = script.eval_dataset_size or EVAL_DATASET_SIZE
-    settings = _settings(script.dataset_settings)
+    settings = settings_of("dataset_settings", script.dataset_settings)
     try:
         return draw_problems(name.removeprefix(PREFIX), settings, script.dataset_seed, train_size, test_size)
     except ImportError as error:
         raise ValueError(error) from error
 
 
-def _settings(given: Mapping | str | None) -> dict:
+def settings_of(flag: str, given: Mapping | str | None) -> dict:
+    """A flag that is a mapping, or one as JSON. Raises `ValueError` if it is neither."""
     if isinstance(given, str):
         try:
             given = json.loads(given)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"dataset_settings must be a YAML mapping or a JSON object, got {given!r} ({error})"
-            ) from error
+            raise ValueError(f"{flag} must be a YAML mapping or a JSON object, got {given!r} ({error})") from error
     if given is not None and not isinstance(given, Mapping):
-        raise ValueError(f"dataset_settings must be a mapping, got {given!r}")
+        raise ValueError(f"{flag} must be a mapping, got {given!r}")
     return dict(given or {})

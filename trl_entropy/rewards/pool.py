@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 
 
 PATIENCE = 5.0  # seconds for the server to end its workers
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # of each worker
 
 
 def default_workers() -> int:
@@ -28,24 +29,28 @@ class Pool:
             Seconds for each pair, after which its process is killed and replaced. A second try has as many.
         batch_deadline (`float`):
             Seconds for all pairs of one call; what is not graded then has timed out.
+        grader (`str`, *optional*, defaults to `"trl_entropy.rewards.server"`):
+            Module whose `prepared()` returns the verdict; by default that of computer algebra.
 
     Raises `RuntimeError` if the processes cannot be started, or end while they grade, and where there is no `os.fork`.
     """
 
-    def __init__(self, workers: int, deadline: float, batch_deadline: float):
+    def __init__(
+        self, workers: int, deadline: float, batch_deadline: float, grader: str = "trl_entropy.rewards.server"
+    ):
         if not hasattr(os, "fork"):
             raise RuntimeError(
-                "computer algebra on answers needs os.fork, which Linux and macOS have and this system not"
+                "a deadline for each answer needs os.fork, which Linux and macOS have and this system not"
             )
         self.owner = os.getpid()
         ours, theirs = Pipe()
         self._connection = ours
-        arguments = f"{theirs.fileno()}, {self.owner}, {workers}, float('{deadline}'), float('{batch_deadline}')"
+        numbers = f"{theirs.fileno()}, {self.owner}, {workers}, float('{deadline}'), float('{batch_deadline}')"
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"from trl_entropy.rewards.server import main; main({arguments})"],
+            [sys.executable, "-P", "-c", f"from trl_entropy.rewards.server import main; main({numbers}, {grader!r})"],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         theirs.close()
         self._finalizer = weakref.finalize(self, _stop, self.owner, self._connection, self._process)

@@ -7,12 +7,14 @@ interpreter, and neither can a signal handler in Python.
 """
 
 import gc
+import importlib
 import logging
 import os
 import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
@@ -29,20 +31,19 @@ LONGEST_ALARM = 1e6  # seconds; the system takes no more
 PATIENCE = 1.0  # seconds between two looks at whether the parent still lives
 
 
-def main(channel: int, parent: int, workers: int, deadline: float, batch_deadline: float) -> None:
-    """Answer lists of (gold, answer) with lists of verdicts until the parent closes the channel or ends."""
+def main(channel: int, parent: int, workers: int, deadline: float, batch_deadline: float, grader: str) -> None:
+    """
+    Answer lists of (gold, answer) with lists of verdicts until the parent closes the channel or ends.
+
+    The verdict is what `prepared()` of the module `grader` returns.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the parent is done: end the workers too
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
-    logging.disable(logging.WARNING)  # math-verify warns that it has no time limit of its own: here it needs none
-    from .algebra import algebraic_verdict  # loaded once, before the forks
-
-    for gold, answer in zip(WARM_UP, WARM_UP[1:] + WARM_UP[:1], strict=True):
-        algebraic_verdict(gold, answer)
-        algebraic_verdict(gold, rf"\frac{{2 \cdot ({gold})}}{{2}}")
+    verdict = importlib.import_module(grader).prepared()
     gc.collect()
     gc.freeze()
     connection = Connection(channel)
-    pool = WorkerPool(algebraic_verdict, workers, deadline, batch_deadline, parent)
+    pool = WorkerPool(verdict, workers, deadline, batch_deadline, parent)
     connection.send(os.getpid())
     try:
         while True:
@@ -54,6 +55,17 @@ def main(channel: int, parent: int, workers: int, deadline: float, batch_deadlin
         return
     finally:
         pool.close()
+
+
+def prepared() -> Callable[[str, str], str]:
+    """The verdict by computer algebra, loaded and warm before the forks."""
+    logging.disable(logging.WARNING)  # math-verify warns that it has no time limit of its own: here it needs none
+    from .algebra import algebraic_verdict
+
+    for gold, answer in zip(WARM_UP, WARM_UP[1:] + WARM_UP[:1], strict=True):
+        algebraic_verdict(gold, answer)
+        algebraic_verdict(gold, rf"\frac{{2 \cdot ({gold})}}{{2}}")
+    return algebraic_verdict
 
 
 class Worker:

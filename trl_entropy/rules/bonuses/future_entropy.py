@@ -1,4 +1,4 @@
-"""Credit tokens with the entropy that comes after them, in the style of ETPO."""
+"""Credit tokens with the entropy that comes after them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,19 +12,19 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class FutureEntropy(Rule):
     r"""
-    Credit tokens with the entropy that comes after them, in the style of ETPO.
+    Credit tokens with the entropy that comes after them.
 
     $$
     b_t = \beta \, (F_t - \mathrm{baseline}), \qquad F_t = \sum_{j > t} H_j
     $$
 
-    over the trained tokens of the completion: what ETPO's soft Bellman backup comes to over a whole answer without its
-    critic, with discount 1 and a uniform reference policy. The sum grows with the length of the answer and the bonus
-    has no bound, so a long answer wants a smaller \\( \beta \\). Completions of advantage 0 get it too.
+    over the trained tokens of the completion: ours, by the soft return of one answer with discount 1 and a uniform
+    reference policy, without a critic. The sum grows with the length of the answer and the bonus has no bound, so a
+    long answer wants a smaller \\( \beta \\). Completions of advantage 0 get it too.
 
     Args:
         beta (`float`, *optional*, defaults to `0.01`):
-            \\( \beta \ge 0 \\), advantage per nat (ETPO's value for its KL penalty per token; ours for this sum).
+            \\( \beta \ge 0 \\), advantage per nat (ours).
         baseline (`str`, *optional*, defaults to `"mean"`):
             "mean" is the mean of \\( F \\) over the tokens of the optimizer step, "none" is 0 (ours).
 

@@ -1,0 +1,68 @@
+"""`GRPOTrainer` for a method with rewards at every step of an environment, and a loss and networks of its own."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOTrainer
+
+from .facts import tokens_of_step
+from .trimming import trained_tokens
+from .vocabulary import HiddenStates
+
+
+class StepwiseGRPOTrainer(GRPOTrainer):
+    """
+    The methods of TRL that such a method has a part in; it stands behind [`~hooks.Hooks`].
+
+    TRL's loss gets advantages of 0 and no KL penalty, so that it is 0: what is trained on is `own_loss`. The trainer
+    answers what it is asked here: `rewards_of_steps(...)`, `prepared_batch(batch, rewards)`, `own_loss(...)`,
+    `save_networks(folder)` and `load_networks(folder)`.
+    """
+
+    def _generate(self, prompts):
+        outputs = super()._generate(prompts)
+        self._rewards = self.rewards_of_steps(*(outputs[place] for place in (1, 2, 3, 5)))
+        return outputs
+
+    def _generate_and_score_completions(self, inputs):
+        batch = super()._generate_and_score_completions(inputs)
+        batch["advantages"] = torch.zeros_like(batch["advantages"])
+        rewards = torch.zeros(batch["completion_ids"].shape, device=self.accelerator.device)
+        for row, values in zip(rewards, self._rewards, strict=True):
+            row[: len(values)] = torch.tensor(values)
+        return self.prepared_batch(batch, rewards)
+
+    def _compute_loss(self, model, inputs):
+        kept = HiddenStates(self.accelerator.unwrap_model(self.model))
+        try:
+            loss = super()._compute_loss(model, inputs)
+        finally:
+            kept.remove()
+        # Divided by the ranks, because gradients are averaged: the loss is a mean over the optimizer step of all ranks
+        of_rank = tokens_of_step(self, inputs) / self.accelerator.num_processes
+        states = kept.states[:, -inputs["completion_ids"].shape[1] - 1 : -1]
+        return loss + self.own_loss(inputs, states, trained_tokens(inputs).bool(), of_rank)
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.save_networks(os.path.join(self._get_output_dir(trial=trial), name))
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.load_networks(checkpoint)
+
+
+def sampled_turns(trainer, contexts: list[list[int]]) -> tuple[list[list[int]], Sequence[list[float] | None]]:
+    """What the policy writes after these tokens, by TRL's own sampler, and its log-probs where vLLM gives them."""
+    ids, logps = trainer._generate_single_turn(contexts, None, {}, 1)
+    return [list(row) for row in ids], [None] * len(ids) if logps is None else logps
+
+
+def sampled_rows(trainer) -> list[dict]:
+    """The rows of the dataset that are sampled right now, on this rank; `rollout_func` gets their prompts alone."""
+    return trainer.seam.rollouts.sampling.rows

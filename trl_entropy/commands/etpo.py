@@ -1,0 +1,96 @@
+"""One run of ETPO from flags: read them, make the environment and its problems, build the trainer, train."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from datasets import Dataset
+from trl import ModelConfig
+
+from ..checks import bind, imported, unknown
+from ..config import with_help
+from ..data.files import EMBEDDED, load, model_path
+from ..etpo import ENVIRONMENTS, Episodes, EtpoConfig, EtpoTrainer, as_messages, as_tool
+from ..refusals import check_rollout_fits
+from ..written import check_not_in_dataset
+from .grpo import check_start, fit, of_model, read_flags
+from .sources import settings_of
+
+
+@with_help
+@dataclass
+class EtpoArguments:
+    """
+    The environment of a run.
+
+    Args:
+        environment (`str`, *optional*, defaults to `"arithmetic"`):
+            arithmetic (ours, for the embedded policy), data_science (of the paper), or the dotted path of your own.
+        environment_settings (`dict` or `str`, *optional*):
+            Its parameters, such as attempts, as JSON on the command line.
+        dataset_name (`str`, *optional*):
+            Rows for reset(): a dataset of the hub, a folder or a file; by default those of the environment.
+        as_tool (`bool`, *optional*, defaults to `False`):
+            Whether the policy acts by tool calls, for a model whose chat template has them; by default it writes text.
+    """
+
+    environment: str = "arithmetic"
+    environment_settings: dict | str | None = None
+    dataset_name: str | None = None
+    as_tool: bool = False
+
+
+class Job(NamedTuple):
+    """All that a run needs, checked, before a model is loaded."""
+
+    script: EtpoArguments
+    training: EtpoConfig
+    model: ModelConfig
+    dataset: Dataset
+    environment: Callable
+
+
+def prepare(arguments: list[str]) -> Job:
+    """
+    Read flags and `--config`, and make the environment once.
+
+    Raises `ValueError` with one line that says what was given, what is allowed and what to do.
+    """
+    script, training, model = read_flags("etpo", (EtpoArguments, EtpoConfig, ModelConfig), arguments)
+    model.model_name_or_path = model_path(model.model_name_or_path or EMBEDDED, "model_name_or_path")
+    check_start(training, model.model_name_or_path)
+    made = _environment(script.environment)
+    settings = settings_of("environment_settings", script.environment_settings)
+    first = bind("environment_settings", made, settings)
+    if script.dataset_name is not None:
+        check_not_in_dataset(training.output_dir, script.dataset_name)
+        dataset = load(script.dataset_name)
+    elif hasattr(first, "dataset"):
+        dataset = first.dataset()
+    else:
+        raise ValueError(f"environment {script.environment!r} has no dataset(): give dataset_name")
+    if "prompt" not in dataset.column_names:
+        raise unknown("dataset column", "prompt", dataset.column_names)
+    check_rollout_fits(training, dataset)
+    return Job(script, training, model, dataset, partial(made, **settings))
+
+
+def _environment(name: str) -> Callable:
+    if "." in name:
+        return imported("environment", name)
+    if name not in ENVIRONMENTS:
+        raise unknown("environment", name, ENVIRONMENTS)
+    return ENVIRONMENTS[name]
+
+
+def train(job: Job) -> EtpoTrainer:
+    """Build the trainer of a job, train, save, and return it."""
+    if job.script.as_tool:
+        dataset = job.dataset.map(as_messages)
+        steps = {"environment_factory": as_tool(job.environment)}
+    else:
+        dataset, steps = job.dataset, {"rollout_func": Episodes(job.environment)}
+    trainer = EtpoTrainer(train_dataset=dataset, **steps, **of_model(job.training, job.model))
+    fit(job, trainer)
+    return trainer

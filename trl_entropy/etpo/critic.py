@@ -1,0 +1,219 @@
+"""The critic: a network with a value for every entry of the vocabulary, and a slow copy of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from .._seam import check_plain_head
+from ..checks import damaged
+from .vocabulary import Head, Net
+
+
+KINDS = ("model", "adapters", "head")
+WIDTHS = (1024, 512)  # of the hidden layers of a head: those of the authors' ETPOCritic
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The causal language model, without what PEFT has put around it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def head_of(model: nn.Module, temperature: float = 1.0) -> Head:
+    """The LM head of a model. Raises `ValueError` if the logits of the model are not those of one linear layer."""
+    model = plain(model)
+    check_plain_head(model.config, "ETPO")
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise ValueError(
+            f"ETPO reads the weights of the LM head, and this model has {type(head).__name__} there: leave it out of "
+            "the adapter and of the quantization"
+        )
+    return Head(head.weight, head.bias, temperature)
+
+
+def states_before(model: nn.Module, batch: dict) -> Tensor:
+    """`(B, T, D)`: the last hidden states of a model before each token of the completions."""
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    outputs = plain(model).base_model(input_ids=ids, attention_mask=attention, use_cache=False)
+    return outputs.last_hidden_state[:, -batch["completion_ids"].shape[1] - 1 : -1]
+
+
+@contextmanager
+def active_adapter(model: PeftModel, name: str | None, trained: tuple[nn.Parameter, ...] = ()) -> Iterator[None]:
+    """
+    Within this, an adapter is the active one, or none is; `trained` has a gradient, and what has one keeps it.
+
+    PEFT takes the gradient from the adapters that are not active, and with it from a loss that waits for its backward.
+    """
+    if name is None:
+        with model.disable_adapter():
+            yield
+        return
+    before, flags = model.active_adapter, [(one, one.requires_grad) for one in model.parameters()]
+
+    def activate(adapter: str) -> None:
+        model.set_adapter(adapter)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+    activate(name)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        activate(before)
+
+
+class Critic:
+    r"""
+    \\( Q(s, v) \\) for every entry of the vocabulary, and its slow copy \\( \bar Q \\).
+
+    Attributes:
+        trained, slow (`list[nn.Parameter]`): the parameters of both, in the same order.
+        optimizer (`torch.optim.Optimizer`): of `trained`; set by the trainer.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, trained: list[nn.Parameter], slow: list[nn.Parameter]):
+        self.trained, self.slow = trained, slow
+        for parameter in slow:
+            parameter.requires_grad_(False)
+
+    def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
+        """
+        Its states and head, or those of its slow copy, at the `N` tokens of a batch that are in the mask `(B, T)`.
+
+        `states` `(B, T, D)` are those of the policy, without gradient.
+        """
+        raise NotImplementedError
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Around the forward and the backward pass of the critic's loss."""
+        yield
+
+    def freeze(self) -> None:
+        """Take the gradient from what stands among the parameters of the policy."""
+
+    def step(self, accelerator, max_norm: float, polyak: float) -> float:
+        """Step the optimizer with the mean gradient of all ranks, then move the slow copy; the gradient's norm."""
+        for parameter in self.trained:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = accelerator.reduce(gradient, reduction="mean")
+        norm = clip_grad_norm_(self.trained, max_norm if max_norm > 0 else float("inf")).item()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            for own, slow in zip(self.trained, self.slow, strict=True):
+                slow.lerp_(own.to(slow.dtype), 1 - polyak)
+        return norm
+
+    def state_dict(self) -> dict:
+        """What a checkpoint must hold."""
+        parts = {"trained": self.trained, "slow": self.slow}
+        state = {name: [one.detach().cpu() for one in parameters] for name, parameters in parts.items()}
+        return {**state, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict, source: str) -> None:
+        """Continue from a checkpoint. Raises `ValueError` if it is of another critic."""
+        for name, parameters in (("trained", self.trained), ("slow", self.slow)):
+            if [one.shape for one in parameters] != [one.shape for one in state.get(name, [])]:
+                raise damaged(source, "it is of another critic")
+            with torch.no_grad():
+                for parameter, saved in zip(parameters, state[name], strict=True):
+                    parameter.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class WholeModel(Critic):
+    """A copy of the policy, whose LM logits are Q; as published."""
+
+    def __init__(self, policy: nn.Module, checkpointing: bool):
+        if isinstance(policy, PeftModel):
+            raise ValueError("critic='model' copies a whole policy, and this one is an adapter: set critic='adapters'")
+        self.models = [deepcopy(policy), deepcopy(policy)]
+        for model in self.models:
+            model.__dict__.pop("forward", None)  # TRL's, which runs the policy that was copied
+            head_of(model)
+        if checkpointing:  # which transformers >= 5.24 has another name for
+            old = "gradient_checkpointing_enable"
+            name = "activation_checkpointing_enable" if hasattr(policy, "activation_checkpointing_enable") else old
+            getattr(self.models[0], name)({"use_reentrant": False})
+        super().__init__(*(list(model.parameters()) for model in self.models))
+
+    def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
+        model = self.models[slow]
+        return Net(states_before(model, batch)[mask], head_of(model))
+
+
+class Adapters(Critic):
+    """
+    Two more adapters of the policy; ours. Base and LM head are those of the policy, held once.
+
+    They never stand among what the policy's optimizer, DDP or the norm of the policy's gradient see.
+    """
+
+    names = ("etpo_q", "etpo_q_slow")
+
+    def __init__(self, policy: nn.Module):
+        if not isinstance(policy, PeftModel):
+            raise ValueError("critic='adapters' is for a policy with an adapter: set use_peft, or critic='model'")
+        self.policy = policy
+        found = []
+        for name in self.names:
+            policy.add_adapter(name, policy.peft_config["default"])
+            found.append([one for key, one in policy.named_parameters() if f".{name}." in key])
+        with torch.no_grad():
+            for own, slow in zip(*found, strict=True):
+                slow.copy_(own)
+        super().__init__(*found)
+        self.freeze()
+
+    def freeze(self) -> None:
+        """Take the gradient from them, which is theirs within `training()` alone."""
+        for parameter in (*self.trained, *self.slow):
+            parameter.requires_grad_(False)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        with active_adapter(self.policy, self.names[0], tuple(self.trained)):
+            yield
+
+    def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
+        name = self.names[slow]
+        # Within `training()` it is active already, and has its gradient
+        with nullcontext() if self.policy.active_adapter == name else active_adapter(self.policy, name):
+            return Net(states_before(self.policy, batch)[mask], head_of(self.policy))
+
+
+class OnPolicyStates(Critic):
+    """Two hidden layers on the states of the policy, without gradient by them; ours, as wide as the ETPOCritic."""
+
+    def __init__(self, policy: nn.Module):
+        head = head_of(policy).weight
+        words, width = head.shape
+        layers = [nn.Linear(width, WIDTHS[0]), nn.GELU(), nn.Linear(*WIDTHS), nn.GELU()]
+        trunk, last = nn.Sequential(*layers).to(head.device), nn.Linear(WIDTHS[1], words, device=head.device)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.nets = [(trunk, last), (deepcopy(trunk), deepcopy(last))]
+        super().__init__(*([one for part in net for one in part.parameters()] for net in self.nets))
+
+    def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
+        trunk, last = self.nets[slow]
+        return Net(trunk(states[mask].float()), Head(last.weight, last.bias))
+
+
+def build_critic(kind: str, policy: nn.Module, checkpointing: bool) -> Critic:
+    """The critic of a policy, one of [`KINDS`]. Raises `ValueError` if the policy does not fit it."""
+    if kind == "model":
+        return WholeModel(policy, checkpointing)
+    return Adapters(policy) if kind == "adapters" else OnPolicyStates(policy)

@@ -1,0 +1,188 @@
+"""Environments of several steps, and their episodes as TRL samples them: in a `rollout_func`, or as a tool."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import update_wrapper
+from typing import Any, Protocol
+
+import torch
+
+from .._seam import sampled_rows, sampled_turns
+
+
+ORIGINAL = "original_prompt"  # the column that keeps the prompt of a row that has become a message
+
+
+class Environment(Protocol):
+    """
+    What an episode is in. One object is one episode at a time.
+
+    An environment whose steps are slow may have a static method `step_together(environments, texts)` besides, which
+    takes one step in each of several and returns a list of what `step` returns.
+    """
+
+    def reset(self, row: Mapping[str, Any]) -> str:
+        """Begin an episode on a row of the dataset; the text that the policy goes on from."""
+
+    def step(self, text: str) -> tuple[str, float, bool]:
+        """Take what the policy wrote; what it is told then (not empty), the reward, and whether the episode ends."""
+
+
+def step_together(environments: Sequence[Environment], texts: Sequence[str]) -> list[tuple[str, float, bool]]:
+    """One step in each of these environments."""
+    if hasattr(environments[0], "step_together"):
+        return environments[0].step_together(environments, texts)
+    return [environment.step(text) for environment, text in zip(environments, texts, strict=True)]
+
+
+class Episodes:
+    """
+    A `rollout_func` of TRL: every row is an episode, in an environment of its own.
+
+    The completion holds all actions and, between them, what the environment wrote; `env_mask` says which is which. The
+    context of an action is the whole of it so far.
+
+    Args:
+        environment (`Callable[[], Environment]`):
+            Makes one; `functools.partial` sets its parameters.
+
+    Raises `ValueError` if the environment writes no token between two actions.
+    """
+
+    def __init__(self, environment: Callable[[], Environment]):
+        self.environment = environment
+        self._pool: list[Environment] = []
+
+    def __call__(self, prompts: list, trainer: Any) -> dict[str, list]:
+        rows, tokenizer = sampled_rows(trainer), trainer.processing_class
+        self._pool += [self.environment() for _ in range(len(rows) - len(self._pool))]
+        contexts = [_ids(tokenizer, one.reset(row)) for one, row in zip(self._pool, rows, strict=False)]
+        episodes = [_Episode(context) for context in contexts]
+        live = list(range(len(rows)))
+        while self._any_lives(trainer, live):
+            # A rank whose episodes have all ended still samples with the others, as vLLM and sharded models need
+            turns = live or [0]
+            sampled = sampled_turns(trainer, [episodes[place].context + episodes[place].ids for place in turns])
+            if not live:
+                continue
+            texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in sampled[0]]
+            steps = step_together([self._pool[place] for place in live], texts)
+            for place, step, *turn in zip(live, steps, *sampled, strict=True):
+                episodes[place].add(*turn, *step, tokenizer)
+            live = [place for place in live if not episodes[place].done]
+        names = {"completion_ids": "ids", "env_mask": "mask", "step_rewards": "rewards", "attempts": "attempts"}
+        of_vllm = trainer.use_vllm
+        return {
+            "prompt_ids": contexts,
+            "logprobs": [episode.logps for episode in episodes] if of_vllm else None,
+            **{name: [getattr(episode, key) for episode in episodes] for name, key in names.items()},
+        }
+
+    @staticmethod
+    def _any_lives(trainer: Any, live: list[int]) -> bool:
+        count = torch.tensor(len(live), device=trainer.accelerator.device)
+        return trainer.accelerator.reduce(count, reduction="sum").item() > 0
+
+
+class _Episode:
+    def __init__(self, context: list[int]):
+        self.context, self.ids, self.mask, self.rewards, self.logps = context, [], [], [], []
+        self.attempts, self.done = 0, False
+
+    def add(self, ids: list[int], logps: list[float] | None, told: str, reward: float, done: bool, tokenizer) -> None:
+        answer = [] if done else _ids(tokenizer, told)
+        if not (answer or done):
+            raise ValueError(f"the environment told {told!r} between two actions, which has no token: let it say more")
+        self.ids += ids + answer
+        self.mask += [1] * len(ids) + [0] * len(answer)
+        self.rewards += [0.0] * (len(ids) - 1) + [reward] + [0.0] * len(answer)
+        self.logps += (logps or [0.0] * len(ids)) + [0.0] * len(answer)
+        self.attempts, self.done = self.attempts + 1, done
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def environment_score(
+    step_rewards: list[list[float]], attempts: list[int], log_metric: Callable | None = None, **kwargs
+) -> list[float]:
+    """The sum of the rewards of each of the [`Episodes`]; logs the mean number of `env/attempts`."""
+    if log_metric is not None:
+        log_metric("env/attempts", sum(attempts) / len(attempts))
+    return [sum(rewards) for rewards in step_rewards]
+
+
+def as_tool(environment: Callable[[], Environment]) -> Callable[[], Any]:
+    """
+    An `environment_factory` of TRL: the policy acts by calling the tool `submit`.
+
+    TRL ends an episode that goes on by `max_tool_calling_iterations`; set it to the attempts of the environment.
+
+    Args:
+        environment (`Callable[[], Environment]`):
+            Makes one.
+    """
+
+    def make() -> ToolEnvironment:
+        return ToolEnvironment(environment())
+
+    return update_wrapper(make, environment, assigned=("__doc__",), updated=())
+
+
+def as_messages(row: dict) -> dict:
+    """A row for [`as_tool`]: its prompt is a message to which TRL appends what `reset` says of the row as it was."""
+    return {"prompt": [{"role": "user", "content": ""}], ORIGINAL: row["prompt"]}
+
+
+class ToolEnvironment:
+    """An environment as TRL knows them; [`as_tool`] makes it."""
+
+    def __init__(self, environment: Environment):
+        self._environment = environment
+        self._begin()
+
+    def _begin(self) -> None:
+        self.rewards: list[float] = []
+        self._done = False
+
+    def reset(self, **row) -> str:
+        self._begin()
+        return self._environment.reset({**row, "prompt": row.get(ORIGINAL, row["prompt"])})
+
+    def submit(self, text: str) -> str:
+        """
+        Submit an answer, and read what is said about it.
+
+        Args:
+            text: The answer.
+        """
+        if self._done:
+            return "There is no attempt left."
+        told, reward, self._done = self._environment.step(text)
+        self.rewards.append(reward)
+        return told or "Done."
+
+    def get_reward(self) -> float:
+        return float(sum(self.rewards))
+
+
+def rewards_of_turns(mask: list[int], messages: list[dict], rewards: list[float]) -> list[float]:
+    """
+    The rewards of the calls of [`as_tool`] at the last token of the turn that made them; 0 elsewhere.
+
+    Args:
+        mask (`list[int]`):
+            1 where the policy wrote the token of the completion.
+        messages (`list[dict]`):
+            The completion; a turn is an assistant's.
+        rewards (`list[float]`):
+            Of the calls that reached the environment, in their order.
+    """
+    ends = [place for place, (own, after) in enumerate(zip(mask, [*mask[1:], 0], strict=True)) if own and not after]
+    turns = [message for message in messages if message["role"] == "assistant"]
+    found, left = [0.0] * len(mask), list(rewards)
+    for end, turn in zip(ends, turns, strict=False):
+        calls = [call["function"] for call in turn.get("tool_calls") or []]
+        made = sum(call["name"] == "submit" and {*call["arguments"]} == {"text"} for call in calls)
+        found[end], left = sum(left[:made]), left[made:]
+    return found

@@ -1,0 +1,189 @@
+"""ETPO on TRL's machinery."""
+
+import os
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import torch
+from accelerate.utils import DistributedType, broadcast
+from peft import PeftModel
+from torch import Tensor
+
+from .._seam import Hooks, StepwiseGRPOTrainer, log_means
+from .._seam.trimming import trained_tokens
+from ..checks import damaged
+from ..families import Family, by_name
+from ..rollouts.batch import picked
+from ..trainer import EntropyControl
+from .critic import active_adapter, build_critic, head_of, states_before
+from .environments import environment_score, rewards_of_turns
+from .family import BETA, ETPO
+from .targets import critic_loss, soft_targets
+from .vocabulary import Net, policy_losses, soft_states
+
+
+CRITIC_FILE = "critic.pt"
+REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
+    r"""
+    Train a policy and a critic over the vocabulary on the steps of an environment.
+
+    $$
+    \mathcal{L}_\pi = \sum_v \pi_v \, (\beta (\log \pi_v - \log \rho_v) - Q_v), \qquad
+    \mathcal{L}_Q = \mathrm{Huber}(y - Q(\text{token}))
+    $$
+
+    with the targets of [`~targets.soft_targets`], as a mean over the tokens that the policy wrote. The policy is that
+    of the sampling temperature. The arguments are those of [`~trl.GRPOTrainer`], `args` an [`EtpoConfig`].
+
+    Args:
+        rollout_func ([`Episodes`]), environment_factory (`Callable`):
+            One of the two: `Episodes(environment)`, or `as_tool(environment)` for a model whose chat template calls
+            tools.
+        reward_funcs (`list[Callable]`, *optional*):
+            What TRL logs as rewards; nothing is trained on them. By default [`environment_score`] of the episodes.
+
+    Raises `ValueError` without an environment, for a critic that does not fit the policy, and for FSDP or DeepSpeed.
+
+    Reference: [Entropy-Regularized Token-Level Policy Optimization](https://huggingface.co/papers/2402.06700), 2024.
+    """
+
+    own_family: ClassVar[Family] = ETPO
+
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        named = dict(**by_name(type(self), Hooks, positional), **named)
+        episodes, tools = named.get("rollout_func"), named.get("environment_factory")
+        if (episodes is None) == (tools is None):
+            raise ValueError(
+                "ETPO trains on the steps of an environment: pass rollout_func=Episodes(environment), or "
+                "environment_factory=as_tool(environment)"
+            )
+        if episodes is not None and named.get("reward_funcs") is None:
+            named["reward_funcs"] = [environment_score]
+        super().__init__(**named)
+        if self.accelerator.distributed_type not in REPLICATED:
+            raise ValueError(
+                f"ETPO keeps the critic whole on every process, and this launch has "
+                f"{self.accelerator.distributed_type.value}: use DDP"
+            )
+        self.penalty, self.beta = self.args.beta, 0.0  # TRL estimates its own KL penalty where its `beta` is not 0
+        self.knobs.add(BETA, lambda: self.penalty, lambda value: setattr(self, "penalty", value))
+        policy = self.accelerator.unwrap_model(self.model)
+        head_of(policy)
+        self.critic = build_critic(self.args.critic, policy, self.args.gradient_checkpointing)
+        for parameter in (*self.critic.trained, *self.critic.slow):
+            broadcast(parameter.data)  # drawn with the random numbers of each rank
+        of_optim, settings = self.get_optimizer_cls_and_kwargs(self.args, policy)
+        settings["lr"] = self.args.critic_learning_rate
+        group = {"params": self.critic.trained, "weight_decay": self.args.weight_decay}
+        self.critic.optimizer = of_optim([group], **settings)
+        self._sums: list[Tensor] = []
+
+    # What StepwiseGRPOTrainer asks
+
+    def rewards_of_steps(self, ids: list, mask: list | None, completions: list, extra: dict) -> list[list[float]]:
+        """The rewards of the environment, at the last token of each action; a row for each completion."""
+        if self.environments:
+            rows = zip(mask, completions, self.environments, strict=True)
+            return [rewards_of_turns(own, messages, environment.rewards) for own, messages, environment in rows]
+        if "step_rewards" not in extra:
+            raise ValueError("rollout_func gives no step_rewards, which ETPO trains on: use Episodes(environment)")
+        return extra["step_rewards"]
+
+    def prepared_batch(self, batch: dict, rewards: Tensor) -> dict:
+        """The batch of a rollout with `targets`, `(B, T)`, under the policy and the slow critic as they are now."""
+        if "pixel_values" in batch:
+            raise ValueError("ETPO does not know images: train on problems in text")
+        size, mask = self.args.per_device_train_batch_size, trained_tokens(batch).bool()
+        parts = [self._soft_states(picked(batch, slice(at, at + size))) for at in range(0, len(mask), size)]
+        values, divergences = (torch.cat(part) for part in zip(*parts, strict=True))
+        batch["targets"] = soft_targets(values, divergences, rewards, mask, self.penalty, self.args.gamma)
+        if self.model.training:
+            of_rank = [values[mask].sum(), divergences[mask].sum(), batch["targets"][mask].sum(), mask.sum()]
+            value, divergence, target, count = self.accelerator.reduce(torch.stack(of_rank).double()).tolist()
+            sums = {"value": value, "kl": divergence, "target": target}
+            log_means(self, {f"etpo/{name}": total / max(count, 1.0) for name, total in sums.items()})
+        return batch
+
+    @torch.no_grad()
+    def _soft_states(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """`V` by the slow critic and KL, `(B, T)`; 0 at tokens that are not trained."""
+        mask, policy = trained_tokens(batch).bool(), self.accelerator.unwrap_model(self.model)
+        with self.accelerator.autocast():
+            states = states_before(policy, batch)
+            critic = self.critic.net(batch, states, mask, slow=True)
+            own = Net(states[mask], head_of(policy, self.temperature))
+            return tuple(
+                torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, found)
+                for found in soft_states(own, self._reference(batch, mask), critic)
+            )
+
+    @torch.no_grad()
+    def _reference(self, batch: dict, mask: Tensor) -> Net:
+        """The frozen initial policy: a model of its own, or the base of the adapter, or the adapter as it was."""
+        model = self.accelerator.unwrap_model(self.model if self.ref_model is None else self.ref_model)
+        name = "ref" if isinstance(model, PeftModel) and "ref" in model.peft_config else None
+        with active_adapter(model, name) if isinstance(model, PeftModel) else nullcontext():
+            return Net(states_before(model, batch)[mask], head_of(model, self.temperature))
+
+    def own_loss(self, batch: dict, states: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
+        """
+        The policy's loss, a sum over the trained tokens divided by `tokens`. In training the critic's is taken back
+        here and now, so that only one of the two networks has its activations in memory.
+
+        Args:
+            batch (`dict[str, torch.Tensor]`):
+                A micro-batch with its `targets`.
+            states (`torch.Tensor`):
+                `(B, T, D)`: of the policy, with gradient.
+            mask (`torch.Tensor`):
+                `(B, T)` bool: the tokens that the policy wrote.
+            tokens (`torch.Tensor`):
+                How many there are in the optimizer step, on all ranks, divided by the ranks.
+        """
+        with self.critic.training(), torch.set_grad_enabled(self.model.training):
+            with self.accelerator.autocast():
+                critic = self.critic.net(batch, states.detach(), mask)
+            chosen = critic.head.chosen(critic.states, batch["completion_ids"][mask])
+            losses = critic_loss(chosen, batch["targets"][mask], self.args.huber_delta)
+            if self.model.training:
+                (losses.sum() / tokens).backward()
+        policy = self.accelerator.unwrap_model(self.model)
+        own = Net(states[mask], head_of(policy, self.temperature))
+        with self.accelerator.autocast():
+            reference = self._reference(batch, mask)
+        of_policy = policy_losses(own, reference, Net(critic.states.detach(), critic.head), self.penalty)
+        if self.model.training:
+            parts = (losses.sum(), chosen.sum(), of_policy.sum(), mask.sum())
+            self._sums.append(torch.stack([part.detach().double() for part in parts]))
+        return of_policy.sum() / tokens
+
+    def save_networks(self, folder: str) -> None:
+        """Write the critic, its slow copy and its optimizer beside a checkpoint."""
+        torch.save(self.critic.state_dict(), os.path.join(folder, CRITIC_FILE))
+
+    def load_networks(self, folder: str) -> None:
+        """Continue them. Raises `ValueError` for a checkpoint without them."""
+        path = os.path.join(folder, CRITIC_FILE)
+        if not os.path.isfile(path):
+            raise damaged(path, "there is no such file")
+        self.critic.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), path)
+
+    # What others ask
+
+    def create_optimizer(self, *args, **kwargs):
+        """transformers', of the policy alone."""
+        self.critic.freeze()
+        return super().create_optimizer(*args, **kwargs)
+
+    def end_step(self) -> None:
+        """Step the critic, once all gradients of the optimizer step are there; then what every trainer does."""
+        norm = self.critic.step(self.accelerator, self.args.critic_max_grad_norm, self.args.polyak)
+        loss, q, of_policy, count = self.accelerator.reduce(torch.stack(self._sums).sum(0)).tolist()
+        self._sums = []
+        sums = {"q_loss": loss, "q": q, "policy_loss": of_policy}
+        means = {f"etpo/{name}": total / max(count, 1.0) for name, total in sums.items()}
+        log_means(self, {**means, "etpo/q_grad_norm": norm})
+        super().end_step()
