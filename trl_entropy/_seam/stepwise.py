@@ -7,7 +7,6 @@ import torch
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
-from .facts import tokens_of_step
 from .trimming import trained_tokens
 from .vocabulary import HiddenStates
 
@@ -41,7 +40,7 @@ class StepwiseGRPOTrainer(GRPOTrainer):
         finally:
             kept.remove()
         # Divided by the ranks, because gradients are averaged: the loss is a mean over the optimizer step of all ranks
-        of_rank = tokens_of_step(self, inputs) / self.accelerator.num_processes
+        of_rank = self.seam.facts.tokens_of_step(inputs) / self.accelerator.num_processes
         states = kept.states[:, -inputs["completion_ids"].shape[1] - 1 : -1]
         return loss + self.own_loss(inputs, states, trained_tokens(inputs).bool(), of_rank)
 
