@@ -349,12 +349,13 @@ def test_two_ranks_train_what_one_process_does(model_dir, tmp_path):
 
 
 def test_backward_pass_of_the_head_may_leave_out_tokens(run):
-    settings = {"token_weights": {"high_entropy": {"fraction": 0.2}}, "optim": "sgd", "learning_rate": 0.1}
-    weights = [
-        torch.cat([value.flatten() for value in parameters(run(**settings, skip_lm_head_tokens=skip)).values()])
-        for skip in (False, True)
-    ]
-    assert distance(*weights) < 1e-6
+    steps = []
+    for skip in (False, True):
+        kept = Gradients()
+        weights = {"token_weights": {"high_entropy": {"fraction": 0.2}}, "max_grad_norm": 0.0}
+        run(**weights, max_steps=1, skip_lm_head_tokens=skip, callbacks=[kept])
+        steps += kept.steps
+    assert distance(*steps) < 1e-5  # float32 sums of another order
 
 
 # Controllers
