@@ -33,12 +33,12 @@ def test_a_random_policy_learns(model_dir, tmp_path):
     ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
     Qwen2ForCausalLM(Qwen2Config(**sizes, **heads, **ids)).save_pretrained(tmp_path / "policy")
     AutoTokenizer.from_pretrained(model_dir).save_pretrained(tmp_path / "policy")
-    settings = {"max_steps": 150, "per_device_train_batch_size": 40, "learning_rate": 5e-3, "max_completion_length": 4}
+    settings = {"max_steps": 90, "per_device_train_batch_size": 40, "learning_rate": 5e-3, "max_completion_length": 4}
     settings |= {"beta": 0.05, "polyak": 0.5, "entropy_measures": "none"}
     trainer = build_etpo(str(tmp_path / "policy"), tmp_path, rollout_func=Episodes(FirstLetter), **settings)
     trainer.train()
     scores, attempts = logged(trainer, "reward"), logged(trainer, "env/attempts")
-    print([round(fmean(scores[at : at + 10]), 2) for at in range(0, 150, 10)])
+    print([round(fmean(scores[at : at + 10]), 2) for at in range(0, 90, 10)])
     assert fmean(scores[:10]) < -0.8
-    assert fmean(scores[-10:]) > 0.0
+    assert fmean(scores[-10:]) > 0.5
     assert fmean(attempts[-10:]) < fmean(attempts[:10]) - 0.3
