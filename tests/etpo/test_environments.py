@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 from given_steps import build_etpo, of_policy
 from toy import build_trainer, fresh_logps, logged, number
+from trl import GRPOTrainer
 
 from trl_entropy import EntropyGRPOTrainer
 from trl_entropy.data import EMBEDDED_POLICY
@@ -189,5 +190,8 @@ def test_rewards_of_turns_by_hand(calls, rewards, expected):
 
 
 def test_config_of_etpo_is_for_its_trainer(model_dir, build):
+    args, dataset = build().args, build().train_dataset
     with pytest.raises(TypeError, match=r"args must be an EntropyGRPOConfig"):
-        EntropyGRPOTrainer(model_dir, environment_score, args=build().args)
+        EntropyGRPOTrainer(model_dir, environment_score, args=args, train_dataset=dataset)
+    with pytest.raises(TypeError, match=r"an EtpoConfig is for EtpoTrainer, and GRPOTrainer would read none"):
+        GRPOTrainer(model_dir, environment_score, args=args, train_dataset=dataset)

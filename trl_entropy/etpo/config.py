@@ -62,6 +62,9 @@ class EtpoConfig(EntropyGRPOConfig):
             raise ValueError(f"huber_delta must be a number > 0, got {self.huber_delta!r}")
         self._refuse_what_does_nothing()
 
+    def _refuse_plain(self, cls: type) -> None:
+        raise TypeError(f"an EtpoConfig is for EtpoTrainer, and {cls.__name__} would read none of its flags")
+
     def _refuse_what_does_nothing(self) -> None:
         control = self.control
         turned = {controller.knob.name for controller in control.controllers if controller.knob.section}

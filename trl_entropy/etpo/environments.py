@@ -1,7 +1,7 @@
 """Environments of several steps, and their episodes as TRL samples them: in a `rollout_func`, or as a tool."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import update_wrapper
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -55,7 +55,8 @@ class Episodes:
     def __call__(self, prompts: list, trainer: Any) -> dict[str, list]:
         rows, tokenizer = sampled_rows(trainer), trainer.processing_class
         self._pool += [self.environment() for _ in range(len(rows) - len(self._pool))]
-        contexts = [_ids(tokenizer, one.reset(row)) for one, row in zip(self._pool, rows, strict=False)]
+        # With the tokens that a text begins with, as TRL has them
+        contexts = [tokenizer(one.reset(row))["input_ids"] for one, row in zip(self._pool, rows, strict=False)]
         episodes = [_Episode(context) for context in contexts]
         live = list(range(len(rows)))
         while self._any_lives(trainer, live):
@@ -89,7 +90,7 @@ class _Episode:
         self.attempts, self.done = 0, False
 
     def add(self, ids: list[int], logps: list[float] | None, told: str, reward: float, done: bool, tokenizer) -> None:
-        answer = [] if done else _ids(tokenizer, told)
+        answer = [] if done else tokenizer(told, add_special_tokens=False)["input_ids"]
         if not (answer or done):
             raise ValueError(f"the environment told {told!r} between two actions, which has no token: let it say more")
         self.ids += ids + answer
@@ -97,10 +98,6 @@ class _Episode:
         self.rewards += [0.0] * (len(ids) - 1) + [reward] + [0.0] * len(answer)
         self.logps += (logps or [0.0] * len(ids)) + [0.0] * len(answer)
         self.attempts, self.done = self.attempts + 1, done
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def environment_score(
@@ -122,11 +119,7 @@ def as_tool(environment: Callable[[], Environment]) -> Callable[[], Any]:
         environment (`Callable[[], Environment]`):
             Makes one.
     """
-
-    def make() -> ToolEnvironment:
-        return ToolEnvironment(environment())
-
-    return update_wrapper(make, environment, assigned=("__doc__",), updated=())
+    return partial(ToolEnvironment, environment)
 
 
 def as_messages(row: dict) -> dict:
@@ -137,8 +130,8 @@ def as_messages(row: dict) -> dict:
 class ToolEnvironment:
     """An environment as TRL knows them; [`as_tool`] makes it."""
 
-    def __init__(self, environment: Environment):
-        self._environment = environment
+    def __init__(self, make: Callable[[], Environment]):
+        self._environment = make()
         self._begin()
 
     def _begin(self) -> None:
