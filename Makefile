@@ -55,7 +55,8 @@ wheel:
 	out/wheel/bin/pip install --quiet torch==$(TORCH)
 	out/wheel/bin/pip wheel --quiet --no-deps --wheel-dir out/wheel .
 	out/wheel/bin/pip install --quiet out/wheel/*.whl
-	cd out/wheel && bin/trl-entropy ls && bin/trl-entropy grpo --config ../../recipes/hold.yaml --max_steps 2 --output_dir run
+	PATH=$(CURDIR)/out/wheel/bin:$$PATH trl-entropy ls
+	PATH=$(CURDIR)/out/wheel/bin:$$PATH trl-entropy grpo --config recipes/hold.yaml --max_steps 2 --output_dir out/wheel/run
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,10 +1,7 @@
 """Entropy control of TRL's asynchronous trainer on given completions; `asynchronous` says what is replaced of it."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import async_run
 import pytest
 import torch
 from asynchronous import HAS_ASYNC, Given, build_async, on_the_cpu
+from processes import TESTS, run_script
 from toy import distance, flat, logged, parameters, same, sums
 from transformers import AutoModelForCausalLM, TrainerCallback
 
@@ -326,16 +324,7 @@ def test_pool_is_the_optimizer_step_or_the_one_before(run, pooling):
 
 
 def test_two_ranks_train_what_one_process_does(model_dir, tmp_path):
-    script = Path(__file__).with_name("async_run.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = os.pathsep.join([str(script.parents[1]), str(script.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*launch, str(script), model_dir, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_script(TESTS / "async_run.py", model_dir, tmp_path, ranks=2, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in range(2))
     assert first == second

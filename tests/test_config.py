@@ -195,8 +195,8 @@ unnamed = lambda tokens: tokens.logps  # noqa: E731 (it has no name that could b
 
 
 def test_bundled_presets():
-    steering = ["aer", "confident_sign", "entropic", "entropy_guided", "epoch", "hold", "mai_clip", "neg_to_pos"]
-    steering += ["repo_r", "skywork", "stage"]
+    steering = ["aer", "balance", "confident_sign", "entropic", "entropy_guided", "epoch", "hold", "mai_clip"]
+    steering += ["neg_to_pos", "paec", "repo_r", "siren", "skywork", "stage"]
     assert sorted(name for name, preset in presets().items() if "controllers" in preset) == steering
     rollouts = ["erpo", "offline_injection", "prepo"]
     assert sorted(name for name, preset in presets().items() if "rollout_rules" in preset) == rollouts

@@ -13,8 +13,9 @@ from trl_entropy.rules.weights import WEIGHTS
 STEP = 1e-6
 SECTION = {**dict.fromkeys(WEIGHTS, "token_weights"), **dict.fromkeys(BONUSES, "advantage_bonuses")}
 SECTION |= dict.fromkeys(TERMS, "loss_terms")
-# Its value is constant, only its gradient is not: a stopped ratio stands under the ratio
-STOPPED = {"ce_gppo"}
+# Their gradient is not that of their value: a stopped factor, or a choice that jumps at a quantile; each has a test of
+# its gradient of its own
+STOPPED = {"ce_gppo", "lp_reg", "paec", "simko", "siren"}
 
 
 def case(seed: int = 5) -> tuple[dict, torch.Tensor]:

@@ -272,7 +272,8 @@ class EntropyTable(EntropyGRPOTrainer, Forward):
         return needs - looks_among(needs) - NAMED.keys()  # there is no model to look at
 
     def of_vocabulary(self, needs, entropies, inputs):
-        seen = seen_in(self.logits, inputs["completion_ids"], looks_among(super().needs()))
+        looks = looks_among(super().needs()) | {NAMED["expected_discriminator"]}  # which measures may ask for
+        seen = seen_in(self.logits, inputs["completion_ids"], looks)
         return {name: seen[look].detach() for name, look in NAMED.items() if look in seen} | {"vocabulary": seen}
 
 

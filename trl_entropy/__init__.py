@@ -3,8 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .checks import lab as _lab
-
 
 if TYPE_CHECKING:  # for type checkers and editors
     from ._seam import SeamError as SeamError
@@ -61,7 +59,7 @@ def __getattr__(name: str) -> object:
     if not home.startswith("lab."):
         return getattr(import_module(f".{home}", __name__), name)
     try:
-        return getattr(_lab(home.removeprefix("lab."), name), name)
+        return getattr(import_module(".checks", __name__).lab(home.removeprefix("lab."), name), name)
     except ValueError as error:
         raise ImportError(str(error)) from error
 

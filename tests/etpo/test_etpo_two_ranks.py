@@ -1,15 +1,12 @@
 """Two processes train as one does on the same global batch."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from etpo_ranks import LOGGED, RUNS, train
-from ranks import TESTS, free_port
+from processes import run_script
 from toy import distance
 
 
@@ -21,11 +18,7 @@ every_run = pytest.mark.parametrize("name", RUNS)
 def two(model_dir, tmp_path_factory) -> list[dict]:
     """What each of two ranks has seen, with 4 rows each."""
     folder, script = tmp_path_factory.mktemp("two"), Path(__file__).parent / "etpo_ranks.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(free_port()), str(script), model_dir, str(folder)]
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    done = run_script(script, model_dir, folder, ranks=2, timeout=500)
     assert done.returncode == 0, done.stderr[-6000:]
     assert (folder / "head" / "checkpoint-2" / "critic.pt").exists()
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(2)]

@@ -69,7 +69,7 @@ def test_padding_does_not_matter(measure, seed, garbage):
 def test_longer_padding_does_not_matter(measure, seed):
     tokens = random_tokens(seed)
     names = ("logps", "old_logps", "sampling_logps", "entropies", "advantages")
-    names = (*names, "expected_discriminator", "entropies_at_one")
+    names = (*names, "staleness", "expected_discriminator", "entropies_at_one")
     longer = {name: torch.nn.functional.pad(getattr(tokens, name), (0, 3), value=math.nan) for name in names}
     mask = torch.nn.functional.pad(tokens.mask, (0, 3), value=False)
     padded = replace(tokens, mask=mask, pool=None, old_entropies=None, ref_logps=None, vocabulary={}, **longer)

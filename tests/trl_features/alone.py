@@ -155,9 +155,11 @@ def measures_by_hand(trainer, inputs: dict, mask: torch.Tensor) -> dict[str, flo
         "covariance/logp_advantage": (logps * advantages).mean() - logps.mean() * advantages.mean(),
         "gradient_mass/positive": torch.where(slopes > 0, pull, 0).mean(),
         "gradient_mass/negative": torch.where(slopes < 0, pull, 0).mean(),
+        "gradient_mass/positive_share": torch.where(slopes > 0, pull, 0).sum() / pull.sum(),
         "token_weights/sign/mean": sign_weights(advantages).mean(),
         "token_weights/sign/share": (advantages != 0).double().mean(),
         "staleness/log_ratio": torch.zeros(()),
+        "staleness/updates": torch.zeros(()),
         **{f"entropy/{name}": entropies[members].mean() for name, members in groups.items()},
         **{f"share/{name}": members.double().mean() for name, members in groups.items() if "likely" in name},
     }

@@ -154,7 +154,11 @@ class Facts:
                 f"a loss term needs the gradient of the entropies, and {trainer.family.name} takes them without: drop "
                 "the term, or install a newer TRL"
             )
-        if "sampling_logps" in needs and trainer.args.use_vllm and "sampling_per_token_logps" not in inputs:
+        if (
+            "sampling_logps" in needs
+            and getattr(trainer.args, "use_vllm", False)
+            and "sampling_per_token_logps" not in inputs
+        ):
             raise SeamError(f"TRL's batch has no log-probs of vLLM, which a rule reads. {UNSUPPORTED}")
         if needs & {"pool", "completions"} and "completions" not in inputs:
             inputs["completions"] = _completions(inputs)  # the same at every look at this micro-batch
@@ -202,8 +206,9 @@ class Facts:
 
     def _of_vocabulary(self, needs: Set[str], entropies: Tensor, inputs: dict) -> dict:
         hidden, temperature = self.forward.hidden, self.trainer.temperature
-        seen, facts = {EntropyAtOne(): entropies.detach()}, {}
-        if looks := self._looks(inputs, needs):
+        wanted, looks, facts = looks_among(needs), self._looks(inputs, needs), {}
+        seen = {look: entropies.detach() for look in wanted - looks}
+        if looks:
             before = hidden.states[:, -entropies.shape[1] - 1 : -1]
             of_rows = inputs.get("temperatures")
             seen |= take_looks(hidden.model, before, inputs["completion_ids"], temperature, of_rows, looks)
@@ -211,7 +216,7 @@ class Facts:
             prompts = inputs["prompt_ids"], inputs["prompt_mask"]
             facts["prompt_entropies"] = prompt_entropies(hidden.model, hidden.states, *prompts, temperature)
         named = {name: seen[look] for name, look in NAMED.items() if name in needs}
-        return facts | named | {"vocabulary": {look: seen[look] for look in looks_among(needs)}}
+        return facts | named | {"vocabulary": {look: seen[look] for look in wanted}}
 
     def look_ahead(self, model, needs: Set[str]) -> Pool | None:
         """The pool of all micro-batches of the optimizer step; `None` if there is but one."""

@@ -137,7 +137,9 @@ class PackedFacts(Facts):
     def tokens(self, inputs: dict, raw: Tensor, needs: Set[str], step: Step | None = None) -> Tokens:
         """The facts of a micro-batch, once the forward has given log-probs and entropies, completion by completion."""
         layout = self.layout
+        ids = inputs["input_ids"][inputs["attention_mask"].bool()]
         columns = {
+            "completion_ids": layout.spread(ids[layout.index + 1]),
             "completion_mask": layout.spread(torch.ones_like(layout.rows)),
             "old_per_token_logps": layout.spread(inputs["old_log_probs"][layout.selected]),
             "staleness": layout.spread((self._version() - inputs["sampled_by"][0])[layout.rows]),

@@ -24,7 +24,7 @@ KNOBS = {
 }
 SIGN_COEFFICIENTS = ("positive_advantage_coef", "negative_advantage_coef")
 # The bonuses that put another advantage in the place of TRL's, and so are refused with a weight
-REPLACING_BONUSES = ("quantile_advantage", "w_reinforce")
+REPLACING_BONUSES = ("max_rl", "pass_k", "quantile_advantage", "w_reinforce")
 LEARNING_RATE_SCALE = "learning_rate_scale"
 # The bounds of the clip range, and what TRL logs the share of tokens beyond each as. A loss that has no such bound
 # (cispo, sapo, vespo) logs none
