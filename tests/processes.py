@@ -12,15 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 
 TESTS = Path(__file__).parent
 PATHS = [str(TESTS.parent), str(TESTS)]
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["preloaded"])
 
 
 class Done(NamedTuple):
@@ -39,6 +41,7 @@ def free_port() -> int:
 
 def run_script(script: Path, *arguments, ranks: int = 1, timeout: float = 200) -> Done:
     """Run a script, on two ranks as `torchrun` does; if one fails, the others are ended."""
+    _start()
     environment = {"OMP_NUM_THREADS": "1"}
     if ranks > 1:
         environment |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
@@ -55,6 +58,14 @@ def run_script(script: Path, *arguments, ranks: int = 1, timeout: float = 200) -
         texts = [[Path(file).read_text() if Path(file).exists() else "" for file in files] for files in streams]
     code = next((code for code in codes if code != 0), 0)
     return Done(code, *("".join(written) for written in zip(*texts, strict=True)))
+
+
+def _start() -> None:
+    """Start the process that is forked, unless it runs. It finds what it loads by the environment alone."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")]))
+        forkserver.set_forkserver_preload(["preloaded"])
+        forkserver.ensure_running()
 
 
 def _run(command: list[str], environment: Mapping[str, str], files: list[str]) -> None:
