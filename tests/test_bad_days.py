@@ -60,6 +60,7 @@ def is_the_whole_run(folder: Path, whole: Path) -> None:
     # a checkpoint keeps no gradient: the first step after it has none to compare with, where the others may have one
     without = {step for step, row in theirs.items() if NOISE in row and NOISE not in ours[step]}
     assert len(without) <= 1
+    assert all(step % SAVED_EVERY == 1 for step in without)
     for step, row in theirs.items():
         timed = {name for name in row if "time" in name or name.endswith("per_second")}
         kept = row.keys() - timed - ({NOISE} if step in without else set())
