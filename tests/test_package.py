@@ -46,6 +46,7 @@ FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, n
 # Files of the seam; an import among them goes to the left
 SEAM = (
     "error",
+    "advantages",
     "vocabulary",
     "trimming",
     "fast_step",

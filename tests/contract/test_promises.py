@@ -13,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer import grpo_trainer
 
 from trl_entropy._seam import set_temperature
+from trl_entropy._seam.advantages import TokenAdvantages
 from trl_entropy._seam.means import OVER_TOKENS, micro_batch_mean
 from trl_entropy._seam.state import _fused_temperature
 from trl_entropy.families import UNCLIPPED, family_of
@@ -175,11 +176,11 @@ def advantages_by_key(trainer):
 
 @promise
 def advantages_per_token(trainer):
-    """`GRPOTrainer` takes advantages `(B, T)` as well as `(B,)`."""
+    """`GRPOTrainer` takes advantages `(B, T)`, or adds the dimension of the tokens to those of a completion."""
     if not family_of(type(trainer)).per_token:
         return
     inputs = off_policy(trainer)
-    repeated = inputs["advantages"].unsqueeze(1).expand_as(inputs["completion_ids"])
+    repeated = inputs["advantages"].unsqueeze(1).expand_as(inputs["completion_ids"]).as_subclass(TokenAdvantages)
     assert torch.equal(loss_of(trainer, inputs | {"advantages": repeated}), loss_of(trainer, inputs))
 
 

@@ -22,9 +22,9 @@ from toy import (
 )
 from trl import GRPOTrainer
 
-from trl_entropy import EntropyGRPOTrainer, SeamError
+from trl_entropy import EntropyGRPOTrainer, SeamError, with_entropy_control
 from trl_entropy._seam import Hooks, Seam
-from trl_entropy._seam.facts import LateAdvantages
+from trl_entropy._seam.advantages import LateAdvantages
 from trl_entropy.families import GRPO
 
 
@@ -252,6 +252,51 @@ def test_advantages_are_decided_once_and_other_keys_pass():
     assert late["advantages"] is late["advantages"]
     assert late["advantages"].tolist() == [1.0, 1.0]
     assert len(calls) == 1
+
+
+WAYS_TO_ADD_TOKENS = {
+    "unsqueeze": lambda advantages: advantages.unsqueeze(1),
+    "torch": lambda advantages: torch.unsqueeze(advantages, dim=-1),
+    "none": lambda advantages: advantages[:, None],
+    "view": lambda advantages: advantages.view(-1, 1),
+    "reshape": lambda advantages: torch.reshape(advantages, (-1, 1)),
+}
+
+
+class Widened(dict):
+    """A batch whose reader always adds the dimension of the tokens to its advantages."""
+
+    def __init__(self, inputs: dict, way):
+        super().__init__(inputs)
+        self.inputs, self.way = inputs, way
+
+    def __getitem__(self, key):
+        value = self.inputs[key]
+        return self.way(value) if key == "advantages" else value
+
+
+@pytest.mark.parametrize("way", WAYS_TO_ADD_TOKENS)
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_rules_act_in_a_trl_that_takes_one_advantage_for_each_completion(build, loss_type, way):
+    class OneEach(GRPOTrainer):
+        def _compute_loss(self, model, inputs):
+            return super()._compute_loss(model, Widened(inputs, WAYS_TO_ADD_TOKENS[way]))
+
+    rules = {
+        "loss_type": loss_type,
+        "positive_advantage_coef": 0.3,
+        "advantage_bonuses": {"entropy_advantage": {"alpha": 0.4, "kappa": 2.0}},
+    }
+    ours, other = build(**rules), build(trainer_class=with_entropy_control(OneEach), **rules)
+    given = batch()
+    given["old_per_token_logps"] = moved(fresh_logps(ours, given), by=0.4)
+    (loss, gradients), (other_loss, other_gradients) = (
+        loss_and_gradients(ours, given),
+        loss_and_gradients(other, given),
+    )
+    assert torch.equal(other_loss, loss)
+    assert same(other_gradients, gradients)
+    assert not same(gradients, loss_and_gradients(build(loss_type=loss_type), given)[1])
 
 
 @pytest.mark.parametrize(

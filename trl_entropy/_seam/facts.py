@@ -10,6 +10,7 @@ from torch import Tensor
 from ..rules.looks import NAMED, EntropyAtOne, Look, looks_among
 from ..rules.pool import Pool
 from ..rules.tokens import Tokens, mixed, token_hashes
+from .advantages import LateAdvantages
 from .error import UNREAD, UNSUPPORTED, SeamError
 from .means import micro_batch_mean
 from .rollouts import Rollouts
@@ -48,28 +49,6 @@ class Forward:
     logps: Tensor | None = None
     entropies: Tensor | None = None
     hidden: HiddenStates | None = None
-
-
-class LateAdvantages(dict):
-    """
-    TRL's batch, except that `advantages` is decided when it is first read after the forward pass.
-
-    Whoever reads it before gets what TRL has put there.
-    """
-
-    def __init__(self, inputs: dict, known: Callable[[], bool], decide: Callable[[Tensor], Tensor]):
-        super().__init__(inputs)
-        self._known = known
-        self._decide = decide
-        self._decided: Tensor | None = None
-
-    def __getitem__(self, key):
-        raw = super().__getitem__(key)
-        if key != "advantages" or not self._known():
-            return raw
-        if self._decided is None:
-            self._decided = self._decide(raw)
-        return self._decided
 
 
 class Unnamed:

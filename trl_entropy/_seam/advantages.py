@@ -1,0 +1,57 @@
+"""What TRL reads as advantages: decided late, and one for each token whatever TRL makes of them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class LateAdvantages(dict):
+    """
+    TRL's batch, except that `advantages` is decided when it is first read after the forward pass.
+
+    Whoever reads it before gets what TRL has put there.
+    """
+
+    def __init__(self, inputs: dict, known: Callable[[], bool], decide: Callable[[Tensor], Tensor]):
+        super().__init__(inputs)
+        self._known = known
+        self._decide = decide
+        self._decided: Tensor | None = None
+
+    def __getitem__(self, key):
+        raw = super().__getitem__(key)
+        if key != "advantages" or not self._known():
+            return raw
+        if self._decided is None:
+            decided = self._decide(raw)
+            is_new = decided is not raw and decided.dim() == 2
+            self._decided = decided.as_subclass(TokenAdvantages) if is_new else decided
+        return self._decided
+
+
+class TokenAdvantages(Tensor):
+    """
+    Advantages `(B, T)` that stay so if TRL adds the dimension of the tokens to what it takes for `(B,)`.
+
+    GRPOTrainer adds it only where it is missing, and calls advantages per token "not on the roadmap". One that always
+    adds it would make `(B, 1, T)` of them and, without an error, a loss over `(B, B, T)`.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **(kwargs or {}))
+            if func in ADD_DIMENSION and isinstance(args[0], cls) and result.numel() == args[0].numel():
+                return args[0].as_subclass(Tensor)
+            return result
+
+
+ADD_DIMENSION = {
+    Tensor.unsqueeze,
+    torch.unsqueeze,
+    Tensor.__getitem__,  # advantages[:, None]
+    Tensor.view,
+    Tensor.reshape,
+    torch.reshape,
+}
