@@ -1,6 +1,7 @@
 """Entropy control before the other trainers of TRL: what their loss has a place for acts, the rest is refused."""
 
 import copy
+import importlib.util
 import json
 import pickle
 import tomllib
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import trainers_run
+import trl
 from packaging.requirements import Requirement
 from packaging.version import Version
 from processes import TESTS, run_script
@@ -38,6 +40,7 @@ from trl_entropy import (
     Rule,
     SeamError,
     with_entropy_control,
+    wrap,
 )
 from trl_entropy import families as supported
 from trl_entropy.config import EntropyFlags, with_flags
@@ -116,7 +119,7 @@ def test_classes_are_made_once():
         (SFTTrainer, "no entropy control for SFTTrainer: SFTTrainer has no `_compute_loss` that could read other adv"),
         (DPOTrainer, "not known whether the loss of DPOTrainer reads advantages after the policy's log-probs"),
         (SFTConfig, "SFTConfig is the config of another trainer"),
-        (int, "no trainer and no config of TRL. It is for GRPOTrainer, RLOOTrainer, GMPOTrainer and Async"),
+        (int, "not a trainer or config of TRL. It is for GRPOTrainer, RLOOTrainer, GMPOTrainer and Async"),
         ("grpo", "with_entropy_control takes a class, got 'grpo'"),
     ],
 )
@@ -130,6 +133,26 @@ def test_mixing_in_by_hand_is_checked_too():
 
         class Wrong(EntropyControl, SFTTrainer):
             pass
+
+
+def test_trainer_that_a_library_put_in_the_place_of_trl_is_refused_when_it_is_used(monkeypatch):
+    class Rewritten(GRPOTrainer.__mro__[1]):  # as Unsloth does: a copy of TRL's source, changed
+        def __init__(self, model, reward_funcs, args=None, train_dataset=None):
+            raise AssertionError("this is too late")
+
+    Rewritten.__module__ = "fast.cache"
+    monkeypatch.setattr(trl, "GRPOTrainer", Rewritten)
+    spec = importlib.util.spec_from_file_location("trl_entropy.again", wrap.__file__)
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    why = "fast has put its own Rewritten in the place of TRL's GRPOTrainer, .*: train in a process"
+    for use in (
+        lambda: again.EntropyGRPOTrainer("model", even_length, args=EntropyGRPOConfig(use_cpu=True, bf16=False)),
+        lambda: again.with_entropy_control(Rewritten),
+        lambda: type("Mine", (again.EntropyGRPOTrainer,), {}),
+    ):
+        with pytest.raises(TypeError, match=why):
+            use()
 
 
 @pytest.mark.parametrize("args", [RLOOConfig, EntropyGRPOConfig])
@@ -372,8 +395,8 @@ def test_old_log_probs_of_rloo_are_those_that_it_sums(run):
 
     trainer = run(trainer_class=Compared, config_class=with_entropy_control(RLOOConfig), num_iterations=3)
     assert len(trainer.pairs) == 3
-    for ours, trl in trainer.pairs:
-        torch.testing.assert_close(ours, trl, rtol=0, atol=1e-5)
+    for ours, theirs in trainer.pairs:
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     assert logged(trainer, "staleness/log_ratio")[0] < 1e-6 < logged(trainer, "staleness/log_ratio")[2]
 
 

@@ -234,8 +234,14 @@ def family_of(cls: type) -> Family:
                     f"no entropy control for {cls.__name__} of TRL {installed_trl()}: install trl>={family.since}"
                 )
             return family
-    if of_trl is None:
-        why = "it is no trainer and no config of TRL"
+    replaced = GRPO.trainer_class()
+    if replaced in cls.__mro__ and base_in_trl(replaced) is not replaced:
+        why = (
+            f"{replaced.__module__.partition('.')[0]} has put its own {replaced.__name__} in the place of TRL's "
+            "GRPOTrainer, and its loss is not known: train in a process that does not import it"
+        )
+    elif of_trl is None:
+        why = "it is not a trainer or config of TRL"
     elif not issubclass(cls, Trainer):
         why = f"{of_trl.__name__} is the config of another trainer"
     elif not hasattr(of_trl, "_compute_loss"):

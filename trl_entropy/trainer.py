@@ -22,7 +22,7 @@ from .config import with_flags
 from .control.controller import load_states, states
 from .control.signals import ENTROPY, is_measured, needs_clipping
 from .control.signals import needs as needs_of_signals
-from .families import by_name, family_of
+from .families import Family, by_name, family_of
 from .measures import Log, StepMeasures
 from .objective import Objective
 from .refusals import check_rollout_fits
@@ -50,11 +50,12 @@ class EntropyControl(Hooks):
     Raises `TypeError` if `args` is TRL's config, and [`SeamError`] if TRL's loss can no longer be reached.
     """
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, family: Family | None = None, **kwargs):
         super().__init_subclass__(**kwargs)
-        cls.family = family_of(cls)
+        cls.family = family or family_of(cls)
 
     def __init__(self, *positional: Any, **named: Any) -> None:
+        family_of(type(self))  # refused where a library has put another class in the place of TRL's
         named = dict(**by_name(type(self), Hooks, positional), **named)
         config, args = self.family.config_class(), named.get("args")
         args = named["args"] = with_flags(config)() if args is None else args

@@ -8,7 +8,7 @@ from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
 
 from .config import EntropyGRPOConfig, with_flags
-from .families import family_of
+from .families import GRPO, family_of
 from .trainer import EntropyControl
 
 
@@ -21,7 +21,7 @@ def _takes_what(method: Callable[P, None]) -> Callable[[Callable[..., None]], Ca
     return cast(Any, wraps(method, assigned=(), updated=()))
 
 
-class EntropyGRPOTrainer(EntropyControl, GRPOTrainer):
+class EntropyGRPOTrainer(EntropyControl, GRPOTrainer, family=GRPO):
     """TRL's [`~trl.GRPOTrainer`] with [`EntropyControl`]; the arguments are TRL's, `args` an [`EntropyGRPOConfig`]."""
 
     @_takes_what(GRPOTrainer.__init__)
