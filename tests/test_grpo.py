@@ -336,7 +336,7 @@ def test_column_that_the_reward_needs_is_missing(no_model):
 
 def test_reward_function_that_a_rollout_rule_names_is_one_of_the_run(no_model):
     write_rows("train.jsonl", rows())
-    names = ["--reward_funcs", "math_verify_reward", "get_soft_overlong_punishment", "--rollout_rules"]
+    names = ["--reward_funcs", "math_verify_reward", "dapo_overlong_reward", "--rollout_rules"]
     prepare(flags(*names, '{"dynamic_sampling": {"by": "math_verify_reward"}}', dataset="train.jsonl"))
     line = refusal(flags(*names, '{"dynamic_sampling": {"by": "acc"}}', dataset="train.jsonl"))
     assert line.startswith("unknown reward function 'acc'. Available: ")

@@ -11,6 +11,7 @@ from typing import NoReturn
 from .. import __version__
 from ..checks import lab
 from ..written import add_overwrite
+from .launch import is_launched, launch
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -70,7 +71,10 @@ def grpo(arguments: list[str]) -> None:
             return
     except ValueError as error:
         refuse("grpo", error)
-    train(job)
+    if job.launch and not is_launched():
+        launch("grpo", arguments, job.launch)
+    else:
+        train(job)
 
 
 def etpo(arguments: list[str]) -> None:
@@ -82,7 +86,10 @@ def etpo(arguments: list[str]) -> None:
         job = prepare(arguments)
     except ValueError as error:
         refuse("etpo", error)
-    train(job)
+    if job.launch and not is_launched():
+        launch("etpo", arguments, job.launch)
+    else:
+        train(job)
 
 
 def ls(arguments: list[str]) -> None:

@@ -49,6 +49,7 @@ class Job(NamedTuple):
     model: ModelConfig
     dataset: Dataset
     environment: Callable
+    launch: tuple[str, ...]
 
 
 def prepare(arguments: list[str]) -> Job:
@@ -57,7 +58,7 @@ def prepare(arguments: list[str]) -> Job:
 
     Raises `ValueError` with one line that says what was given, what is allowed and what to do.
     """
-    script, training, model = read_flags("etpo", (EtpoArguments, EtpoConfig, ModelConfig), arguments)
+    script, training, model, launch = read_flags("etpo", (EtpoArguments, EtpoConfig, ModelConfig), arguments)
     model.model_name_or_path = model_path(model.model_name_or_path or EMBEDDED, "model_name_or_path")
     check_start(training, model.model_name_or_path)
     made = _environment(script.environment)
@@ -73,7 +74,7 @@ def prepare(arguments: list[str]) -> Job:
     if "prompt" not in dataset.column_names:
         raise unknown("dataset column", "prompt", dataset.column_names)
     check_rollout_fits(training, dataset)
-    return Job(script, training, model, dataset, partial(made, **settings))
+    return Job(script, training, model, dataset, partial(made, **settings), launch)
 
 
 def _environment(name: str) -> Callable:

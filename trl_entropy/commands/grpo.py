@@ -32,6 +32,7 @@ from ..refusals import check_rollout_fits
 from ..rewards import REWARDS, TRL_REWARDS, MathVerifyReward, ReasoningGymReward, RelativeLengthReward
 from ..wrap import EntropyGRPOTrainer
 from ..written import check_not_in_dataset
+from .launch import OURS, is_launched, launch_arguments
 from .recipe import read_recipe
 from .sources import SourceArguments, check, is_drawn, load_eval, load_train, selected, with_columns, with_messages
 
@@ -39,6 +40,8 @@ from .sources import SourceArguments, check, is_drawn, load_eval, load_train, se
 logger = logging.getLogger(__name__)
 
 OVERLONG = "get_soft_overlong_punishment"
+OVERLONG_OF_TRL = (1280, 256)  # tokens, as its `trl grpo`
+DAPO_OVERLONG = "dapo_overlong_reward"
 # What a reward is called with besides the columns of the dataset: by TRL, and by the seam if it has `reads_rollout`
 OF_TRL = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
 OF_ROLLOUT = {"rollout_group", "env_mask", "policy_text"}
@@ -53,9 +56,13 @@ class GRPOArguments(SourceArguments):
     Args:
         reward_funcs (`list[str]`, *optional*):
             math_verify_reward (the default), last_number_reward, boxed_format_reward, relative_length_reward,
-            reasoning_gym_reward (the default for its problems), TRL's accuracy_reward, reasoning_accuracy_reward,
-            think_format_reward and get_soft_overlong_punishment (with DAPO's interval, the last fifth of
-            max_completion_length), or dotted paths of your own.
+            reasoning_gym_reward (the default for its problems), dapo_overlong_reward (get_soft_overlong_punishment
+            over the last fifth of max_completion_length), TRL's accuracy_reward, reasoning_accuracy_reward,
+            think_format_reward and get_soft_overlong_punishment (between 1024 and 1280 tokens, as in trl grpo), or
+            dotted paths of your own.
+        reward_model_name_or_path (`str`, *optional*):
+            A reward model, a folder or a name on the hub, whose score is added to those of reward_funcs. With it
+            there is no default for reward_funcs.
         answer_from (`list[str]`, *optional*, defaults to `["boxed"]`):
             Where math_verify_reward and reasoning_gym_reward look for the answer, in order: boxed, all_boxed,
             announced, hashes, last_maths, last_latex, last_number.
@@ -75,6 +82,7 @@ class GRPOArguments(SourceArguments):
     """
 
     reward_funcs: list[str] | None = None
+    reward_model_name_or_path: str | None = None
     answer_from: list[str] = field(default_factory=lambda: ["boxed"])
     grading_deadline: float = 3.0
     grading_batch_deadline: float = 60.0
@@ -92,8 +100,9 @@ class Job(NamedTuple):
     model: ModelConfig
     train_dataset: Dataset
     eval_dataset: Dataset | None
-    reward_funcs: list[Callable]
+    reward_funcs: list[Callable | str]
     pass_at_k: TrainerCallback | None = None
+    launch: tuple[str, ...] = ()
 
 
 class _Parser(TrlParser):
@@ -108,6 +117,7 @@ class Flags(NamedTuple):
     training: EntropyGRPOConfig
     model: ModelConfig
     mixture: DatasetMixtureConfig
+    launch: tuple[str, ...]
 
 
 def parse(arguments: list[str]) -> Flags:
@@ -117,16 +127,20 @@ def parse(arguments: list[str]) -> Flags:
     Raises `ValueError` with one line that says what was given, what is allowed and the nearest name.
     """
     classes = (GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig)
-    script, training, model, mixture = read_flags("grpo", classes, arguments)
+    script, training, model, mixture, launch = read_flags("grpo", classes, arguments)
     if model.model_name_or_path is None and script.dataset_name is None and not mixture.datasets:
         logger.warning("no model and no dataset given: training the embedded policy on its own problems")
     _fill_in_embedded(script, model, mixture)
     check(script)
-    return Flags(script, training, model, mixture)
+    return Flags(script, training, model, mixture, launch)
 
 
 def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> list:
-    """The flags and `--config` of a verb, as dataclasses. Raises `ValueError` as [`parse`] does."""
+    """
+    The flags and `--config` of a verb, as dataclasses, and after them what they say to `accelerate launch`.
+
+    Raises `ValueError` as [`parse`] does.
+    """
     # TRL's own use of a name that transformers has deprecated: nothing the user could change
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing`", category=FutureWarning)
     parser = _Parser(
@@ -138,7 +152,7 @@ def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> li
     if not torch.accelerator.is_available():  # TRL's defaults are for a GPU
         parser.set_defaults_with_config(use_cpu=True, bf16=False)
     arguments = [part for given in arguments for part in _config_in_two(given)]
-    unread = []
+    unread: dict = {}
     if "--config" in arguments:
         place = arguments.index("--config")
         recipe = read_recipe((arguments + [""])[place + 1])
@@ -147,16 +161,17 @@ def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> li
         if not isinstance(environment, dict):
             raise ValueError(f"env must be a mapping of names to values, got {environment!r}")
         os.environ.update({name: str(value) for name, value in environment.items()})
-        unread = parser.set_defaults_with_config(**recipe)
+        unread = {name[2:]: recipe[name[2:]] for name in parser.set_defaults_with_config(**recipe)[::2]}
     *read, rest = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
-    if unread + rest:
-        raise unknown("flag", (unread + rest)[0].lstrip("-"), vars(parser.parse_args([])))
-    return read
+    launch = tuple(launch_arguments(unread, rest, vars(parser.parse_args([]))))
+    if launch and is_launched() and OURS not in os.environ:
+        logger.info("this process is launched already, so nothing reads %s", " ".join(launch))
+    return [*read, launch]
 
 
 def prepare(arguments: list[str]) -> Job:
     """Read flags and `--config`, load the problems and make the rewards. Raises `ValueError` as [`parse`] does."""
-    script, training, model, mixture = parse(arguments)
+    script, training, model, mixture, launch = parse(arguments)
     check_start(training, model.model_name_or_path)
     reward_funcs = _rewards(script, training.max_completion_length)
     if script.dataset_name:
@@ -184,7 +199,7 @@ def prepare(arguments: list[str]) -> Job:
         eval_dataset = with_messages(script, eval_dataset)
     if script.pass_at_k_every is not None:
         pass_at_k = _pass_at_k(script, eval_dataset)
-    return Job(script, training, model, train_dataset, eval_dataset, reward_funcs, pass_at_k)
+    return Job(script, training, model, train_dataset, eval_dataset, reward_funcs, pass_at_k, launch)
 
 
 def check_start(training: EntropyGRPOConfig, model: str) -> None:
@@ -222,10 +237,10 @@ def check_start(training: EntropyGRPOConfig, model: str) -> None:
         raise ValueError(f"model_name_or_path={model!r} {reason}")
 
 
-def _check_columns(reward_funcs: Iterable[Callable], row: Mapping[str, object]) -> None:
+def _check_columns(reward_funcs: Iterable[Callable | str], row: Mapping[str, object]) -> None:
     """Raise `ValueError` for a reward that takes what neither TRL nor a row of the dataset gives it."""
     columns = row.keys() - {"prompt", "completion"}  # TRL hands these on in the plural
-    for reward in reward_funcs:
+    for reward in filter(callable, reward_funcs):
         of = reward.func if isinstance(reward, partial) else reward
         given = OF_TRL | columns | (OF_ROLLOUT if getattr(of, "reads_rollout", False) else set())
         for name, parameter in inspect.signature(reward, follow_wrapped=False).parameters.items():
@@ -304,13 +319,15 @@ def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: Datase
     model.model_name_or_path = model_path(model.model_name_or_path, "model_name_or_path")
 
 
-def reward_name(reward: Callable) -> str:
+def reward_name(reward: Callable | str) -> str:
     """As TRL calls it."""
+    if isinstance(reward, str):
+        return reward.split("/")[-1]
     return getattr(getattr(reward, "func", reward), "__name__", type(reward).__name__)
 
 
-def _needed(reward_funcs: Iterable[Callable]) -> set[str]:
-    return {name for reward in reward_funcs for name in inspect.signature(reward).parameters}
+def _needed(reward_funcs: Iterable[Callable | str]) -> set[str]:
+    return {name for reward in filter(callable, reward_funcs) for name in inspect.signature(reward).parameters}
 
 
 def _pass_at_k(script: GRPOArguments, problems: Dataset) -> TrainerCallback:
@@ -328,7 +345,7 @@ def _math_verify_reward(script: GRPOArguments) -> MathVerifyReward:
     )
 
 
-def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[Callable]:
+def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[Callable | str]:
     correct = _math_verify_reward(script)
     known = {
         **REWARDS,
@@ -337,10 +354,20 @@ def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[C
         "relative_length_reward": RelativeLengthReward(correct=correct),
         **{name: getattr(rewards, name) for name in TRL_REWARDS},
     }
+    longest, interval = OVERLONG_OF_TRL
+    known[OVERLONG] = rewards.get_soft_overlong_punishment(longest, interval)
     if max_completion_length is not None:
-        known[OVERLONG] = rewards.get_soft_overlong_punishment(max_completion_length, max_completion_length // 5)
-    names = script.reward_funcs or ["reasoning_gym_reward" if is_drawn(script) else "math_verify_reward"]
-    return [known[name] if name in known else _imported_reward(name, known) for name in names]
+        known[DAPO_OVERLONG] = rewards.get_soft_overlong_punishment(max_completion_length, max_completion_length // 5)
+    model, names = script.reward_model_name_or_path, script.reward_funcs
+    if OVERLONG in (names or []) and (max_completion_length or longest) <= longest - interval:
+        logger.warning(
+            "%s does nothing: it begins above %d tokens, and max_completion_length is %s. %s begins at four fifths of it",
+            *(OVERLONG, longest - interval, max_completion_length, DAPO_OVERLONG),
+        )
+    if not names and model is None:
+        names = ["reasoning_gym_reward" if is_drawn(script) else "math_verify_reward"]
+    found = [known[name] if name in known else _imported_reward(name, known) for name in names or []]
+    return found if model is None else [model, *found]
 
 
 def _imported_reward(name: str, known: dict[str, Callable]) -> Callable:

@@ -10,7 +10,7 @@ from ..control.presets import presets
 from ..control.signals import SIGNALS
 from ..rollouts import ROLLOUT_RULES, RolloutRule
 from ..rules.rule import Rule
-from .grpo import OVERLONG
+from .grpo import DAPO_OVERLONG, OVERLONG
 
 
 # What TRL has itself and this package composes with, by TRL's flag
@@ -45,6 +45,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         "TRL's own": TRL_FLAGS,
         "reward_funcs": {
             **{name: first_line(reward) for name, reward in rewards.REWARDS.items()},
+            DAPO_OVERLONG: "TRL's get_soft_overlong_punishment over the last fifth of max_completion_length",
             **{name: f"TRL's: {first_line(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},
         },
     }

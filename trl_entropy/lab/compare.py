@@ -77,7 +77,8 @@ def compare(
         for name, recipe in arms.items()
     }
     for given in arguments.values():
-        prepare(given)  # a wrong flag ends here, before any arm starts
+        if prepare(given).launch:  # a wrong flag ends here, before any arm starts
+            raise ValueError(f"each recipe is trained in one process: leave out {' '.join(prepare(given).launch)}")
     results = _run(arguments, jobs, threads)
     with written(table, overwrite) as part:
         part.write_text(json.dumps(results, indent=1))
@@ -157,7 +158,7 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
             trainer.model,
             trainer.processing_class,
             job.eval_dataset,
-            job.reward_funcs[0],
+            graders[0],
             num_samples=NUM_SAMPLES,
             max_new_tokens=job.training.max_completion_length,
             temperature=job.training.temperature,
@@ -166,7 +167,9 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
     job = prepare([*arguments, "--disable_tqdm", "true", "--live_view", "false"])  # the arms share a terminal
     trainer = build_trainer(job, callbacks=[Report()])
     trainer.remove_callback(PrinterCallback)
-    before = score() if job.eval_dataset is not None else {}
+    graders = list(filter(callable, job.reward_funcs))  # not a reward model
+    is_scored = job.eval_dataset is not None and graders
+    before = score() if is_scored else {}
     fit(job, trainer)
     history = [row for row in trainer.state.log_history if "reward" in row]
     if not history:
@@ -177,7 +180,7 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
         **{key: [row[key] for row in history] for key in SERIES},
         "target": target,
         "before": before,
-        "after": score() if job.eval_dataset is not None else {},
+        "after": score() if is_scored else {},
     }
 
 
