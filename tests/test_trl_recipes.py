@@ -139,8 +139,9 @@ def test_comparison_trains_in_one_process(capsys):
 @pytest.mark.slow
 def test_recipe_with_two_processes_trains_on_two_ranks(capfd):
     cli.main(["grpo", *recipe({"num_processes": 2, "max_steps": 1, "output_dir": "out"}), "--cpu"])
-    (line,) = [json.loads(text) for text in Path("out/metrics.jsonl").read_text().splitlines()]
-    assert line["num_tokens"] > 0
+    _, first, *_ = [json.loads(text) for text in Path("out/metrics.jsonl").read_text().splitlines()]
+    assert first["step"] == 1
+    assert "--num_processes 2 --cpu --quiet --module trl_entropy grpo --config" in capfd.readouterr().err
 
 
 def test_reward_model_is_added_to_the_reward_functions(model_dir):

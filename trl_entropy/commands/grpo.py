@@ -361,7 +361,7 @@ def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[C
     model, names = script.reward_model_name_or_path, script.reward_funcs
     if OVERLONG in (names or []) and (max_completion_length or longest) <= longest - interval:
         logger.warning(
-            "%s does nothing: it begins above %d tokens, and max_completion_length is %s. %s begins at four fifths of it",
+            "%s does nothing: it begins above %d tokens, and max_completion_length is %s. %s begins at 4/5 of it",
             *(OVERLONG, longest - interval, max_completion_length, DAPO_OVERLONG),
         )
     if not names and model is None:
