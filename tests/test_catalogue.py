@@ -1,6 +1,7 @@
 import re
 from dataclasses import fields
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from trl_entropy import EntropyGRPOConfig
 from trl_entropy.build import SECTIONS
 from trl_entropy.commands import cli
 from trl_entropy.commands.grpo import prepare
-from trl_entropy.commands.ls import catalogue, first_line
+from trl_entropy.commands.ls import card, catalogue, first_line
 from trl_entropy.control.laws import LAWS
 from trl_entropy.control.presets import presets
 from trl_entropy.rewards import REWARDS
@@ -86,6 +87,9 @@ def test_listed_names_are_those_of_the_package():
     assert {"epsilon_low", "epsilon_high", "entropy_coef", "positive_advantage_coef"} <= section("knobs").keys()
 
 
+REPOSITORY = Path(__file__).parent.parent
+
+
 @pytest.mark.parametrize("name", sorted(section("knobs")))
 def test_listed_knob_can_be_turned(name):
     kind, _, rule = name.rpartition(".")[0].partition(".")
@@ -157,4 +161,43 @@ def test_ls_takes_no_flags(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["ls", "--all"])
     assert caught.value.code == 2
-    assert "unrecognized arguments: --all" in capsys.readouterr().err
+    assert "unknown flag 'all'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("clip_cov", ["(token_weights)", "c_t = (", "share (`float`", "2505.22617", "Page: docs/methods/clip_cov.md"]),
+        ("constant", ["(laws of controllers)", "Page: docs/methods/schedule.md"]),
+        ("hold", ["(entropy_control (bundled methods))", "law: pi", "knob: entropy_coef"]),
+        ("siren", ["(entropy_control (bundled methods))", "(loss_terms)"]),  # a preset and a term
+        ("epsilon_high", ["(knobs of controllers)", "a larger value raises entropy", "(TRL's own)"]),
+        ("math_verify_reward", ["(reward_funcs)"]),
+    ],
+)
+def test_ls_of_a_name_prints_all_about_it(capsys, name, parts):
+    cli.main(["ls", name])
+    printed = capsys.readouterr().out
+    assert [part for part in parts if part not in printed] == []
+
+
+def test_card_of_every_entry_names_a_page_that_exists():
+    documented = [*SECTIONS.values(), ROLLOUT_RULES, LAWS]
+    for name in (name for entries in documented for name in entries):
+        (page, *_) = re.findall(r"Page: (docs/methods/\w+\.md)", card(name))
+        assert (REPOSITORY / page).is_file()
+
+
+def test_near_names_are_hinted_at(capsys):
+    for arguments, line in (
+        (
+            ["ls", "sirn"],
+            "trl-entropy ls: error: unknown name 'sirn'. Did you mean 'siren'? `trl-entropy ls` lists all.",
+        ),
+        (["grp"], "trl-entropy: error: unknown verb 'grp'. Did you mean 'grpo'? Available: check-rewards, compare,"),
+        (["report", "--ouput", "a"], "trl-entropy report: error: "),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.startswith(line)

@@ -192,10 +192,10 @@ def refused(outcome: tuple[int, str, str]) -> str:
         (["--grading_workers", "0"], "grading_workers must be at least 1, got 0"),
         (["--grading_deadline", "0"], "grading_deadline must be above 0 seconds, got 0.0"),
         (["--solution_column", "solutoin"], "unknown dataset column 'solutoin'. Did you mean 'solution'? Available: "),
-        (["--max_failure", "0.1"], "unrecognized arguments: --max_failure 0.1"),
+        (["--max_failure", "0.1"], "unknown flag 'max_failure'. Did you mean 'max_failures'?"),
         (["--max_rows", "many"], "argument --max_rows: invalid int value: 'many'"),
         (["--max_failures"], "argument --max_failures: expected one argument"),
-        (["extra"], "unrecognized arguments: extra"),
+        (["extra"], "unknown flag 'extra'."),
     ],
 )
 def test_wrong_flag_is_refused_in_one_line(check, flags, reason):
@@ -213,7 +213,7 @@ def test_missing_file_is_refused(check, tmp_path):
 
 
 def test_dataset_must_be_named(check):
-    assert refused(check.flags([])) == "the following arguments are required: --dataset_name"
+    assert refused(check.flags([])) == "the following arguments are required: --dataset_name/--dataset"
 
 
 def test_empty_file_is_refused(check, tmp_path):

@@ -174,7 +174,8 @@ def flags_of() -> dict[str, set[str]]:
     for verb in [*cli.VERBS, *(f"data {step}" for step in STEPS)]:
         with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
             cli.main([*verb.split(), "--help"])
-        found[verb] = set(re.findall(r"^  (?:-\w, )?--(\w+)", printed.getvalue(), re.M))
+        names = re.findall(r"^  (-.*?)(?:  |$)", printed.getvalue(), re.M)  # each flag with its other names
+        found[verb] = set(re.findall(r"--(\w+)", " ".join(names)))
     for verb in ("grpo", "etpo"):
         found[verb].add("config")  # read before the parser, which does not print it
     found["study"] = set(re.findall(r"^  --(\w+)", study.parser().format_help(), re.M))

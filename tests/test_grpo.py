@@ -456,7 +456,7 @@ def test_unknown_verb_is_refused(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["train"])
     assert caught.value.code == 2
-    assert "invalid choice: 'train'" in capsys.readouterr().err
+    assert "error: unknown verb 'train'. Available: check-rewards, compare," in capsys.readouterr().err
 
 
 def test_help_names_every_verb_and_every_flag(capsys):
@@ -682,6 +682,39 @@ def test_embedded_policy_is_trained_saved_and_resumed(tmp_path, caplog):
             uninterrupted = weights(out)
             (out / "checkpoint-3").rename(tmp_path / "set_aside")
     assert same(weights(out), uninterrupted)
+
+
+def stopping(completions, trainer_state, **kwargs) -> list[float]:
+    if trainer_state.global_step == 2:
+        raise KeyboardInterrupt  # as Ctrl-C does
+    return [float(len(completion) % 2) for completion in completions]
+
+
+@pytest.mark.parametrize(
+    ("saves", "advice"),
+    [
+        (["--save_steps", "2"], "add --resume_from_checkpoint true to resume from out/checkpoint-2"),
+        (["--save_strategy", "no"], "there is no checkpoint to resume from: a smaller --save_steps writes one sooner"),
+    ],
+)
+def test_interrupted_run_says_where_it_is_and_how_to_resume(tmp_path, capsys, saves, advice):
+    Path("stops.py").write_text("from test_grpo import stopping\n")
+    settings = ["--max_completion_length", "4", "--max_steps", "5", "--disable_tqdm", "true"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["grpo", *flags(*settings, *saves, "--reward_funcs", "stops.stopping")])
+    assert caught.value.code == 130
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == f"trl-entropy grpo: stopped at step 2 of 5; its log is in out; {advice}"
+    assert (tmp_path / "out" / "metrics.jsonl").is_file()
+
+
+def test_end_of_a_run_says_where_it_is_saved(capsys):
+    settings = ["--max_completion_length", "4", "--max_steps", "1", "--disable_tqdm", "true", "--save_strategy", "no"]
+    cli.main(["grpo", *flags(*settings)])
+    said = (
+        "saved to out. Next: trl-entropy report out; trl-entropy eval --model_name_or_path out --dataset_name FILE\n"
+    )
+    assert capsys.readouterr().out.endswith(said)
 
 
 def test_held_out_problems_are_sampled_every_so_many_steps(tmp_path):

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NoReturn
 
 from .. import __version__
-from ..checks import lab
+from ..checks import lab, unknown
 from ..written import add_overwrite
 from .launch import is_launched, launch
 
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     Run a verb of the command line.
 
-    A wrong value ends it with one line and exit status 2, before a model loads.
+    A wrong value ends it with one line and exit status 2, before a model loads; Ctrl-C with one line and status 130.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
@@ -26,15 +26,23 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = "\n".join(f"{verb:18} {line}" for verb, line in HELP.items())
-    parser.add_argument("verb", choices=VERBS, metavar="verb", help=verbs)
+    parser.add_argument("verb", metavar="verb", help=verbs)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="flags of the verb; see `trl-entropy VERB --help`")
     given = parser.parse_args(arguments[:1] or ["--help"])
-    VERBS[given.verb](arguments[1:])
+    if given.verb not in VERBS:
+        refuse("", unknown("verb", given.verb, VERBS))
+    try:
+        VERBS[given.verb](arguments[1:])
+    except KeyboardInterrupt as stop:
+        if os.environ.get("RANK", "0") == "0":
+            said = str(stop) or STOPPED.get(given.verb, "stopped, and nothing was written")
+            print(f"\ntrl-entropy {given.verb}: {said}", file=sys.stderr)
+        sys.exit(130)
 
 
 def refuse(verb: str, error: Exception) -> NoReturn:
     """End a verb with one line and exit status 2."""
-    print(f"trl-entropy {verb}: error: {error}", file=sys.stderr)
+    print(f"{f'trl-entropy {verb}'.strip()}: error: {error}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -46,9 +54,13 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Nam
 
     parser.exit_on_error, parser.error = False, fail
     try:
-        return parser.parse_args(arguments)
+        given, left = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ValueError(error) from error
+    if left:
+        name = left[0].lstrip("-").partition("=")[0]
+        raise unknown("flag", name, vars(given), f"{parser.prog} --help")
+    return given
 
 
 def _log_on_first_rank() -> None:
@@ -59,7 +71,7 @@ def _log_on_first_rank() -> None:
 
 def grpo(arguments: list[str]) -> None:
     """Train a model with GRPO: --config recipe.yaml and any flag; under accelerate launch or alone."""
-    from .grpo import prepare, train
+    from .grpo import finish, prepare, train
 
     _log_on_first_rank()
     try:
@@ -74,12 +86,13 @@ def grpo(arguments: list[str]) -> None:
     if job.launch and not is_launched():
         launch("grpo", arguments, job.launch)
     else:
-        train(job)
+        finish(train(job))
 
 
 def etpo(arguments: list[str]) -> None:
     """Train a model with ETPO in an environment: --config recipe.yaml and any flag."""
     from .etpo import prepare, train
+    from .grpo import finish
 
     _log_on_first_rank()
     try:
@@ -89,14 +102,22 @@ def etpo(arguments: list[str]) -> None:
     if job.launch and not is_launched():
         launch("etpo", arguments, job.launch)
     else:
-        train(job)
+        finish(train(job))
 
 
 def ls(arguments: list[str]) -> None:
-    """Print the catalogue: methods, weights, terms, laws, knobs and rewards."""
-    argparse.ArgumentParser(prog="trl-entropy ls", description=ls.__doc__).parse_args(arguments)
-    from .ls import catalogue
+    """Print the catalogue: methods, weights, terms, laws, knobs and rewards; with a name, all about it."""
+    parser = argparse.ArgumentParser(prog="trl-entropy ls", description=ls.__doc__)
+    parser.add_argument("name", nargs="?", help="an entry of the catalogue")
+    from .ls import card, catalogue
 
+    try:
+        name = parse(parser, arguments).name
+        if name is not None:
+            print(card(name))
+            return
+    except ValueError as error:
+        refuse("ls", error)
     for title, entries in catalogue().items():
         print(title)
         for name, line in entries.items():
@@ -110,7 +131,7 @@ def fetch_smollm2(arguments: list[str]) -> None:
 
     parser = argparse.ArgumentParser(prog="trl-entropy fetch-smollm2", description=fetch_smollm2.__doc__)
     parser.add_argument("output_dir", help="new folder")
-    _print_result("fetch-smollm2", fetch.fetch_smollm2, vars(parser.parse_args(arguments)))
+    _print_result("fetch-smollm2", fetch.fetch_smollm2, parser, arguments)
 
 
 def make_chain_sum(arguments: list[str]) -> None:
@@ -123,12 +144,12 @@ def make_chain_sum(arguments: list[str]) -> None:
         if parameter.annotation is int:
             parser.add_argument(f"--{name}", type=int, default=parameter.default)
     add_overwrite(parser)
-    _print_result("make-chain-sum", fetch.write_chain_sum, vars(parser.parse_args(arguments)))
+    _print_result("make-chain-sum", fetch.write_chain_sum, parser, arguments)
 
 
-def _print_result(verb: str, function, arguments: dict) -> None:
+def _print_result(verb: str, function, parser: argparse.ArgumentParser, arguments: list[str]) -> None:
     try:
-        print(function(**arguments))
+        print(function(**vars(parse(parser, arguments))))
     except (ImportError, OSError, ValueError) as error:
         refuse(verb, error)
 
@@ -162,3 +183,8 @@ CORE = {"grpo": grpo, "etpo": etpo, "ls": ls, "fetch-smollm2": fetch_smollm2, "m
 HELP = {verb: run.__doc__.splitlines()[0] for verb, run in CORE.items()}
 HELP |= {verb: line for verb, (_, line) in LAB.items()}
 VERBS = CORE | {verb: partial(_of_lab, verb=verb, module=module) for verb, (module, _) in LAB.items()}
+# What is said after Ctrl-C by a verb that says nothing itself
+STOPPED = {
+    "eval": "stopped. Graded samples are kept: the same command resumes",
+    "compare": "stopped. There is no table; metrics.jsonl of each recipe is in its folder of output_dir",
+}

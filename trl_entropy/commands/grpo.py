@@ -163,7 +163,7 @@ def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> li
         os.environ.update({name: str(value) for name, value in environment.items()})
         unread = {name[2:]: recipe[name[2:]] for name in parser.set_defaults_with_config(**recipe)[::2]}
     *read, rest = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
-    launch = tuple(launch_arguments(unread, rest, vars(parser.parse_args([]))))
+    launch = tuple(launch_arguments(unread, rest, vars(parser.parse_args([])), verb))
     if launch and is_launched() and OURS not in os.environ:
         logger.info("this process is launched already, so nothing reads %s", " ".join(launch))
     return [*read, launch]
@@ -290,10 +290,38 @@ def of_model(training: EntropyGRPOConfig, model: ModelConfig) -> dict:
 
 
 def fit(job: Any, trainer: EntropyGRPOTrainer) -> None:
-    """Train, from a checkpoint if the job names one, and save model and state to `output_dir`."""
-    trainer.train(resume_from_checkpoint=_resumes_from(job.training))
+    """
+    Train, from a checkpoint if the job names one, and save model and state to `output_dir`.
+
+    Raises `KeyboardInterrupt` with one line that says where the run is, and how to resume it.
+    """
+    try:
+        trainer.train(resume_from_checkpoint=_resumes_from(job.training))
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(_stopped(trainer)) from error
     trainer.save_model(job.training.output_dir)
     trainer.save_state()
+
+
+def _stopped(trainer: EntropyGRPOTrainer) -> str:
+    state, folder = trainer.state, trainer.args.output_dir
+    last = get_last_checkpoint(folder) if os.path.isdir(folder) else None
+    resume = (
+        f"add --resume_from_checkpoint true to resume from {last}"
+        if last
+        else "there is no checkpoint to resume from: a smaller --save_steps writes one sooner"
+    )
+    return f"stopped at step {state.global_step} of {state.max_steps}; its log is in {folder}; {resume}"
+
+
+def finish(trainer: EntropyGRPOTrainer) -> None:
+    """Say where the run is saved and what to do next, and end its trackers and process group."""
+    folder = trainer.args.output_dir
+    trainer.accelerator.print(
+        f"saved to {folder}. Next: trl-entropy report {folder}; "
+        f"trl-entropy eval --model_name_or_path {folder} --dataset_name FILE"
+    )
+    trainer.accelerator.end_training()
 
 
 def train(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:

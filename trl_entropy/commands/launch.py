@@ -13,15 +13,15 @@ OF_TRL = "accelerate_config"  # a file, or the name of one that TRL has
 OURS = "TRL_ENTROPY_LAUNCHED"  # set in the processes that were launched here
 
 
-def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str]) -> list[str]:
+def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: str) -> list[str]:
     """
     What is left of a recipe and of a command line, as arguments of `accelerate launch`.
 
     Args:
         recipe (`dict`), line (`list[str]`):
             The keys of the recipe and the arguments of the command line that are not flags of the verb.
-        flags (`Iterable[str]`):
-            The flags of the verb, for the hint.
+        flags (`Iterable[str]`), verb (`str`):
+            The verb and its flags, for the hint.
 
     Raises `ValueError` for what accelerate does not know either.
     """
@@ -33,7 +33,7 @@ def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str]) -> lis
     names = [*recipe, *(part[2:].partition("=")[0].replace("-", "_") for part in line if part.startswith("--"))]
     for name in [*names, *([line[0]] if line and not names else [])]:
         if name not in known:
-            raise unknown("flag", name, {*flags, *known})
+            raise unknown("flag", name, {*flags, *known}, f"trl-entropy {verb} --help")
     arguments = []
     for name, value in recipe.items():
         is_switch = isinstance(known[name], bool)
@@ -67,4 +67,7 @@ def launch(verb: str, arguments: list[str], of_launch: list[str]) -> None:
     os.environ[OURS] = "1"
     whole = [*of_launch, "--quiet", "--module", "trl_entropy", verb, *arguments]
     print("accelerate launch", *whole, file=sys.stderr)
-    launch_command(launch_command_parser().parse_args(whole))
+    try:
+        launch_command(launch_command_parser().parse_args(whole))
+    except KeyboardInterrupt:
+        sys.exit(130)  # the processes have said where they are

@@ -1,9 +1,11 @@
 """What there is, from the first docstring lines."""
 
+import inspect
 from importlib.resources import files
 
 from .. import rewards
 from ..build import SECTIONS
+from ..checks import unknown
 from ..control.knobs import TRAINER_KNOBS, Knob, rule_knobs
 from ..control.laws import LAWS
 from ..control.presets import presets
@@ -49,6 +51,27 @@ def catalogue() -> dict[str, dict[str, str]]:
             **{name: f"TRL's: {first_line(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},
         },
     }
+
+
+def card(name: str) -> str:
+    """All about an entry: its docstring or its YAML, and its page. Raises `ValueError` for a name that is not one."""
+    found = catalogue()
+    documented = {**SECTIONS, "rollout_rules": ROLLOUT_RULES, "laws of controllers": LAWS}
+    parts = []
+    for title, entries in found.items():
+        if name not in entries:
+            continue
+        if title in documented and name in documented[title]:
+            entry = documented[title][name]
+            text = f"{inspect.getdoc(entry)}\n\nPage: docs/methods/{entry.__module__.rpartition('.')[2]}.md"
+        elif name in presets() and title.startswith("entropy_control"):
+            text = files("trl_entropy.control.presets").joinpath(f"{name}.yaml").read_text()
+        else:
+            text = entries[name]
+        parts.append(f"{name}  ({title})\n\n{text.strip()}")
+    if not parts:
+        raise unknown("name", name, {one for entries in found.values() for one in entries})
+    return "\n\n".join(parts).replace(r"\\( ", "").replace(r" \\)", "")
 
 
 ORIGINS = {"paper": "the paper's formula", "code": "the released code's formula", "style": "in the paper's style"}

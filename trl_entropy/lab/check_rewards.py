@@ -45,9 +45,16 @@ def read(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--dataset_name", required=True, help=f"name of the hub, saved dataset, or file ({FORMATS})")
+    parser.add_argument(
+        *("--dataset_name", "--dataset"),
+        dest="dataset_name",
+        required=True,
+        help=f"name of the hub, saved dataset, or file ({FORMATS})",
+    )
     parser.add_argument("--dataset_config", help="configuration of the dataset")
-    parser.add_argument("--dataset_train_split", default="train", help="split")
+    parser.add_argument(
+        *("--dataset_split", "--dataset_train_split"), dest="dataset_train_split", default="train", help="split"
+    )
     parser.add_argument(
         "--solution_column", default="solution", help="column that holds the solution, dotted inside of another"
     )

@@ -151,7 +151,7 @@ def test_selection_is_the_union_and_names_rows_of_the_whole():
         ),
         ("deduplicate", ["--dataset", "none.jsonl"], "there is no file 'none.jsonl'"),
         ("deduplicate", ["--max_rows", "-1"], "max_rows must be at least 0, got -1"),
-        ("deduplicate", ["--against", "math500"], "unrecognized arguments: --against math500"),
+        ("deduplicate", ["--against", "math500"], "unknown flag 'against'."),
         ("decontaminate", [], "the following arguments are required: --against"),
         ("decontaminate", ["--against", "math50"], "unknown benchmark 'math50'. Did you mean 'math500'?"),
         ("decontaminate", ["--against", "none.jsonl"], "there is no file 'none.jsonl'"),

@@ -252,7 +252,7 @@ def refusal(arguments: list[str], capsys) -> str:
         (["--resamples", "1"], "resamples must be at least 2, got 1"),
         (["--dataset", "none.jsonl"], "there is no file 'none.jsonl'"),
         (["--prompt_column", "promt"], "unknown dataset column 'promt'. Did you mean 'prompt'?"),
-        (["--benchmarks", "aime24"], "give --dataset or --benchmarks, not both"),
+        (["--benchmarks", "aime24"], "give --dataset_name or --benchmarks, not both"),
         (["--benchmarks_dir", "data"], "benchmarks_dir needs --benchmarks"),
         (["--vllm_gpu_memory_utilization", "1.5"], "vllm_gpu_memory_utilization must be above 0 and at most 1, got"),
         (["--template", "qwen"], "unknown template 'qwen'. Did you mean 'qwen-math'?"),
@@ -269,7 +269,7 @@ def refusal(arguments: list[str], capsys) -> str:
         (["--model", "./none"], "model is no folder: './none'"),
         (["--output_dir", "problems.jsonl"], "output_dir is no folder: 'problems.jsonl'"),
         (["--output_dir", "problems.jsonl/out"], "the folder 'problems.jsonl/out' cannot be made: Not a directory"),
-        (["--num_sample", "3"], "unrecognized arguments: --num_sample 3"),
+        (["--num_sample", "3"], "unknown flag 'num_sample'. Did you mean 'num_samples'? Available: "),
         (["--compare", "a"], "argument --compare: expected 2 arguments"),
         (["--compare", "a", "b"], "'a' holds no results.json of a finished evaluation"),
     ],
@@ -283,8 +283,8 @@ def test_wrong_value_is_refused_before_a_model_loads(flags, monkeypatch, capsys,
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "give --model, a folder, a name on the hub or 'embedded', or --compare A B"),
-        (["--model", "Qwen/Qwen2.5-0.5B"], "give --dataset or --benchmarks"),
+        ([], "give --model_name_or_path, a folder, a name on the hub or 'embedded', or --compare A B"),
+        (["--model", "Qwen/Qwen2.5-0.5B"], "give --dataset_name or --benchmarks"),
         (["--model", "embedded", "--benchmarks", "aime"], "unknown benchmark 'aime'. Did you mean 'aime25'?"),
     ],
 )

@@ -192,7 +192,11 @@ def read(arguments: list[str]) -> argparse.Namespace:
 def add_flags(parser: argparse.ArgumentParser, split: str = "test") -> None:
     """The flags that say what is sampled, from which split of a dataset by default, and how it is graded."""
     model = parser.add_argument_group("model")
-    model.add_argument("--model", help=f"folder, checkpoint or name on the hub, or {EMBEDDED!r}")
+    model.add_argument(
+        *("--model_name_or_path", "--model"),
+        dest="model",
+        help=f"folder, checkpoint or name on the hub, or {EMBEDDED!r}",
+    )
     model.add_argument("--revision", help="revision of a model of the hub")
     model.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on an accelerator, else float32")
     model.add_argument("--engine", choices=ENGINES, default="transformers", help="what samples; default: transformers")
@@ -224,12 +228,18 @@ def add_flags(parser: argparse.ArgumentParser, split: str = "test") -> None:
 def add_dataset(parser, split: str, required: bool = False) -> None:
     """The flags of the dataset that is read."""
     parser.add_argument(
-        "--dataset",
+        *("--dataset_name", "--dataset"),
+        dest="dataset",
         required=required,
         help=f"name of the hub, saved dataset, file ({FORMATS}), or {EMBEDDED!r}, of the embedded policy",
     )
     parser.add_argument("--dataset_config", help="configuration of the dataset")
-    parser.add_argument("--dataset_split", default=split, help=f"split of the dataset; default: {split}")
+    parser.add_argument(
+        *("--dataset_split", f"--dataset_{split}_split"),
+        dest="dataset_split",
+        default=split,
+        help=f"split of the dataset; default: {split}",
+    )
     parser.add_argument(
         "--prompt_column",
         default="prompt",
@@ -253,12 +263,12 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 def fill_in(given: argparse.Namespace) -> None:
     """Defaults that depend on other flags; raises `ValueError` for flags that do not go together."""
     if given.model is None:
-        raise ValueError(f"give --model, a folder, a name on the hub or {EMBEDDED!r}, or --compare A B")
+        raise ValueError(f"give --model_name_or_path, a folder, a name on the hub or {EMBEDDED!r}, or --compare A B")
     if given.dataset is not None and given.benchmarks:
-        raise ValueError("give --dataset or --benchmarks, not both")
+        raise ValueError("give --dataset_name or --benchmarks, not both")
     if given.dataset is None and not given.benchmarks:
         if given.model != EMBEDDED:
-            raise ValueError("give --dataset or --benchmarks")
+            raise ValueError("give --dataset_name or --benchmarks")
         given.dataset = EMBEDDED
     if given.benchmarks_dir is not None and not given.benchmarks:
         raise ValueError("benchmarks_dir needs --benchmarks")

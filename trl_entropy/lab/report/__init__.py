@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ...commands.cli import HELP, refuse
+from ...commands.cli import HELP, parse, refuse
 from ...written import add_overwrite, check_output, written_together
 from .figures import FIGURES
 from .page import described, page
@@ -23,8 +23,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", help="folders of runs, or folders that hold some")
     parser.add_argument("--output", default="out/report.html", help="the page; its figures stand beside it as PNG")
     add_overwrite(parser)
-    given = parser.parse_args(arguments)
     try:
+        given = parse(parser, arguments)
         page = write(read(given.runs), given.output, given.overwrite)
     except (OSError, ValueError) as error:
         refuse("report", error)
