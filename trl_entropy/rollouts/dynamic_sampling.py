@@ -1,4 +1,4 @@
-"""Sample further problems in place of groups whose rewards are all equal."""
+"""Replace groups whose rewards are all equal by newly sampled ones."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from .rule import GROUPS, RolloutRule
 @dataclass(frozen=True)
 class DynamicSampling(RolloutRule):
     r"""
-    Sample further problems in place of groups whose rewards are all equal.
+    Replace groups whose rewards are all equal by newly sampled ones.
 
     A group is kept if \\( \max_i R_i > \min_i R_i \\), with \\( R \\) as `by` says. What is missing is sampled again
     from further problems, as many as the share of kept groups so far makes likely to be enough, until the batch is

@@ -1,4 +1,4 @@
-"""Train on the prompts of a window of perplexity that slides from low to high."""
+"""Train on the prompts inside a perplexity window that slides from low to high."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from .rule import PROBLEMS, RolloutRule
 @dataclass(frozen=True)
 class PerplexityWindow(RolloutRule):
     r"""
-    Train on the prompts of a window of perplexity that slides from low to high.
+    Train on the prompts inside a perplexity window that slides from low to high.
 
     Of \\( |B| \\) candidates, sorted by their perplexity under the policy that is about to sample,
 

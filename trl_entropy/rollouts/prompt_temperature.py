@@ -1,4 +1,4 @@
-"""Sample at a higher temperature what was all correct before."""
+"""Sample at a higher temperature where all answers were correct before."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .rule import TEMPERATURES, Memory, RolloutRule
 @dataclass(frozen=True)
 class PromptTemperature(RolloutRule):
     r"""
-    Sample at a higher temperature what was all correct before.
+    Sample at a higher temperature where all answers were correct before.
 
     $$
     T_x = \min(T_{\max}, \; T_0 + c_x \, \delta)

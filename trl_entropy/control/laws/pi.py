@@ -1,4 +1,4 @@
-"""Set a knob in proportion to the entropy error and to its sum over the run."""
+"""Set a knob from the entropy error and its sum over the run."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +10,7 @@ from .law import Law, Memory, Observation
 @dataclass(frozen=True)
 class PI(Law):
     r"""
-    Set a knob in proportion to the entropy error and to its sum over the run.
+    Set a knob from the entropy error and its sum over the run.
 
     $$
     u_{k+1} = K_p \, e_k + K_i \sum_{s<k} e_s

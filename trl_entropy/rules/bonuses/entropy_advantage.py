@@ -1,4 +1,4 @@
-"""Add to the advantage of a token its entropy, up to a share of the advantage."""
+"""Add a token's entropy to its advantage, up to a share of the advantage."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class EntropyAdvantage(Rule):
     r"""
-    Add to the advantage of a token its entropy, up to a share of the advantage.
+    Add a token's entropy to its advantage, up to a share of the advantage.
 
     $$
     b_t = \min(\alpha H_t, \; |\hat A_t| / \kappa)

@@ -1,4 +1,4 @@
-"""Train on the advantage of a completion for solving the prompt in k attempts."""
+"""Train for solving the prompt in at least one of k attempts."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from ..tokens import Tokens, is_correct, is_incorrect
 @dataclass(frozen=True)
 class PassK(Rule):
     r"""
-    Train on the advantage of a completion for solving the prompt in k attempts.
+    Train for solving the prompt in at least one of k attempts.
 
     $$
     b_t = s \, (A^*_t - \hat A_t), \qquad

@@ -1,4 +1,4 @@
-"""Take from the advantage of a token its log-probability."""
+"""Subtract a token's log-probability from its advantage."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class Repo(Rule):
     r"""
-    Take from the advantage of a token its log-probability.
+    Subtract a token's log-probability from its advantage.
 
     $$
     b_t = -\beta \, L_t, \qquad L_t = \log \pi_\theta(y_t) - \mathrm{mean}

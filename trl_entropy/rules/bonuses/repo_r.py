@@ -1,4 +1,4 @@
-"""Add to the advantage of unlikely tokens, in proportion to its size."""
+"""Raise the advantage of unlikely tokens in proportion to its size."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ LEAST_LOGP = -20.0
 @dataclass(frozen=True)
 class RepoR(Rule):
     r"""
-    Add to the advantage of unlikely tokens, in proportion to its size.
+    Raise the advantage of unlikely tokens in proportion to its size.
 
     $$
     b_t = A'_t - \hat A_t, \qquad

@@ -1,4 +1,4 @@
-"""Give the tokens that the clip has stopped a bounded gradient back."""
+"""Restore a bounded gradient to clipped tokens."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class CeGPPO(Rule):
     r"""
-    Give the tokens that the clip has stopped a bounded gradient back.
+    Restore a bounded gradient to clipped tokens.
 
     $$
     t_t = -\beta_- \, (1 - \epsilon_{\text{low}}) \, \frac{r_t}{\mathrm{sg}(r_t)} \, \hat A_t

@@ -1,4 +1,4 @@
-"""EntroPIC's adjustment as a term of its own: unclipped, on the tokens that the policy is sure of."""
+"""Push the tokens that the policy is sure of up or down with a separate, unclipped term (EntroPIC)."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class ConfidentSurrogate(Rule):
     r"""
-    EntroPIC's adjustment as a term of its own: unclipped, on the tokens that the policy is sure of.
+    Push the tokens that the policy is sure of up or down with a separate, unclipped term (EntroPIC).
 
     $$
     t_t = -\alpha \, r_t \, |\hat A_t| \, \mathbb{1}[\pi_\theta(y_t) > \tau], \qquad

@@ -1,4 +1,4 @@
-"""Hold up the least likely tokens of wrong completions, unless they are noise."""
+"""Protect the least likely tokens of wrong completions, unless they are noise."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class LpReg(Rule):
     r"""
-    Hold up the least likely tokens of wrong completions, unless they are noise.
+    Protect the least likely tokens of wrong completions, unless they are noise.
 
     $$
     t_t = \beta \, (e^{x_t} - 1 - x_t) \, \mathbb{1}[t \in I], \qquad

@@ -1,4 +1,4 @@
-"""The entropy of the likely tokens, where two of them compete, in the style of PAEC."""
+"""An entropy bonus on the likely tokens where two of them compete, in the style of PAEC."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class Paec(Rule):
     r"""
-    The entropy of the likely tokens, where two of them compete, in the style of PAEC.
+    An entropy bonus on the likely tokens where two of them compete, in the style of PAEC.
 
     $$
     t_t = -c \, w_t \, \tilde H_t, \qquad w_t = \frac{m_t}{\mathrm{mean}_{\text{completion}} \, m}, \quad

@@ -1,4 +1,4 @@
-"""SIREN's entropy: that of the likely tokens alone, at the places of each completion where it peaks."""
+"""An entropy bonus on the likely tokens alone, at the positions where entropy peaks (SIREN)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class Siren(Rule):
     r"""
-    SIREN's entropy: that of the likely tokens alone, at the places of each completion where it peaks.
+    An entropy bonus on the likely tokens alone, at the positions where entropy peaks (SIREN).
 
     $$
     t_t = -c \, w_t \, \tilde H_t, \qquad w_t = \frac{L}{|P|} \, \mathbb{1}[t \in P], \quad

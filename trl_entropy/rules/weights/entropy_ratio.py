@@ -1,4 +1,4 @@
-"""Drop the tokens at whose position entropy has changed too far."""
+"""Drop the tokens where entropy has changed too far."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class EntropyRatio(Rule):
     r"""
-    Drop the tokens at whose position entropy has changed too far.
+    Drop the tokens where entropy has changed too far.
 
     $$
     w_t = 1 \text{ if } 1 - \beta_{\text{low}} \le \frac{H_t + 10^{-8}}{H^{\text{old}}_t + 10^{-8}} \le
