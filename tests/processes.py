@@ -60,6 +60,12 @@ def run_script(script: Path, *arguments, ranks: int = 1, timeout: float = 200) -
     return Done(code, *("".join(written) for written in zip(*texts, strict=True)))
 
 
+def preloaded() -> multiprocessing.context.BaseContext:
+    """What starts processes that have TRL loaded, in the place of `spawn`."""
+    _start()
+    return context
+
+
 def _start() -> None:
     """Start the process that is forked, unless it runs. It finds what it loads by the environment alone."""
     with pytest.MonkeyPatch.context() as patched:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processes import preloaded
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
@@ -131,7 +132,8 @@ def alone(monkeypatch, tmp_path):
     assert multiprocessing.active_children() == []
 
 
-def test_two_recipes_are_trained_side_by_side(alone, tmp_path, capfd):
+def test_two_recipes_are_trained_side_by_side(alone, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: preloaded())
     plain = write_recipe(tmp_path / "plain.yaml", seed=1)
     control = {"entropy_control": "entropic", "controllers": {"entropic": {"target_ratio": 0.5, "start_steps": 1}}}
     held = write_recipe(tmp_path / "held.yaml", seed=1, **control)

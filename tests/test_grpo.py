@@ -1,7 +1,6 @@
 import json
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from processes import run_script
 from safetensors.torch import load_file
 from toy import logged, parameters, same
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -441,9 +441,7 @@ def test_command_line_ends_with_the_line_alone_and_status_2(no_model, capsys, wr
 
 
 def test_command_in_a_process_of_its_own_ends_with_status_2():
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "trl_entropy", "grpo", "--positive_advantage_coef", "-1"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = run_script(REPOSITORY / "trl_entropy" / "__main__.py", "grpo", "--positive_advantage_coef", "-1")
     assert done.returncode == 2
     assert done.stdout == ""
     line = done.stderr.splitlines()[-1]  # before it, there may be warnings of other packages

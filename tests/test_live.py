@@ -518,7 +518,8 @@ def test_view_without_a_trainer_is_refused(run):
     ("kind", "how", "statuses"),
     [
         ("package", "crash", {1}),
-        ("plain", "interrupt", {-2, 1}),  # 1 if Python compiles something while it ends
+        # 1 if Python compiles something while it ends
+        pytest.param("plain", "interrupt", {-2, 1}, marks=pytest.mark.slow),
         pytest.param("plain", "crash", {1}, marks=pytest.mark.slow),
         pytest.param("plain", "exit", {3}, marks=pytest.mark.slow),
         pytest.param("plain", "kill", {-9}, marks=pytest.mark.slow),

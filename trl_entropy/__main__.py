@@ -1,6 +1,6 @@
 """`python -m trl_entropy`, and what `accelerate launch -m trl_entropy` starts."""
 
-from .commands.cli import main
+from trl_entropy.commands.cli import main
 
 
 if __name__ == "__main__":

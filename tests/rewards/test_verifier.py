@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
-from processes import run_script
+from processes import TESTS, run_script
 
 import trl_entropy.rewards.verifier
 from trl_entropy.rewards import (
@@ -44,6 +46,7 @@ HOSTILE = [
 DEEP = ["(" * 400 + "4" + ")" * 400, "{" * 400 + "4" + "}" * 400, "-" * 1000 + "4", "1" + "+1" * 900]
 # A pair that needs computer algebra, and its verdict
 EXPANDED = [("2k+2", "2(k+1)", "correct"), ("2k+2", "2(k+2)", "wrong"), ("24", "4!", "correct"), ("24", "5!", "wrong")]
+PATHS = os.pathsep.join([str(REPOSITORY), str(TESTS)])
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
@@ -55,8 +58,9 @@ def verifier():
 
 
 @pytest.fixture
-def fresh():
-    """A verifier with its own processes and an empty cache."""
+def fresh(monkeypatch):
+    """A verifier with its own processes and an empty cache; a quick grader is in them."""
+    monkeypatch.setattr(trl_entropy.rewards.verifier, "Pool", partial(Pool, grader="quick_grader"))
     made = []
 
     def make(*arguments, **options) -> Verifier:
@@ -120,16 +124,8 @@ def test_hostile_answers_get_no_reward(caplog):
     reward.verifier.close()
 
 
-def test_answer_that_ends_its_process_is_an_error_and_the_others_are_graded(monkeypatch, tmp_path, fresh):
-    # The server and its workers load this module in place of the package's own
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys, types, os\n"
-        "module = types.ModuleType('trl_entropy.rewards.algebra')\n"
-        "module.algebraic_verdict = lambda gold, answer: os._exit(3) if answer == 'k+die' else 'correct'\n"
-        "sys.modules['trl_entropy.rewards.algebra'] = module\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    answers = ["k+1", "k+die", "k+2", "k+die", "k+3"]
+def test_answer_that_ends_its_process_is_an_error_and_the_others_are_graded(fresh):
+    answers = ["k+1-1", "k+die", "k", "2k+die", "k+0"]
     assert fresh(10.0, workers=2).verdicts(["k"] * 5, answers) == ["correct", "error", "correct", "error", "correct"]
 
 
@@ -173,7 +169,7 @@ def test_pool_outlives_the_thread_that_started_it(fresh, graded):
 # Order and number of processes
 
 
-def test_order_and_number_of_processes_do_not_matter(verifier, fresh):
+def test_order_and_number_of_processes_do_not_matter(verifier):
     rows = [
         (gold, answer) for gold in ("k+1", r"\sqrt{8}", "(1,x)", "24") for answer in ("1+k", r"2\sqrt{2}", "(1,x)")
     ]
@@ -186,8 +182,9 @@ def test_order_and_number_of_processes_do_not_matter(verifier, fresh):
     forwards = list(range(len(rows)))
     expected = graded(verifier, forwards)
     assert set(expected) == {"correct", "wrong", "no_answer", "unparsable_answer", "unparsable_gold"}
-    assert graded(fresh(10.0, workers=1), forwards[::-1]) == expected
-    assert graded(fresh(10.0, workers=3), forwards[1::2] + forwards[::2]) == expected
+    for workers, order in ((1, forwards[::-1]), (3, forwards[1::2] + forwards[::2])):
+        with closing(Verifier(10.0, workers=workers)) as other:
+            assert graded(other, order) == expected
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 64])
@@ -509,7 +506,7 @@ def test_stall_costs_a_second_try_and_not_the_verdict(fresh):
     expanded(shared)
     for worker in children(shared._pool.server):
         os.kill(worker, signal.SIGSTOP)
-    assert shared.verdicts([r"\sqrt{2}"], [r"\frac{\sqrt{18}}{3}"]) == ["correct"]
+    assert shared.verdicts(["2k+2"], ["k+1+k+1"]) == ["correct"]
 
 
 def test_timeout_is_not_remembered(fresh, graded):
@@ -567,7 +564,14 @@ def test_verifier_that_is_dropped_ends_its_processes():
     assert gone(processes)
 
 
-PROGRAM = """
+QUICK = """
+import trl_entropy.rewards.verifier
+from functools import partial
+from trl_entropy.rewards.pool import Pool
+
+trl_entropy.rewards.verifier.Pool = partial(Pool, grader="quick_grader")
+"""
+PROGRAM = f"""{QUICK}
 import os, signal, sys, threading
 from trl_entropy.rewards import Verifier
 
@@ -579,9 +583,9 @@ sys.stdin.readline()
 if how == "raises":
     raise SystemError
 if how == "busy":
-    verifier.verdicts(["24"] * 2, ["9^{9^{9^{9}}}", "8^{9^{9^{9}}}"])
+    verifier.verdicts(["24"] * 2, ["9^(9^(9^9))", "8^(9^(9^9))"])
 if how == "left":
-    threading.Thread(target=verifier.verdicts, args=(["24"], ["9^{9^{9^{9}}}"]), daemon=True).start()
+    threading.Thread(target=verifier.verdicts, args=(["24"], ["9^(9^(9^9))"]), daemon=True).start()
     sys.stdin.readline()
 if how == "idle":
     sys.stdin.readline()
@@ -600,7 +604,7 @@ def program():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "PYTHONPATH": PATHS},
         )
         started.append(process)
         server = int(process.stdout.readline())
@@ -662,12 +666,12 @@ def test_program_that_ends_while_a_worker_is_busy_leaves_no_process(program):
 # Start methods of multiprocessing
 
 
-CHILD = r"""
+CHILD = rf"""{QUICK}
 import json, multiprocessing, os, sys, warnings
 from trl_entropy.rewards import math_verify_reward
 from trl_entropy.rewards.math_verify import _math_verify
 
-COMPLETIONS = [r"\boxed{1+k}", r"\boxed{2+k}", r"\boxed{24}"]
+COMPLETIONS = [r"\boxed{{1+k}}", r"\boxed{{2+k}}", r"\boxed{{24}}"]
 
 
 def grade(found, solution):
@@ -689,7 +693,7 @@ def main():
         child.join()
     again = math_verify_reward(COMPLETIONS, ["k+2"] * 3)
     same = server == _math_verify.verifier._pool.server
-    print(json.dumps({"mine": mine, "theirs": theirs, "again": again, "server": server, "same": same}))
+    print(json.dumps({{"mine": mine, "theirs": theirs, "again": again, "server": server, "same": same}}))
 
 
 if __name__ == "__main__":
@@ -703,7 +707,7 @@ def test_child_processes_grade_with_processes_of_their_own(tmp_path, method):
     script.write_text(CHILD)
     done = subprocess.run(
         [sys.executable, str(script), method],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": PATHS},
         capture_output=True,
         text=True,
         timeout=60,

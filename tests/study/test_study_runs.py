@@ -77,7 +77,9 @@ def small(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(runs, "PROBLEMS", tmp_path / "problems")
     problems.write(tmp_path / "problems", SEEDS[:1])
-    return Arm({"max_steps": 4, "pass_at_k_every": 4}, 2)
+    held_out = tmp_path / "problems" / "held_out.jsonl"
+    held_out.write_text("\n".join(held_out.read_text().splitlines()[:10]))
+    return Arm({"max_steps": 4, "pass_at_k_every": 4, "per_device_train_batch_size": 16}, 2)
 
 
 def test_run_is_kept(small):
