@@ -70,7 +70,7 @@ class Family:
     name: str
     config: str
     homes: tuple[str, ...] = ("trl",)
-    since: str = "0"
+    since: str | None = None
     per_token: bool = True
     packed: bool = False
     scales_loss: bool = True
@@ -104,7 +104,7 @@ class Family:
                 continue
             if hasattr(module, name):
                 return getattr(module, name)
-        raise ImportError(f"TRL {installed_trl()} has no {name}: install trl>={self.since}")
+        raise ImportError(f"TRL {installed_trl()} has no {name}: install trl>={self.since or TRL_VERSIONS[0]}")
 
     def clip_range(self, low: float, high: float, loss_type: str | None) -> tuple[float, float]:
         r"""Its bounds \\( \epsilon \\) as those of \\( [1 - \epsilon_{\text{low}}, 1 + \epsilon_{\text{high}}] \\)."""
@@ -229,7 +229,7 @@ def family_of(cls: type) -> Family:
         )
     for family in FAMILIES:
         if of_trl and of_trl.__qualname__ in (family.name, family.config):
-            if Version(installed_trl()) < Version(family.since):
+            if family.since and Version(installed_trl()) < Version(family.since):
                 raise TypeError(
                     f"no entropy control for {cls.__name__} of TRL {installed_trl()}: install trl>={family.since}"
                 )

@@ -3,6 +3,8 @@
 import json
 import logging
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,11 @@ MAPPINGS = ("token_weights", "advantage_bonuses", "loss_terms", "rollout_rules",
 
 def presets() -> dict[str, dict]:
     """The bundled fragments by name."""
+    return deepcopy(_read())
+
+
+@cache
+def _read() -> dict[str, dict]:
     found = (file for file in files(__name__).iterdir() if file.name.endswith(FILE))
     return {file.name.removesuffix(FILE): yaml.safe_load(file.read_text()) for file in found}
 
