@@ -102,7 +102,7 @@ WRONG_VALUES = [
     (["--num_generations", "3"], "must be divisible by num_generations (3)"),
     (
         ["--model_name_or_path", "./missing", "--dataset_name", "embedded"],
-        "model_name_or_path is no folder: './missing'",
+        "model_name_or_path must be a folder, got './missing'",
     ),
     (["--dataset_name", "embedded"], "model_name_or_path=None and dataset_name='embedded': give both, or neither"),
     (["--model_name_or_path", "org/model"], "model_name_or_path='org/model' and dataset_name=None: give both"),

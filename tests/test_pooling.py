@@ -138,7 +138,7 @@ def test_rollout_batches_that_cut_through_a_step_are_refused_where_the_pool_is_e
     if pooling == "lagged":
         EntropyGRPOConfig(**settings, **RULES)
         return
-    with pytest.raises(ValueError, match=r"steps_per_generation=6 is no multiple of gradient_accumulation_steps=4"):
+    with pytest.raises(ValueError, match=r"steps_per_generation=6 is not a multiple of gradient_accumulation_steps=4"):
         EntropyGRPOConfig(**settings, **RULES)
 
 

@@ -228,7 +228,7 @@ def test_embedded_policy_is_trained_on_drawn_problems():
         (["--duplicate_threshold", "1.5"], "duplicate_threshold must be a similarity in (0, 1], got 1.5"),
         (["--benchmarks_dir", "."], "benchmarks_dir needs decontaminate"),
         (["--decontaminate", "aime2"], "unknown benchmark 'aime2'. Did you mean 'aime2"),
-        (["--decontaminate", "aime24", "--benchmarks_dir", "none"], "benchmarks_dir is no folder: 'none'"),
+        (["--decontaminate", "aime24", "--benchmarks_dir", "none"], "benchmarks_dir must be a folder, got 'none'"),
         (["--decontaminate", "none.jsonl"], "there is no file 'none.jsonl'"),
         (["--deduplicate", "true", "--dataset_streaming", "true"], "leave out dataset_streaming"),
         (["--dataset_size", "5"], "dataset_size is for problems that are drawn: set dataset_name to reasoning-gym:T"),

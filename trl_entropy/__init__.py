@@ -48,7 +48,7 @@ _HOME = {
     "with_entropy_control": "wrap",
 }
 
-# Less what an older TRL has not: `from trl_entropy import *` imports all of them
+# Without what an older TRL lacks: `from trl_entropy import *` imports all of them
 __all__ = sorted(name for name, home in _HOME.items() if home != "async_grpo")
 
 

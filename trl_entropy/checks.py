@@ -62,14 +62,14 @@ def check_saved(source: str, state: Any, form: Any, name: str = "it") -> None:
 
     Args:
         source (`str`):
-            Where it was saved; stands in the message.
+            Where it was saved; for the message.
         state:
             What JSON gave.
         form:
             A type, where `float` is any number; `[form]`, a list of any length; `{str: form}`, a mapping with any
             keys; or a mapping of the keys that there have to be, each with its form.
         name (`str`, *optional*):
-            What it is; stands in the message.
+            What it is; for the message.
     """
     kind = form if isinstance(form, type) else type(form)
     number = isinstance(state, int) and kind is float

@@ -143,7 +143,7 @@ def check_needs(args: Any, sections: Sections) -> None:
     if "pool" in needed and args.pooling == "exact" and misaligned:
         raise ValueError(
             f"rules with statistics over the optimizer step need all of its micro-batches at its start, but "
-            f"steps_per_generation={args.steps_per_generation} is no multiple of gradient_accumulation_steps="
+            f"steps_per_generation={args.steps_per_generation} is not a multiple of gradient_accumulation_steps="
             f"{args.gradient_accumulation_steps}: make it one, or set pooling=lagged"
         )
     if "ref_logps" in needed and args.beta == 0.0:

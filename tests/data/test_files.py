@@ -48,5 +48,5 @@ def test_models_by_name(tmp_path):
     assert model_path("embedded", "model") == str(EMBEDDED_POLICY)
     assert model_path("Qwen/Qwen2.5-0.5B", "model") == "Qwen/Qwen2.5-0.5B"
     assert model_path(str(tmp_path), "model") == str(tmp_path)
-    with pytest.raises(ValueError, match=r"model is no folder: '\./none'"):
+    with pytest.raises(ValueError, match=r"model must be a folder, got '\./none'"):
         model_path("./none", "model")

@@ -75,7 +75,7 @@ def test_conversation_with_more_than_the_problem_is_kept(tmp_path):
     ("name", "folder", "line"),
     [
         ("aime", ".", "unknown benchmark 'aime'. Did you mean 'aime25'?"),
-        ("aime24", "none", "benchmarks_dir is no folder: .*none"),
+        ("aime24", "none", "benchmarks_dir must be a folder, got .*none"),
         ("aime24", ".", "holds neither aime24.jsonl nor aime24/test.jsonl"),
         ("amc23", ".", "the benchmark 'amc23' needs a column problem or question or prompt and one of answer"),
     ],

@@ -54,7 +54,7 @@ def _reasons(part: str, args: Any, sections: Mapping, controllers: list[Controll
         "loss_type=bnpo is a mean over the tokens of each micro-batch": args.loss_type == "bnpo",
         "the entropy bonus is a mean over the tokens of each micro-batch": bonus,
         "top_entropy_quantile is taken over each micro-batch": args.top_entropy_quantile < 1,
-        f"steps_per_generation={args.steps_per_generation} is no multiple of gradient_accumulation_steps="
+        f"steps_per_generation={args.steps_per_generation} is not a multiple of gradient_accumulation_steps="
         f"{args.gradient_accumulation_steps}, so that optimizer steps cross rollouts": args.steps_per_generation
         % args.gradient_accumulation_steps
         != 0,

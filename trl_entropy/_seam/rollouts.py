@@ -84,7 +84,7 @@ class Rollouts:
         """Sample by this plan. Raises `ValueError` if the model or the trainer cannot."""
         trainer, self.plan = self.trainer, plan
         if trainer.args.torch_compile:
-            torch.compiler.reset()  # a graph of an earlier policy would be taken, which has not the hooks of this one
+            torch.compiler.reset()  # a graph of an earlier policy would be taken, which lacks the hooks of this one
         if plan.sets_temperatures:
             models = [model for model in (trainer.model, trainer.ref_model) if model is not None]
             self._row_temperatures = RowTemperatures([trainer.accelerator.unwrap_model(model) for model in models])

@@ -31,7 +31,7 @@ class Seam:
 
     The trainer answers what it is asked here, in this order: `needs()`, `measured_needs`, `observe_rollout(...)`,
     `effective_advantages(raw, tokens)`, `observe(tokens, effective)`, `extra_loss(tokens)`, `end_step()`; and it takes
-    in `metrics` what is to be logged.
+    in `metrics` what should be logged.
 
     Args:
         trainer: the trainer.
@@ -160,7 +160,7 @@ class Seam:
     def _contexts(self, batch: dict) -> Tensor:
         """`(B, T)` int64, of all ranks: of every trained token a hash of its context, 0 elsewhere."""
         accelerator, columns = self.trainer.accelerator, ("prompt_ids", "prompt_mask", "completion_ids")
-        known = trained_tokens(batch).bool() & ("pixel_values" not in batch)  # with images a text is no context
+        known = trained_tokens(batch).bool() & ("pixel_values" not in batch)  # a text is a context, images are not
         hashes = contexts(*(batch[name] for name in (*columns, "completion_mask"))).masked_fill(~known, 0)
         return accelerator.gather(accelerator.pad_across_processes(hashes, dim=1))
 

@@ -112,7 +112,7 @@ def lower_learning_rate(optimizer, scheduler, factor: float) -> list[float]:
         group["lr"] *= factor
     rates = [group["lr"] for group in optimizer.param_groups]
     scheduler = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
-    if hasattr(scheduler, "base_lrs"):  # one that follows a metric has none, and goes on from the groups
+    if hasattr(scheduler, "base_lrs"):  # one that follows a metric has none, and continues from the groups
         scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
     scheduler._last_lr = rates  # what is logged for the next step
     return rates

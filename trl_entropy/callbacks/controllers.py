@@ -107,7 +107,7 @@ class EntropyController(TrainerCallback):
                 logger.warning("%s %s: %s. See docs/authority.md", used[0], NO_AUTHORITY, HOLD)
 
     def _acts(self, knob: str) -> bool:
-        # A callback that calls trainer.log has taken the step's clip ratios away, but they stand in the history
+        # A callback that calls trainer.log has taken the step's clip ratios away, but they are in the history
         return knob in self.clipped() if knob in CLIP_RATIOS else bool(self.read(ACTS_ON[knob]))
 
     def _decide(self, controller: Controller, state: TrainerState) -> None:
@@ -152,7 +152,7 @@ class EntropyCallback(Attached, EntropyController):
     A controller on a plain [`~trl.GRPOTrainer`], of a knob that TRL itself has.
 
     It reads the `entropy` that TRL logs. With one micro-batch per optimizer step that is the mean over all tokens and
-    ranks; with several it is the mean of their means. Its state stands in the checkpoint's `trainer_state.json`.
+    ranks; with several it is the mean of their means. Its state is in the checkpoint's `trainer_state.json`.
 
     Args:
         law (`str`):
@@ -260,7 +260,7 @@ class EntropyCallback(Attached, EntropyController):
 
 
 def announce(args: TrainingArguments, controllers: Iterable[Controller]) -> None:
-    """Log what is to be known before a run: what its controllers do, and what its values are not."""
+    """Log what a user should know before a run: what its controllers do, and which values are odd."""
     warn_if_untested(installed_trl())
     warn_of_cut_sampling(args)
     for controller in controllers:

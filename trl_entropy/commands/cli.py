@@ -165,7 +165,7 @@ def _of_lab(arguments: list[str], verb: str, module: str) -> None:
 # What is done before and after a run: verb -> module of the lab, whose `main` takes the arguments, and what it does
 LAB = {
     "compare": ("compare", "Train several recipes side by side, then print a table and draw entropy and reward."),
-    "report": ("report", "Write a page about runs: what became of their entropy, and why."),
+    "report": ("report", "Write a page about runs: what happened to their entropy, and why."),
     "eval": (
         "evaluation.command",
         "Sample a model on problems: accuracy, diversity and calibration, with standard errors.",

@@ -149,7 +149,7 @@ def with_columns(script: SourceArguments, dataset: Dataset, needed: set[str]) ->
     """
     The dataset with the problems as `prompt`, and the solutions as `solution` if they are needed.
 
-    Raises `ValueError` for a column that is not there, and for a prompt that is none.
+    Raises `ValueError` for a missing column, and for a value that is not a prompt.
     """
     first = next(iter(dataset), None)
     if first is None:

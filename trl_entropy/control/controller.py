@@ -37,7 +37,7 @@ class Controller:
         value (`float`):
             Value in force; at construction, the one that every run starts with.
         target ([`~targets.Target`], *optional*):
-            Where the signal is to be; `None` for a schedule.
+            The value that the signal should have; `None` for a schedule.
         signal (`str`, *optional*, defaults to `"entropy"`):
             What is measured: one of [`~signals.SIGNALS`], the entropy of the tokens of a rule, or the mean of your own
             function of tokens.

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 @dataclass
 class Target:
     r"""
-    Where a signal \\( H \\) is to be: a point, a band, or a point that moves over the run.
+    The value that a signal \\( H \\) should have: a point, a band, or a point that moves over the run.
 
     $$
     \text{low}_k \le H_k \le \text{high}_k, \qquad \text{times } H_0 = \frac{1}{M} \sum_{k=1}^{M} H_k
@@ -114,7 +114,7 @@ def build_target(flag: str, value, is_ratio: bool, start_steps: int, positive: b
 
     Args:
         flag (`str`):
-            What was set; stands in error messages.
+            What was set; for error messages.
         value (`float`, `list` or `Mapping`):
             A point; `[low, high]`, a band; or the settings of [`~laws.Schedule`], with `start` and `end`.
         is_ratio (`bool`), start_steps (`int`):

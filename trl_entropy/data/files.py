@@ -89,5 +89,5 @@ def model_path(name: str, flag: str) -> str:
     folder = os.path.dirname(name)
     looks_local = name.startswith((".", "/", "~")) or (folder and os.path.isdir(folder))
     if looks_local and not os.path.isdir(name):
-        raise ValueError(f"{flag} is no folder: {name!r}")
+        raise ValueError(f"{flag} must be a folder, got {name!r}")
     return name

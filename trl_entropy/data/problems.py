@@ -134,9 +134,9 @@ def checked(
     source: str = "the dataset",
 ) -> list[Problem]:
     """
-    Problems from prompts, which stand in one of the columns of a dataset, and solutions.
+    Problems from prompts, which are in one of the columns of a dataset, and solutions.
 
-    Raises `ValueError` for a prompt that is none, and for images, which would not be looked at.
+    Raises `ValueError` for a value that is not a prompt, and for images, which would not be looked at.
     """
     for image in sorted({*IMAGES} & {*columns}):
         raise ValueError(
@@ -152,7 +152,7 @@ def checked(
 def benchmark_file(name: str, folder: str) -> str:
     """The file of a benchmark in a folder; raises `ValueError` if there is none."""
     if not Path(folder).is_dir():
-        raise ValueError(f"benchmarks_dir is no folder: {folder!r}")
+        raise ValueError(f"benchmarks_dir must be a folder, got {folder!r}")
     for known in (name, *BENCHMARKS[name].aliases):
         for pattern in (f"{known}.jsonl", f"{known}_test.jsonl", f"{known}/test.jsonl", f"*_{known}.jsonl"):
             found = sorted(Path(folder).glob(pattern))

@@ -21,7 +21,7 @@ class Environment(Protocol):
     """
 
     def reset(self, row: Mapping[str, Any]) -> str:
-        """Begin an episode on a row of the dataset; the text that the policy goes on from."""
+        """Begin an episode on a row of the dataset; the text that the policy continues."""
 
     def step(self, text: str) -> tuple[str, float, bool]:
         """Take what the policy wrote; what it is told then (not empty), the reward, and whether the episode ends."""
@@ -113,7 +113,7 @@ def as_tool(environment: Callable[[], Environment]) -> Callable[[], Any]:
     """
     An `environment_factory` of TRL: the policy acts by calling the tool `submit`.
 
-    TRL ends an episode that goes on by `max_tool_calling_iterations`; set it to the attempts of the environment.
+    TRL ends a longer episode by `max_tool_calling_iterations`; set it to the attempts of the environment.
 
     Args:
         environment (`Callable[[], Environment]`):

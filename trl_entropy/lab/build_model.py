@@ -37,7 +37,7 @@ def prepared() -> Callable[[str, str], str]:
     check_fence()
     folder = tempfile.TemporaryDirectory(prefix="build_model_")  # of the server: it outlives a worker that is killed
     if fenced(_opens_a_socket, folder.name) != b"refused":
-        raise RuntimeError("code of a policy would reach the network: this kernel has not taken the filter")
+        raise RuntimeError("code of a policy would reach the network: this kernel did not accept the filter")
 
     def verdict(name: str, code: str) -> str:
         try:

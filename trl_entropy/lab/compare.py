@@ -1,4 +1,4 @@
-"""Run recipes side by side and show what became of entropy and reward."""
+"""Run recipes side by side and show what happened to entropy and reward."""
 
 import argparse
 import json

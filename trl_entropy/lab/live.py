@@ -25,7 +25,7 @@ class LiveView(Attached):
     """
     Show a run in the terminal: progress, reward, entropy against its target, the knobs that controllers turn, alarms.
 
-    On the main process, if stderr is a terminal, it stands in for the progress bar and the printed logs; elsewhere it
+    On the main process, if stderr is a terminal, it replaces the progress bar and the printed logs; elsewhere it
     does nothing. What is printed, warned of or logged meanwhile stands above the panel.
 
     Raises `ValueError` at the start of training on a plain trainer without `attach`.

@@ -25,7 +25,7 @@ def samples_per_context(contexts: Tensor) -> dict[str, float]:
     r"""
     \\( \sum_c n_c^2 / \sum_c n_c \\): of the tokens, the mean number of rows that have the same context.
 
-    \\( n_c \\) is how often context \\( c \\) stands in the batch. 1 is a batch in which each context is seen once.
+    \\( n_c \\) is how often context \\( c \\) occurs in the batch. 1 is a batch in which each context is seen once.
 
     Args:
         contexts (`torch.Tensor`):

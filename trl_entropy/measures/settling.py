@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 class Settling(NamedTuple):
     """
-    What became of a run's entropy.
+    What happened to a run's entropy.
 
     Args:
         mean (`float`):

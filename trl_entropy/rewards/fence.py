@@ -39,7 +39,7 @@ def fenced(work: Callable[[], bytes], within: str) -> bytes:
     What `work` returns in a forked process behind the fence.
 
     The process ends with its parent. It keeps the parent's limit of memory, reads what the user may read, and may
-    write files of 64 MB; it is no fence against somebody who knows a hole in the kernel.
+    write files of 64 MB; it does not stop somebody who knows a hole in the kernel.
 
     Args:
         work (`Callable[[], bytes]`):

@@ -11,7 +11,7 @@ def joined(batches: list[Batch], padding: int) -> Batch:
     """
     The rows of several batches, `(B, ...)` each, under one another.
 
-    They are padded to the longest as [`padding_of`] says. What is no row but one number is that of the first batch.
+    They are padded to the longest as [`padding_of`] says. A number for the whole batch is that of the first one.
     """
     whole = {}
     for name, first in batches[0].items():

@@ -15,7 +15,7 @@ class Curriculum(RolloutRule):
 
     The problems are sorted by `column` and split into `count` stages of equal size (the first ones have one more if
     they cannot be equal). Stage \\( s \\) of \\( S \\) takes the steps from \\( s / S \\) to \\( (s + 1) / S \\) of
-    the run, or `epochs` passes over its problems if given; the last stage goes on to the end.
+    the run, or `epochs` passes over its problems if given; the last stage lasts to the end.
 
     Args:
         column (`str`, *optional*, defaults to `"semantic_entropy"`):

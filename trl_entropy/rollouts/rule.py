@@ -140,7 +140,7 @@ def check_sources(rules: Mapping[str, RolloutRule], tools, rollout_func, environ
         if TEMPERATURES in rule.acts and shared:  # a turn is of some rows, and each would get that of another
             raise ValueError(
                 f"{what} samples all completions together, each at its own temperature, and with tools, an "
-                "environment or a rollout_func some go on alone: drop one of the two"
+                "environment or a rollout_func some continue alone: drop one of the two"
             )
         if environments and rule.overrides("choose"):
             raise ValueError(

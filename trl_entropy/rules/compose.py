@@ -17,7 +17,7 @@ def build(section: str, catalogue: Mapping[str, type], spec: Mapping[str, Mappin
 
     Args:
         section (`str`):
-            `token_weights`, `advantage_bonuses`, `loss_terms` or `rollout_rules`; stands in error messages.
+            `token_weights`, `advantage_bonuses`, `loss_terms` or `rollout_rules`; for error messages.
         catalogue (`Mapping[str, type]`):
             The bundled rules by name.
         spec (`Mapping[str, Mapping]`):

@@ -156,7 +156,11 @@ def test_selection_is_the_union_and_names_rows_of_the_whole():
         ("decontaminate", ["--against", "math50"], "unknown benchmark 'math50'. Did you mean 'math500'?"),
         ("decontaminate", ["--against", "none.jsonl"], "there is no file 'none.jsonl'"),
         ("decontaminate", ["--against", "ids.jsonl"], "'ids.jsonl' needs a column problem or question or prompt"),
-        ("decontaminate", ["--against", "math500", "--benchmarks_dir", "none"], "benchmarks_dir is no folder: 'none'"),
+        (
+            "decontaminate",
+            ["--against", "math500", "--benchmarks_dir", "none"],
+            "benchmarks_dir must be a folder, got",
+        ),
     ],
 )
 def test_wrong_flags_are_refused_with_one_line(capsys, verb, wrong, line):

@@ -94,7 +94,7 @@ def test_embeddings_of_an_encoder_choose(model_dir, capsys):
         (["--size", "37"], "a subset has 1 to all 36 problems, got 37"),
         (["--size", "0"], "a subset has 1 to all 36 problems, got 0"),
         (["--by", "kmean"], "invalid choice: 'kmean'"),
-        (["--encoder", "./none"], "encoder is no folder: './none'"),
+        (["--encoder", "./none"], "encoder must be a folder, got './none'"),
     ],
 )
 def test_wrong_flags_are_refused_with_one_line(themes, capsys, wrong, line):

@@ -122,7 +122,7 @@ def test_samples_of_an_evaluation_are_enough(monkeypatch, capsys):
     [
         ([], "give --model, or the folder of an evaluation as --samples"),
         (["--samples", "samples"], "give the --dataset that the samples are of"),
-        (["--samples", "samples", "--dataset", "embedded"], "samples is no output folder of `trl-entropy eval`"),
+        (["--samples", "samples", "--dataset", "embedded"], "samples must be an output folder of `trl-entropy eval`"),
         (["--samples", "samples", "--dataset", "embedded", "--model", "embedded"], "give --samples or --model, not"),
         (["--model", "embedded", "--benchmarks", "math500"], "semantic-entropy takes --dataset, not --benchmarks"),
         (["--model", "embedded", "--num_samples", "1"], "num_samples must be at least 2, got 1"),
@@ -131,7 +131,7 @@ def test_samples_of_an_evaluation_are_enough(monkeypatch, capsys):
             ["--model", "embedded", "--solution_column", "answer"],
             "unknown dataset column 'answer'.",
         ),
-        (["--model", "./none", "--dataset", "embedded"], "model is no folder: './none'"),
+        (["--model", "./none", "--dataset", "embedded"], "model must be a folder, got './none'"),
     ],
 )
 def test_wrong_flags_are_refused_with_one_line(monkeypatch, capsys, wrong, line):

@@ -37,7 +37,7 @@ def test_any_other_broken_line_is_named(tmp_path):
     text = file.read_text().splitlines()
     for broken in ('{"problem": 0}', "no"):
         file.write_text("\n".join([text[0], broken, text[2]]) + "\n")
-        with pytest.raises(ValueError, match="line 2 of .*samples.jsonl' is no sample"):
+        with pytest.raises(ValueError, match="line 2 of .*samples.jsonl' is not a sample"):
             read_lines(file)
 
 

@@ -118,7 +118,7 @@ def test_state_that_is_no_json_is_refused(tmp_path, text, reason):
 
 def test_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(
-        ValueError, match=r"is no run: looked for metrics.jsonl, trainer_state.json and checkpoint-\*/"
+        ValueError, match=r"is not a run: looked for metrics.jsonl, trainer_state.json and checkpoint-\*/"
     ):
         read_run(tmp_path)
 
@@ -194,5 +194,5 @@ def test_folders_three_below_are_not_searched(tmp_path):
 
 
 def test_missing_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="'.*/gone' is no folder: looked for metrics.jsonl"):
+    with pytest.raises(ValueError, match="'.*/gone' is not a folder: looked for metrics.jsonl"):
         find_runs([tmp_path / "gone"])

@@ -28,7 +28,7 @@ LAWS: dict[str, Callable[..., Law]] = {
 
 
 def law_factory(what: str, name: str) -> Callable[..., Law]:
-    """What makes the bundled law of this name, or your own at a dotted path. Raises `ValueError` if it is no law."""
+    """The class of the bundled law of this name, or your own at a dotted path; `ValueError` if it is not a law."""
     if isinstance(name, str) and name in LAWS:
         return LAWS[name]
     if not isinstance(name, str) or "." not in name:

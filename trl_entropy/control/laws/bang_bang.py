@@ -35,7 +35,7 @@ class BangBang(Law):
             The knob's value while the error is negative, clipped to its range. If `None` the knob always has the value
             that moves.
 
-    Raises `ValueError` for a step that is not positive, or an `otherwise` that is no number.
+    Raises `ValueError` for a step that is not positive, or an `otherwise` that is not a number.
 
     Reference: Jin et al., [Revisiting Entropy in Reinforcement Learning for Large Reasoning
     Models](https://huggingface.co/papers/2511.05993), 2025.

@@ -16,8 +16,8 @@ class Integral(Law):
     u_{k+1} = u_k + \eta \, e_k
     $$
 
-    The controller clips \\( u \\) at every step and the law goes on from the clipped value, so a knob leaves its bound
-    as soon as the error turns: no wind-up, which is the difference from [`~laws.PI`] with `kp=0`. Ours, in the style
+    The controller clips \\( u \\) at every step and the law continues from the clipped value. So a knob leaves its
+    bound as soon as the error turns: no wind-up, unlike [`~laws.PI`] with `kp=0`. Ours, in the style
     of AER, whose global coefficient is adjusted all the time; we could not read its equations.
 
     Args:

@@ -86,7 +86,7 @@ def constant(value: float = 0.0) -> Schedule:
         value (`float`, *optional*, defaults to `0.0`):
             The value, in units of the knob, clipped to its range. Ours.
 
-    Raises `ValueError` for a value that is no number.
+    Raises `ValueError` for a value that is not a number.
 
     Reference: [Skywork Open Reasoner 1 Technical Report](https://huggingface.co/papers/2505.22312), 2025 (whose
     coefficient adapts).

@@ -96,7 +96,7 @@ def lay_under(args: Any, target_of_trl: float | None) -> None:
         target_of_trl (`float`, *optional*):
             TRL's default of `entropy_target`; `None` where it has no such flag.
 
-    Raises `ValueError` for an unknown name, a flag that is no mapping, or targets that exclude each other.
+    Raises `ValueError` for an unknown name, a flag that is not a mapping, or targets that exclude each other.
     """
     fragment = preset(args.entropy_control)
     for name in MAPPINGS:

@@ -172,7 +172,7 @@ def _dense(matrix) -> np.ndarray:
 
 
 def _distances(rows, centre: np.ndarray) -> np.ndarray:
-    """Squared distances of rows to a centre, less the square of the centre itself."""
+    """Squared distances of rows to a centre, minus the square of the centre itself."""
     squares = (rows**2).sum(axis=1) if isinstance(rows, np.ndarray) else np.asarray(rows.power(2).sum(axis=1)).ravel()
     return squares - 2 * (rows @ centre)
 

@@ -62,7 +62,7 @@ def read_rows(given: argparse.Namespace) -> Dataset:
 
 
 def problems_in(dataset: Dataset, column: str) -> list[str]:
-    """The problems as text; raises `ValueError` for a column that is not there, and for a prompt that is none."""
+    """The problems as text; raises `ValueError` for a missing column, and for a value that is not a prompt."""
     prompts = values_in(dataset, column, "prompt_column")
     check_prompts(prompts, column)
     return [text_of(prompt) for prompt in prompts]

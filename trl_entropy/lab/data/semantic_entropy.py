@@ -114,7 +114,7 @@ def _read(arguments: list[str]) -> argparse.Namespace:
 
 def _sampled_before(folder: Path, problems: list[Problem], verifier: Verifier) -> Samples:
     if not (folder / SETTINGS).is_file() or not (folder / SAMPLES).is_file():
-        raise ValueError(f"samples is no output folder of `trl-entropy eval` on one dataset: {str(folder)!r}")
+        raise ValueError(f"samples must be an output folder of `trl-entropy eval` on one dataset, got {str(folder)!r}")
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     if any(settings[name] != value for name, value in identity(problems).items()):
         raise ValueError(

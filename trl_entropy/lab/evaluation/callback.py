@@ -35,7 +35,7 @@ class PassAtKCallback(Attached):
     The names are those of `trl-entropy eval` with `eval_` before them (`eval_pass@8`), which trackers show as
     `eval/pass@8`. Without `every`, they also join the metrics of the trainer's own evaluation, so that
     `metric_for_best_model="pass@8"`, `load_best_model_at_end` and [`~transformers.EarlyStoppingCallback`] know them.
-    Training goes on as it would without the callback. A value that is not defined (NaN) is not logged.
+    Training is as it would be without the callback. A value that is not defined (NaN) is not logged.
 
     Args:
         problems ([`~datasets.Dataset`]):

@@ -173,7 +173,7 @@ def read(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="trl-entropy eval",
         description="Sample a model several times on each problem: accuracy, diversity and calibration with standard "
-        "errors. A run that was killed goes on where it stopped; under accelerate launch, processes share the work.",
+        "errors. An interrupted run resumes; under accelerate launch, processes share the work.",
         allow_abbrev=False,
     )
     add_flags(parser)
@@ -273,7 +273,7 @@ def fill_in(given: argparse.Namespace) -> None:
     if given.benchmarks_dir is not None and not given.benchmarks:
         raise ValueError("benchmarks_dir needs --benchmarks")
     if os.path.exists(given.output_dir) and not os.path.isdir(given.output_dir):
-        raise ValueError(f"output_dir is no folder: {given.output_dir!r}")
+        raise ValueError(f"output_dir must be a folder, got {given.output_dir!r}")
     if given.limit is not None and given.limit < 1:
         raise ValueError(f"limit must be at least 1, got {given.limit}")
     kind = "benchmarks" if given.benchmarks else "embedded" if given.dataset == EMBEDDED else "dataset"

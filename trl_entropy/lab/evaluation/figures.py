@@ -1,4 +1,4 @@
-"""What an evaluation shows: plots of pass@k and of how far confidence is to be trusted, and tables."""
+"""What an evaluation shows: plots of pass@k and of calibration, and tables."""
 
 from collections.abc import Mapping
 from math import isnan

@@ -1,4 +1,4 @@
-"""A folder of samples on disk: one JSON line for each, so that a run that was killed goes on."""
+"""A folder of samples on disk: one JSON line for each, so that an interrupted run resumes."""
 
 import json
 import os
@@ -104,7 +104,7 @@ class Folder:
         _write(file, json.dumps(settings, indent=1) + "\n")
 
     def join(self) -> list[Line]:
-        """All samples, those of the parts among them, in the order of problems; they then stand in one file."""
+        """All samples, those of the parts among them, in the order of problems; they are in one file afterwards."""
         parts = sorted(self.path.glob("samples.part*.jsonl"))
         whole = self.path / SAMPLES
         lines = {line.id: line for file in (*parts, whole) if file.exists() for line in read_lines(file)}
@@ -126,7 +126,7 @@ def read_lines(file: Path) -> list[Line]:
     """
     The samples in a file; the last one is left out if it was cut.
 
-    Raises `ValueError` for any other line that is none.
+    Raises `ValueError` for any other line that is not a sample.
     """
     lines = []
     *whole, _ = file.read_text(encoding="utf-8").split("\n")
@@ -134,7 +134,7 @@ def read_lines(file: Path) -> list[Line]:
         try:
             lines.append(Line(**json.loads(text)))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"line {number} of {str(file)!r} is no sample ({error}): remove it") from error
+            raise ValueError(f"line {number} of {str(file)!r} is not a sample ({error}): remove it") from error
     return lines
 
 

@@ -142,7 +142,7 @@ def tokenize(text: str) -> list[str]:
 
 
 def ngrams(texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For n = 1 to 4, a number for every n-gram of the texts, equal for equal ones, and which text it stands in."""
+    """For n = 1 to 4, a number for every n-gram of the texts, equal for equal ones, and which text it is in."""
     words = [tokenize(text) for text in texts]
     numbers: dict[str, int] = {}
     tokens = np.array([numbers.setdefault(word, len(numbers)) for text in words for word in text], dtype=np.int64)

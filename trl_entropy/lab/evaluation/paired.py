@@ -17,7 +17,7 @@ from .scoring import read_samples
 
 class Difference(NamedTuple):
     """
-    A metric of the second samples less that of the first.
+    A metric of the second samples minus that of the first.
 
     Args:
         value (`float`):
@@ -42,7 +42,7 @@ def paired_differences(
     first: Samples, second: Samples, ks: Sequence[int] | None = None, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Difference]:
     """
-    Every metric of `second` less that of `first`, by name. Row i of both must be the same problem.
+    Every metric of `second` minus that of `first`, by name. Row i of both must be the same problem.
 
     A resample takes the same problems from both, so what makes a problem hard for both cancels.
 

@@ -1,4 +1,4 @@
-"""What became of the entropy of runs and why, as one page."""
+"""What happened to the entropy of runs and why, as one page."""
 
 import argparse
 import os

@@ -19,7 +19,7 @@ class Held(NamedTuple):
         name (`str`):
             Its name in the config.
         knob (`str`, *optional*):
-            What it turned; `None` if the run has not left its settings.
+            What it turned; `None` if the run has not saved its settings.
         signal (`str`):
             What it measured.
         target (`float`):

@@ -32,7 +32,7 @@ class Run:
         series (`dict[str, Series]`):
             Every metric, by TRL's key.
         settings (`dict`):
-            The config; empty if the run has not left it.
+            The config; empty if the run has not saved it.
         versions (`dict[str, str]`):
             Of the packages it ran with; empty if unknown.
         scores (`dict[str, dict[str, float]]`):
@@ -79,7 +79,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     for given in paths:
         found = _folders(Path(given))
         if not found:
-            kind = "has no run" if Path(given).is_dir() else "is no folder"
+            kind = "has no run" if Path(given).is_dir() else "is not a folder"
             raise ValueError(
                 f"{str(given)!r} {kind}: looked for {LOOKED_FOR} in it, in the folders in it and in those in them"
             )
@@ -130,7 +130,7 @@ def read_run(path: str | Path, name: str | None = None) -> Run:
     elif state_path is not None:
         rows = state.get("log_history", [])
     else:
-        raise ValueError(f"{str(path)!r} is no run: looked for {LOOKED_FOR} in it")
+        raise ValueError(f"{str(path)!r} is not a run: looked for {LOOKED_FOR} in it")
     settings, series = head.get("settings", {}), _by_key(_by_step(rows))
     times = [row["time"] for row in rows if "time" in row]
     max_steps = (state.get("max_steps"), settings.get("max_steps"))

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from .statistics import PER_RUN, Arm
 
 
-# What the config fills in by itself, and what does not change what is trained
+# What the config fills in automatically, and what does not change what is trained
 NOT_SHOWN = (
     *PER_RUN,
     "accelerator_config",

@@ -1,4 +1,4 @@
-"""A figure as SVG that can stand in a page, and as PNG."""
+"""A figure as SVG that fits into a page, and as PNG."""
 
 import io
 import re
@@ -32,7 +32,7 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     """
     written = io.StringIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts may have what matplotlib's has not
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts may have what matplotlib's lacks
         figure.savefig(written, format="svg", transparent=True)
     root = ElementTree.fromstring(written.getvalue())
     for parent in root.iter():

@@ -34,7 +34,7 @@ class Position(Rule):
         end_step (`int`, *optional*):
             First optimizer step without a bonus again; `None` for the end of the run.
 
-    Raises `ValueError` for a value out of range, or steps that are no whole numbers in order.
+    Raises `ValueError` for a value out of range, or steps that are not whole numbers in order.
 
     Reference: [Decomposing the Entropy-Performance Exchange](https://huggingface.co/papers/2508.02260), 2025
     (position-based shaping).

@@ -21,7 +21,7 @@ class OfflineShaping(Rule):
     f(p) = \frac{p}{p + \gamma}
     $$
 
-    with \\( \gamma \\) = `gamma`: \\( f \\) stands in the place of the importance ratio, which a completion that no
+    with \\( \gamma \\) = `gamma`: \\( f \\) replaces the importance ratio, which a completion that no
     policy sampled does not have. With the weight `sampled_only` TRL's surrogate leaves these completions alone.
 
     Args:

@@ -45,7 +45,7 @@ class BAPO(Rule):
         step (`float`, *optional*, defaults to `0.05`):
             Of the upper bound (the released config).
         outside (`float`, *optional*, defaults to `0.0`):
-            \\( w_{\text{out}} \in [0, 1] \\): 0 clips, 1 is no weight. The parameter is ours.
+            \\( w_{\text{out}} \in [0, 1] \\): 0 clips, 1 leaves it as it is. The parameter is ours.
 
     Raises `ValueError` for a value out of range, and for bounds that end before they start.
 

@@ -31,7 +31,7 @@ class ClipB(Rule):
             value); smaller drops more.
         max_share (`float`, *optional*, defaults to `1.0`):
             In [0, 1]: the largest share of all tokens that is dropped, the farthest first; at least one token unless
-            it is `0.0`, which drops none. Ours, after [`~weights.ClipV`]; `1.0` is no limit.
+            it is `0.0`, which drops none. Ours, after [`~weights.ClipV`]; `1.0` sets no limit.
 
         sides (`str`, *optional*, defaults to `"negative_low"`):
             "negative_low" or "both": the released or the general form.

@@ -23,7 +23,7 @@ class DPPOTv(Rule):
 
     with \\( \pi_t = \pi_\theta(y_t) \\) and \\( \mu_t \\) the probability under the policy that sampled: what its
     engine has said where TRL has that (`sampling_logps`), else that of the old policy. \\( |\pi_t - \mu_t| \\) is the
-    total variation between the two distributions over "this token" and "another one". It stands in the place of the
+    total variation between the two distributions over "this token" and "another one". It replaces the
     clip, so TRL's must be wide.
 
     Args:
@@ -32,7 +32,7 @@ class DPPOTv(Rule):
         high (`float`, *optional*, defaults to `0.15`):
             \\( \delta_+ \in [0, 1] \\), for positive advantages (the authors' script in verl).
         outside (`float`, *optional*, defaults to `0.0`):
-            \\( w_{\text{out}} \in [0, 1] \\): 0 masks, 1 is no weight. The parameter is ours.
+            \\( w_{\text{out}} \in [0, 1] \\): 0 masks, 1 leaves it as it is. The parameter is ours.
 
     Raises `ValueError` for a value out of range.
 

@@ -31,7 +31,7 @@ class EntropyRatio(Rule):
         beta_high (`float`, *optional*, defaults to `0.05`):
             \\( \beta_{\text{high}} \ge 0 \\), how far entropy may rise (the released value).
         outside (`float`, *optional*, defaults to `0.0`):
-            \\( w_{\text{out}} \in [0, 1] \\), the weight outside of the range: 0 in the paper, 1 is no weight. The
+            \\( w_{\text{out}} \in [0, 1] \\), the weight outside of the range: 0 in the paper, 1 turns it off. The
             parameter is ours.
 
     Raises `ValueError` for a value out of range.

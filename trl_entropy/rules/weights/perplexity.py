@@ -70,7 +70,7 @@ class Perplexity(Rule):
 
 
 def group_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
-    """`(B,)` each: mean and deviation of `(B, G)` values without outliers; NaN is no value."""
+    """`(B,)` each: mean and deviation of `(B, G)` values without outliers; NaN is left out."""
     low, high = (values.nanquantile(q, dim=1, keepdim=True) for q in (0.25, 0.75))
     kept = (values - values.clamp(low, high)).abs() <= 1.5 * (high - low)  # false for NaN
     count = kept.sum(1).clamp(min=1)

@@ -40,7 +40,7 @@ class RatioRange(Rule):
             \\( \rho \in [0, 1] \\), the share of each completion's tokens that counts as of high entropy (the released
             value); `0.0` for one range for all.
         outside (`float`, *optional*, defaults to `0.0`):
-            \\( w_{\text{out}} \in [0, 1] \\): 0 clips, 1 is no weight. The parameter is ours.
+            \\( w_{\text{out}} \in [0, 1] \\): 0 clips, 1 leaves it as it is. The parameter is ours.
 
     Raises `ValueError` for a value out of range.
 

@@ -27,7 +27,7 @@ class Steer(Rule):
 
     Args:
         floor (`float`, *optional*, defaults to `0.8`):
-            \\( \lambda \in [0, 1] \\), the smallest weight (the released value; 0.6 to 0.8 work); `1.0` is no weight.
+            \\( \lambda \in [0, 1] \\), the smallest weight (the released value; 0.6 to 0.8 work); `1.0` turns it off.
 
         sides (`str`, *optional*, defaults to `"both"`):
             "both" as in the released code, or "falling" (ours) to damp only tokens whose update lowers entropy,

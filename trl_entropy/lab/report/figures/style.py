@@ -81,7 +81,7 @@ def panels(title: str, rows: int = 1, height: float = HEIGHT, **options) -> tupl
 
 
 def plain(text: str, longest: int = LONGEST_NAME) -> str:
-    """A name as matplotlib draws it: a dollar is no mathematics, and the middle of a long one is left out."""
+    """A name as matplotlib draws it: a dollar does not begin mathematics, and the middle of a long one is left out."""
     if len(text) > longest:
         text = f"{text[: longest // 2 - 1]}…{text[-(longest // 2) :]}"
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""What became of runs and why, in sentences with their evidence."""
+"""What happened to runs and why, in sentences with their evidence."""
 
 from collections.abc import Sequence
 

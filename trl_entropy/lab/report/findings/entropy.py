@@ -1,4 +1,4 @@
-"""What became of the entropy of a run, and which tokens it came from."""
+"""What happened to the entropy of a run, and which tokens it came from."""
 
 import math
 from collections.abc import Callable

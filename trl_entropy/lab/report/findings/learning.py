@@ -63,7 +63,7 @@ def _revive(reward: float, known: dict[str, float]) -> str:
 
 
 def not_finite(run: Run) -> list[Finding]:
-    """A metric that is no number any more."""
+    """A metric that is NaN or infinite."""
     found = []
     for key in WATCHED:
         steps, values = run.series.get(key, ([], []))
