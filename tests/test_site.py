@@ -6,7 +6,7 @@ import yaml
 REPOSITORY = Path(__file__).parent.parent
 # What docs/site/hooks.py adds to the pages of docs/
 ROOT = {"index.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
-API = {f"api/{package}.md" for package in ("trl_entropy", "trl_entropy.rewards", "trl_entropy.etpo")}
+API = {f"api/trl_entropy{name}.md" for name in ("", ".rewards", ".etpo", ".rules.looks")}
 
 
 def pages_of(nav: object) -> list[str]:

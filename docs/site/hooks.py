@@ -22,7 +22,7 @@ from pymdownx.slugs import slugify
 REPOSITORY = Path(__file__).parents[2]
 # Pages of the site whose source is not in docs/
 ROOT_PAGES = {"index.md": "README.md"} | {page: page for page in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")}
-PACKAGES = ("trl_entropy", "trl_entropy.rewards", "trl_entropy.etpo")
+PACKAGES = ("trl_entropy", "trl_entropy.rewards", "trl_entropy.etpo", "trl_entropy.rules.looks")
 # What the docstrings of the package refer to besides its own names
 BASES = ("config.EntropyFlags", "trainer.EntropyControl")
 COMMANDS = r"(?:trl-entropy|accelerate|pip|python|make|--)\b"
@@ -31,12 +31,15 @@ logger = logging.getLogger("mkdocs.hooks")
 
 @cache
 def api() -> dict[str, dict[str, str]]:
-    """By page, the path of each name: what a package imports into itself, and the class of each method."""
+    """By page, the path of each name: what a package imports into itself, or the classes of a module."""
     pages = {}
     for package in PACKAGES:
-        tree = ast.parse((REPOSITORY / package.replace(".", "/") / "__init__.py").read_text())
+        path = REPOSITORY / package.replace(".", "/")
+        tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
         names = sorted(alias.name for node in imports for alias in node.names)
+        if not path.is_dir():
+            names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         pages[f"api/{package}.md"] = {name: f"{package}.{name}" for name in names}
     pages["api/trl_entropy.md"] |= {base.split(".")[-1]: f"trl_entropy.{base}" for base in BASES}
     for page in (REPOSITORY / "docs/methods").glob("*.md"):
