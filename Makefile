@@ -10,7 +10,7 @@ TESTS ?=
 # `make bench BENCH=quick` for a small one
 BENCH ?=
 
-.PHONY: train study study-language-model test test-browser test-slow test-trl bench bench-gpu check wheel
+.PHONY: train study study-language-model test test-browser test-slow test-trl bench bench-gpu check docs wheel
 
 train: .venv/installed
 	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/hold.yaml --output_dir out/train --overwrite
@@ -47,6 +47,16 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in out/site. Docstrings are read and not run, so its environment needs no torch. With --quiet,
+# --strict would count no warning
+docs: out/docs/installed
+	NO_MKDOCS_2_WARNING=1 out/docs/bin/mkdocs build --strict
+
+out/docs/installed: pyproject.toml
+	$(PYTHON) -m venv out/docs
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])' | xargs out/docs/bin/pip install --quiet
+	touch $@
 
 # What a user gets: the wheel alone, in an environment of its own
 wheel:

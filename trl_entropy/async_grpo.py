@@ -8,7 +8,9 @@ from .wrap import with_entropy_control
 
 if TYPE_CHECKING:
     EntropyAsyncGRPOConfig: type
+    """The config of TRL's asynchronous trainer with [`EntropyFlags`]."""
     EntropyAsyncGRPOTrainer: type
+    """TRL's asynchronous trainer with [`EntropyControl`], from TRL 1.16."""
 
 
 def __getattr__(name: str) -> type:
