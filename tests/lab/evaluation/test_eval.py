@@ -85,6 +85,8 @@ def test_run_leaves_samples_results_and_pictures(flags, monkeypatch, capfd):
     assert {file.name for file in out.iterdir()} == FILES
     lines = read_lines(out / "samples.jsonl")
     assert [(line.problem, line.sample) for line in lines] == [(p, s) for p in range(6) for s in range(4)]
+    rows = [json.loads(line) for line in Path("problems.jsonl").read_text().splitlines()]
+    assert [(line.prompt, line.solution) for line in lines[::4]] == [(row["prompt"], row["solution"]) for row in rows]
     results = json.loads((out / "results.json").read_text())
     expected = scores(read_samples(out, 4, Verifier(workers=1)), range(1, 5), resamples=50)
     values = results["results"]["problems.jsonl"]
@@ -338,7 +340,7 @@ def test_defaults_depend_on_what_is_evaluated():
 
 def write_folder(path: Path, correct: list[list[bool]], problems: str = "same", name: str = "set") -> None:
     """A finished evaluation of which only correctness is of interest."""
-    line = Line(0, 0, "a", "4", True, "correct", 3, -0.5, 0.25, 1.5)
+    line = Line(0, 0, "2+2=", "4", "a", "4", True, "correct", 3, -0.5, 0.25, 1.5)
     folder = Folder(path)
     folder.claim({})
     folder.append(

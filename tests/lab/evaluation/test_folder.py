@@ -9,7 +9,7 @@ from trl_entropy.lab.evaluation.scoring import samples_of
 from trl_entropy.rewards import Verifier
 
 
-LINE = Line(0, 0, "a", "4", True, "correct", 3, -0.5, 0.25, 1.5)
+LINE = Line(0, 0, "2+2=", "4", "a", "4", True, "correct", 3, -0.5, 0.25, 1.5)
 LINES = [replace(LINE, problem=problem, sample=sample) for problem in range(2) for sample in range(3)]
 
 

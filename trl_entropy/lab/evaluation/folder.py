@@ -22,6 +22,8 @@ class Line:
     Args:
         problem, sample (`int`):
             Counted from 0.
+        prompt, solution (`str`):
+            The problem as text, and its solution.
         response (`str`):
             Its text.
         answer (`str`, *optional*):
@@ -38,6 +40,8 @@ class Line:
 
     problem: int
     sample: int
+    prompt: str
+    solution: str
     response: str
     answer: str | None
     correct: bool

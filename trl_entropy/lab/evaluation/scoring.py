@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ...data.problems import Problem
 from ...rewards import MathVerifyReward
+from ...rewards.messages import text_of
 from ...rewards.verifier import Verifier
 from .folder import SAMPLES, Line, read_lines
 from .metrics import Samples
@@ -121,6 +122,8 @@ def graded_lines(
         yield [
             Line(
                 *one,
+                prompt=text_of(problems[one.problem].prompt),
+                solution=str(problems[one.problem].solution),
                 response=text,
                 answer=answer,
                 correct=reason == "correct",
