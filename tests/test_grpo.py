@@ -118,6 +118,10 @@ WRONG_VALUES = [
     (["--learning_rate", "nan"], "learning_rate must be a number >= 0, got nan"),
     (["--temperature", "0"], "temperature must be a number > 0, got 0"),
     (["--temperature", "-1"], "temperature must be a number > 0, got -1"),
+    (["--epsilon", "-1"], "epsilon must be a number >= 0, got -1"),
+    (["--max_completion_length", "0"], "max_completion_length must be a number >= 1, got 0"),
+    (["--steps_per_generation", "0"], "steps_per_generation must be a number >= 1, got 0"),
+    (["--top_p", "2"], "top_p must be a number >= 0 and <= 1, got 2"),
     (["--output_dir="], "output_dir must be a folder or a new one, got ''"),
     (["--resume_from_checkpoint", "gone"], "resume_from_checkpoint must be a checkpoint's folder or true, got 'gone'"),
     (
@@ -159,6 +163,8 @@ WRONG_NAMES = [
         ["--loss_terms", '{"confident_surogate": {}}'],
         "unknown name in loss_terms 'confident_surogate'. Did you mean 'confident_surrogate'?",
     ),
+    (["--loss_type", "grpoo"], "unknown loss_type 'grpoo'. Did you mean 'grpo'? Available: bnpo, cispo, dapo,"),
+    (["--report_to", "wandbb"], "unknown report_to 'wandbb'. Did you mean 'wandb'? Available: all,"),
     (
         ["--reward_funcs", "math_verify"],
         "unknown reward 'math_verify'. Did you mean 'math_verify_reward'? Available: accuracy_reward,",

@@ -71,6 +71,14 @@ def test_recipe_gives_what_it_gives_trl(name, on_line):
     assert ours.launch == ()
 
 
+@pytest.mark.parametrize("written", ["off", "null", "false", "none", "no"])
+def test_control_that_is_off_is_none(written):
+    Path("off.yaml").write_text(f"use_cpu: true\nbf16: false\nentropy_control: {written}\n")
+    assert parse(["--config", "off.yaml"]).training.entropy_control in ("none", None)  # null is what is not set
+    if written != "no":
+        assert parse(["--use_cpu", "--bf16", "false", "--entropy_control", written]).training.entropy_control == "none"
+
+
 @pytest.mark.parametrize("place", ["recipe", "line"])
 @pytest.mark.parametrize("name", LAUNCH)
 def test_launch_keys_go_to_accelerate_as_those_of_trl_do(monkeypatch, name, place):

@@ -15,6 +15,7 @@ from .build import Control, build_control
 from .checks import lab
 from .control.presets import OFF, lay_under
 from .families import GRPO, Family, base_in_trl, family_of
+from .refusals import check_numbers
 
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ class EntropyFlags(OfTRL):
         cls.family = family_of(cls)
 
     def __post_init__(self):
+        check_numbers(self)
         lay_under(self, getattr(super(), "entropy_target", None))  # RLOOConfig has no such flag
         self._set_off_policy_updates()
         super().__post_init__()

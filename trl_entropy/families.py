@@ -303,11 +303,16 @@ def _warn_of_cuts(cuts: str, use_vllm: bool) -> None:
         )
 
 
+def is_tested(version: str) -> bool:
+    """Whether a version of TRL is in the range of those that are tested."""
+    return Version(TRL_VERSIONS[0]) <= Version(version) <= Version(TRL_VERSIONS[-1])
+
+
 @cache
 def warn_if_untested(version: str) -> None:
     """Warn, once, about a version of TRL outside of the range of those that are tested."""
     oldest, newest = TRL_VERSIONS[0], TRL_VERSIONS[-1]
-    if not Version(oldest) <= Version(version) <= Version(newest):
+    if not is_tested(version):
         warnings.warn(
             f"TRL {version} is outside of the tested range {oldest} to {newest}: if TRL has changed what entropy "
             f"control relies on, the first step ends in a SeamError. Install trl>={oldest},<={newest} to be sure",

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from math import inf
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
 
-from .checks import unknown
+from .checks import check_number, unknown
 from .control.controller import Controller
 from .control.knobs import LEARNING_RATE_SCALE, TEMPERATURE, acting
 from .families import UNCLIPPED, check_clip_acts, check_signal_of
@@ -22,6 +23,23 @@ from .rules.rule import Rule
 POOLING = ("exact", "lagged")
 # By the flag that configures them, the rules by name
 Sections = Mapping[str, Mapping[str, Rule]]
+
+
+# The range of flags of TRL that TRL takes as they come; it would end later, or train on nonsense
+RANGES = {
+    **dict.fromkeys(("beta", "epsilon", "epsilon_high", "learning_rate"), (0.0, inf)),
+    **dict.fromkeys(("num_iterations", "steps_per_generation", "gradient_accumulation_steps"), (1, inf)),
+    **dict.fromkeys(("max_completion_length", "per_device_train_batch_size"), (1, inf)),
+    "top_p": (0.0, 1.0),
+}
+
+
+def check_numbers(args: Any) -> None:
+    """Refuse numbers of TRL's flags that are out of range."""
+    for name, (low, high) in RANGES.items():
+        value = getattr(args, name, None)
+        if value is not None:
+            check_number(name, value, low, high)
 
 
 def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRule]) -> None:

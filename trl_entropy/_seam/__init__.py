@@ -10,6 +10,7 @@ from .checkpoints import last_checkpoint
 from .error import SeamError
 from .head import has_tiles, patched_head
 from .hooks import Hooks
+from .means import LOSS_TYPES
 from .seam import Seam
 from .state import (
     clipped_bounds,
@@ -26,6 +27,7 @@ from .vocabulary import check_plain_head
 
 
 __all__ = [
+    "LOSS_TYPES",
     "Hooks",
     "Seam",
     "SeamError",

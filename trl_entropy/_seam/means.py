@@ -9,6 +9,7 @@ from .error import UNSUPPORTED, SeamError
 OVER_TOKENS = ("cispo", "dapo", "vespo")
 # Losses that are a mean over the rows of a micro-batch
 OVER_ROWS = ("dr_grpo", "grpo", "luspo", "sapo")
+LOSS_TYPES = (*OVER_TOKENS, *OVER_ROWS, "bnpo")  # of the versions of TRL that are tested
 
 
 def micro_batch_mean(loss_type: str, values: Tensor, mask: Tensor, longest: int | None) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
+from transformers.integrations import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
 from trl import (
     DatasetMixtureConfig,
@@ -24,10 +25,12 @@ from trl import (
     rewards,
 )
 
+from .._seam import LOSS_TYPES
 from ..build import rollout_plan
 from ..checks import imported, lab, unknown
 from ..config import EntropyGRPOConfig, with_help
 from ..data.files import EMBEDDED, model_path
+from ..families import installed_trl, is_tested
 from ..refusals import check_rollout_fits
 from ..rewards import REWARDS, TRL_REWARDS, MathVerifyReward, ReasoningGymReward, RelativeLengthReward
 from ..wrap import EntropyGRPOTrainer
@@ -204,11 +207,14 @@ def prepare(arguments: list[str]) -> Job:
 
 def check_start(training: EntropyGRPOConfig, model: str) -> None:
     """Raise `ValueError` for what would end the run after the model has loaded: flags of TRL, and folders."""
-    rate, temperature, resume = training.learning_rate, training.temperature, _resumes_from(training)
-    if not 0 <= rate < math.inf:
-        raise ValueError(f"learning_rate must be a number >= 0, got {rate}")
+    temperature, resume = training.temperature, _resumes_from(training)
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be a number > 0, got {temperature}: completions are sampled")
+    if getattr(training, "loss_type", LOSS_TYPES[0]) not in LOSS_TYPES and is_tested(installed_trl()):
+        raise unknown("loss_type", training.loss_type, LOSS_TYPES)
+    trackers = {"all", "none", *INTEGRATION_TO_CALLBACK}
+    for name in (name for name in training.report_to if name not in trackers):
+        raise unknown("report_to", name, trackers)
     output = Path(training.output_dir)
     there = next(path for path in (output, *output.parents) if os.path.lexists(path))
     if not training.output_dir or not there.is_dir():

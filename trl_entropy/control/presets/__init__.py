@@ -18,6 +18,7 @@ from ..controller import without_target
 logger = logging.getLogger(__name__)
 
 OFF = "none"  # of entropy_control
+SAME_AS_OFF = (False, "off", "false", "null")  # as YAML reads them, and as a command line has them
 FILE = ".yaml"  # how the path of a fragment of your own ends
 TARGETS = ("entropy_target", "entropy_target_ratio")
 MAPPINGS = ("token_weights", "advantage_bonuses", "loss_terms", "rollout_rules", "controllers")
@@ -98,6 +99,8 @@ def lay_under(args: Any, target_of_trl: float | None) -> None:
 
     Raises `ValueError` for an unknown name, a flag that is not a mapping, or targets that exclude each other.
     """
+    if args.entropy_control in SAME_AS_OFF:
+        args.entropy_control = OFF
     fragment = preset(args.entropy_control)
     for name in MAPPINGS:
         setattr(args, name, merged(fragment.get(name, {}), mapping_of(name, getattr(args, name))))
