@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 
 import trl_entropy
 from study import __main__ as study
-from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer
+from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, etpo, rewards
 from trl_entropy.build import SECTIONS
 from trl_entropy.commands import cli
 from trl_entropy.commands.grpo import prepare
@@ -429,3 +429,16 @@ def test_path_of_a_machine_is_found(folder):
 def test_exports_are_named_in_the_readme():
     assert {"EntropyGRPOConfig", "EntropyGRPOTrainer"} <= set(trl_entropy.__all__)
     assert all(name in README for name in ("EntropyGRPOConfig", "EntropyGRPOTrainer"))
+
+
+def names_of_the_page(page: str, module: str) -> set[str]:
+    """The names of a module that the page of public names lists."""
+    (row,) = re.findall(rf"^\| names in `{module}` \| (.*) \|$", page, re.M)
+    return set(re.findall(r"`(\w+)`", row))
+
+
+def test_public_names_are_those_of_their_page():
+    page = (REPOSITORY / "docs" / "public.md").read_text()
+    assert names_of_the_page(page, "trl_entropy") == set(trl_entropy._HOME)
+    for module in (rewards, etpo):
+        assert names_of_the_page(page, module.__name__) <= set(module.__all__)
