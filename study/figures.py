@@ -42,8 +42,11 @@ def band(
 
 
 def threads(axis, arm: str, name: str, label: str | None = None, **style) -> None:
-    """The mean over the seeds, and each seed as a thin line, over the share of the run."""
-    band(axis, arm, name, share=True, label=label, **style)
+    """The mean over the seeds, and each seed as a thin line, over the share of the run; nothing without runs."""
+    if not runs_of(arm):
+        return
+    steps, effects = over_seeds(arm, name, "series")
+    axis.plot([step / steps[-1] for step in steps], [e.mean for e in effects], label=label or arm, lw=2.2, **style)
     for run in runs_of(arm):
         color = axis.lines[-1].get_color()
         steps = [step / run["series"]["step"][-1] for step in run["series"]["step"]]
@@ -51,8 +54,8 @@ def threads(axis, arm: str, name: str, label: str | None = None, **style) -> Non
             steps,
             [value if value is not None else float("nan") for value in run["series"][name]],
             color=color,
-            lw=0.5,
-            alpha=0.6,
+            lw=0.7,
+            alpha=0.5,
         )
 
 
@@ -80,15 +83,26 @@ def collapse() -> Figure:
         band(axes[2], "grpo", name, "scores", label=name)
     for name in ("ece_logprob", "ece_vote"):
         band(axes[3], "grpo", name, "scores", label=name)
-    for axis in axes:
-        axis.set(xlabel="optimizer step", ylim=(0, None))
+    panels = (
+        ("Entropy falls, reward rises", "nats per token; reward"),
+        ("More samples are right, no more problems", "score"),
+        ("Answers become alike", "share; nats per token"),
+        ("Confidence fits less", "calibration error"),
+    )
+    for axis, (title, name) in zip(axes, panels, strict=True):
+        axis.set(xlabel="optimizer step", ylabel=name, title=title, ylim=(0, None))
     return _finish(figure)
 
 
 def factors() -> Figure:
     """Entropy by clip range, by updates for each rollout, and by problems."""
     figure, axes = _axes(4)
-    titles = {"clip_ranges": "4 updates", "clip_ranges_16": "16 updates", "updates": None, "data": None}
+    titles = {
+        "clip_ranges": "Clip range, 4 updates: none holds it",
+        "clip_ranges_16": "Clip range, 16 updates: none holds it",
+        "updates": "More updates per batch lose more",
+        "data": "Other training problems",
+    }
     for axis, (section, title) in zip(axes, titles.items(), strict=True):
         for arm in ARMS[section]:
             band(axis, arm, "entropy", share=True)
@@ -102,12 +116,14 @@ def signs() -> Figure:
     for arm in ARMS["signs"]:
         band(axes[0], arm, "entropy")
         band(axes[1], arm, "avg@8", "scores")
-    axes[0].set(xlabel="optimizer step", ylabel="entropy (nats per token)", ylim=(0, None))
-    axes[1].set(xlabel="optimizer step", ylabel="held-out avg@8", ylim=(0, None))
+    axes[0].set(title="Every sign alone loses entropy", ylabel="entropy (nats per token)", ylim=(0, None))
+    axes[1].set(title="Negative ones alone learn less", ylabel="held-out avg@8", ylim=(0, None))
     for part in ("positive", "negative"):
         band(axes[2], "grpo", f"entropy_change/predicted_{part}", label=f"{part} advantages")
     axes[2].axhline(0, color="black", lw=0.8)
-    axes[2].set(xlabel="optimizer step", ylabel="predicted change of entropy")
+    axes[2].set(title="Both signs of GRPO lower it", ylabel="predicted change of entropy")
+    for axis in axes:
+        axis.set(xlabel="optimizer step")
     return _finish(figure)
 
 
@@ -117,9 +133,12 @@ def lambdas() -> Figure:
     weights = [0, *(float(arm.removeprefix("lambda_")) for arm in LAMBDAS), 1]
     names = {"entropy (nats per token)": ENTROPY, "training reward": REWARD, "held-out avg@8": AVG, "pass@8": PASS}
     for name, metric in names.items():
-        found = [effect(values(arm, metric)) for arm in ARMS["lambdas"]]
+        found = [effect(values(arm, metric)) for arm in ARMS["lambdas"] if runs_of(arm)]
+        if len(found) < len(weights):
+            continue
         half = [e.high - e.mean for e in found]
         axis.errorbar(weights, [e.mean for e in found], half, label=name, capsize=2, marker="o", ms=3)
+    axis.set(title="No weight of positive advantages holds the entropy", ylabel="at the end of the run")
     axis.set(xlabel="positive_advantage_coef", ylim=(0, 1))
     return _finish(figure, bbox_to_anchor=(1.02, 0.5), loc="center left")
 
@@ -138,6 +157,7 @@ def methods() -> Figure:
             axis.errorbar(found.mean, place, xerr=found.high - found.mean, fmt="o", color=color, capsize=2, ms=4)
         axis.set(xlabel=name)
     axes[0].set_yticks(range(len(arms)), [arm.removeprefix("shared_") for arm in arms])
+    figure.suptitle("Every method at one learning rate, and plain GRPO at smaller ones (blue; band: at the same rate)")
     return _finish(figure)
 
 
@@ -151,7 +171,7 @@ def frontier() -> Figure:
         place = tried().index("grpo")
         axis.plot(x[place], y[place], "*", ms=14, color=line.get_color(), markeredgecolor="black")
     axis.plot([], [], "*", ms=10, color="white", markeredgecolor="black", label="plain GRPO")
-    axis.set(xlabel="held-out avg@8", ylabel="held-out pass@8")
+    axis.set(title="A smaller rate does as much as most methods", xlabel="held-out avg@8", ylabel="held-out pass@8")
     return _finish(figure)
 
 
@@ -167,6 +187,7 @@ def neighbours() -> Figure:
         axis.set(xlabel=f"{name}, difference")
     axes[0].set_yticks(range(len(pairs)), [f"{arm} minus {base}" for arm, base in pairs])
     axes[0].invert_yaxis()
+    figure.suptitle("What each neighbour adds to its baseline, 95 % intervals over seeds")
     return _finish(figure)
 
 
@@ -178,7 +199,7 @@ def language_model() -> Figure:
             threads(axis, f"smollm2_{arm}", "entropy", label=arm)
         axis.set(xlabel="share of the run", ylabel="entropy (nats per token)", ylim=(0, None))
     axes[0].set(title="Negative advantages alone keep the entropy")
-    axes[1].set(title=f"Methods with a target of {language.TARGET:g} nat")
+    axes[1].set(title=f"hold ends near its target of {language.TARGET:g} nat")
     axes[1].axhline(language.TARGET, color="black", lw=1, ls=":")
     _held_out(axes[2], ARMS["language_model"])
     return _finish(figure)
@@ -193,7 +214,7 @@ def _held_out(axis, arms: list[str]) -> None:
     axis.set_xticks(
         range(len(arms)), [arm.removeprefix("smollm2_") for arm in arms], rotation=40, fontsize=8, ha="right"
     )
-    axis.set(title="Held-out scores at the end", ylim=(0, 1))
+    axis.set(title="Held-out scores at the end", ylabel="score", ylim=(0, 1.2), yticks=[0, 0.25, 0.5, 0.75, 1])
 
 
 def authority() -> Figure:
@@ -227,11 +248,11 @@ def control() -> Figure:
             for law, dashes in (("p", "--"), ("pi", "-")):
                 label = f"{law.upper()}, target {target}"
                 band(axis, f"entropic_{law}_{target}_{name}", "entropy", label=label, color=COLORS[place], ls=dashes)
-        axis.set(title=f"EntroPIC, {name.replace('_', '-')}")
+        axis.set(title=f"EntroPIC, {name.replace('_', '-')}: ends below")
     for law, dashes in (("p", "--"), ("pi", "-")):
         band(axes[2], f"bonus_{law}_0.35", "entropy", label=f"{law.upper()}, target 0.35", color=COLORS[2], ls=dashes)
     axes[2].axhline(0.35, color=COLORS[2], lw=1, ls=":")
-    axes[2].set(title="entropy bonus, off-policy")
+    axes[2].set(title="PI on the entropy bonus: ends near it")
     for axis in axes:
         axis.set(xlabel="optimizer step", ylabel="entropy (nats per token)", ylim=(0, None))
     return _finish(figure)
@@ -242,6 +263,7 @@ def chance() -> Figure:
     figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for arm in ("symmetric", "low_only", "tight_low_only", "high_only", "free"):
         band(axis, f"chance_{arm}", "entropy", label=arm)
+    axis.set(title="With a random reward the clip range decides", ylim=(0, None))
     axis.set(xlabel="optimizer step", ylabel="entropy (nats per token)")
     return _finish(figure)
 
@@ -251,9 +273,16 @@ def dynamics() -> Figure:
     figure, axes = _axes(2)
     for axis, optimizer in zip(axes, ("sgd", "adam"), strict=True):
         for seed in SEEDS:
-            points = predictions(load(f"dynamics_{optimizer}", seed), updates=1)
-            axis.plot(*zip(*points, strict=True), ".", ms=3, alpha=0.6)
-        axis.set(title=optimizer, xlabel="predicted (nats per unit step)", ylabel="observed (nats)")
+            if (run := load(f"dynamics_{optimizer}", seed)) is not None:
+                points = predictions(run, updates=1)
+                axis.plot(*zip(*points, strict=True), ".", ms=3, alpha=0.6)
+        axis.axhline(0, color="black", lw=0.6)
+        axis.axvline(0, color="black", lw=0.6)
+        axis.set(
+            title=f"{optimizer}, a color for each seed",
+            xlabel="predicted (nats per unit step)",
+            ylabel="observed (nats)",
+        )
         axis.locator_params(axis="x", nbins=5)
     return _finish(figure)
 
