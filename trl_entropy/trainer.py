@@ -1,5 +1,6 @@
 """Entropy control of a trainer of TRL."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -108,10 +109,10 @@ class EntropyControl(Hooks):
         """What the rules read besides the facts that are always there."""
         return self.rules.needs()
 
-    def observe_rollout(self, rewards: Tensor, completions: list, contexts: Tensor) -> None:
+    def observe_rollout(self, rewards: Tensor, completions: list, contexts: Callable[[], Tensor]) -> None:
         """
-        Log what a training rollout holds on all ranks: rewards `(groups, G)`, completions group by group, and of every
-        trained token a hash of its context, `(B, T)`, 0 elsewhere.
+        Log what a training rollout holds on all ranks: rewards `(groups, G)`, completions group by group, and if they
+        are asked for the hash of the context of every trained token, `(B, T)`, 0 elsewhere.
         """
         answers = partial(answers_of, completions, self.reward_funcs)
         self.metrics.add(self.measures.of_rollout(rewards, answers, contexts))

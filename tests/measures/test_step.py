@@ -15,7 +15,10 @@ from trl_entropy.measures.surrogate import surrogate_slopes
 from trl_entropy.rules.rule import PlainFunction
 
 
-NONE = torch.zeros(0, 0, dtype=torch.int64)  # no contexts
+def no_contexts() -> torch.Tensor:
+    return torch.zeros(0, 0, dtype=torch.int64)
+
+
 every_seed = pytest.mark.parametrize("seed", range(3))
 MEASURES = {measure.__name__: measure for measure in (*OF_TOKENS, entropy_of_prompt)}
 MEASURES |= {
@@ -194,11 +197,12 @@ def test_without_slopes_what_is_made_of_them_is_left_out():
     assert both[1] == {name: value for name, value in both[0].items() if name not in dropped}
 
 
-def test_answers_are_read_by_full_alone():
+def test_answers_are_read_by_full_alone_and_contexts_not_by_none():
     rewards = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     outcomes = {"groups/all_correct": 0.5, "groups/all_wrong": 0.0}
-    assert StepMeasures("basic").of_rollout(rewards, pytest.fail, NONE) == outcomes
-    assert StepMeasures("full").of_rollout(rewards, lambda: ["1", "2", "3", "3"], NONE) == {
+    assert StepMeasures("none").of_rollout(rewards, pytest.fail, pytest.fail) == outcomes
+    assert StepMeasures("basic").of_rollout(rewards, pytest.fail, no_contexts) == outcomes
+    assert StepMeasures("full").of_rollout(rewards, lambda: ["1", "2", "3", "3"], no_contexts) == {
         **outcomes,
         "groups/distinct_answers": 1.5,
         "groups/vote_entropy": pytest.approx(math.log(2) / 2),

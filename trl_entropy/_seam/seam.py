@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -118,7 +119,7 @@ class Seam:
         check_finite(trainer.model, trainer.state.global_step, trainer.accelerator)
         rollout = self.rollouts.planned(generate_and_score, inputs)
         self.updates = 0
-        trainer.observe_rollout(rollout.rewards, rollout.completions, self._contexts(rollout.batch))
+        trainer.observe_rollout(rollout.rewards, rollout.completions, partial(self._contexts, rollout.batch))
         return rollout.batch
 
     def _add_facts(self, rollout: Rollout) -> None:

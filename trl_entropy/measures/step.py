@@ -97,15 +97,15 @@ class StepMeasures:
         self.add(self._gradients.add(gradient))
 
     def of_rollout(
-        self, rewards: Tensor, answers: Callable[[], Sequence[str | None]], contexts: Tensor
+        self, rewards: Tensor, answers: Callable[[], Sequence[str | None]], contexts: Callable[[], Tensor]
     ) -> dict[str, float]:
         """
-        What a new rollout holds, from the rewards of its groups `(groups, G)`, if they are wanted their answers, and
+        What a new rollout holds, from the rewards of its groups `(groups, G)` and, if they are wanted, its answers and
         the contexts of its tokens, `(B, T)`.
         """
         self._gradients.begin_rollout()
         of_groups = outcomes(rewards) | (votes(answers(), rewards.shape[1]) if self.full else {})
-        return of_groups | samples_per_context(contexts)
+        return of_groups | ({} if self.none else samples_per_context(contexts()))
 
     def end_step(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """
