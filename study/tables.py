@@ -22,9 +22,7 @@ from .arms import (
     LEARNING_RATES,
     RATES,
     SEEDS,
-    TUNING_SEEDS,
     law_arm,
-    trial,
 )
 from .claims import AVG, ENTROPY, MAIN, MAJ, PASS, REWARD, SECTIONS, Claim
 from .results import Metric, differences, values
@@ -265,21 +263,12 @@ def _leaves(flags: dict, before: str = "") -> list[tuple[str, object]]:
     return found
 
 
-def cost(method: str) -> float:
-    """Seconds of the processor by those of plain GRPO, in the trials at the smallest rate: all in one process."""
-    ours, plain = (
-        values(trial(name, chosen(name), "quarter"), lambda run: run["seconds"], TUNING_SEEDS)
-        for name in (method, "grpo")
-    )
-    return fmean(ours) / fmean(plain)
-
-
 def choice() -> list[str]:
     """All methods at one rate, and plain GRPO at smaller ones: at the end, and at one training reward."""
     rows = [
         [
             *("method", "seeds", "entropy", "avg@8", "pass@8", "minus GRPO: avg@8", "minus GRPO: pass@8"),
-            *(f"reward {LEVEL} reached", "there avg@8", "there pass@8", "time, GRPO = 1"),
+            *(f"reward {LEVEL} reached", "there avg@8", "there pass@8"),
         ]
     ]
     methods = [f"shared_{method}" for method in tried()] + [*LEARNING_RATES, *NEIGHBOURS["grpo"]]
@@ -295,7 +284,6 @@ def choice() -> list[str]:
                 *(("-", "-") if arm == "shared_grpo" else less),
                 f"{len(at[0])} of {n}",
                 *map(_cell, at),
-                f"{cost(method):.2f}" if (method := arm.removeprefix("shared_")) in GRIDS else "-",
             ]
         )
     return table(*rows)
