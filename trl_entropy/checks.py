@@ -14,7 +14,7 @@ from typing import Any
 def unknown(what: str, name: str, allowed: Iterable[str], lists: str = "trl-entropy ls") -> ValueError:
     """The error for a name that does not exist: what was given, the nearest name, what there is or what lists it."""
     allowed = sorted(allowed)
-    close = get_close_matches(str(name), allowed, n=1, cutoff=0.7)
+    close = get_close_matches(str(name), allowed, n=1, cutoff=0.65)
     near = close or [one for one in allowed if one.startswith(str(name))]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = f" Available: {', '.join(allowed) or 'none'}" if len(allowed) <= 30 else f" `{lists}` lists all."
