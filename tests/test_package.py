@@ -39,7 +39,7 @@ FLOORS = (
     ("control", "measures", "rollouts", "rewards", "data"),
     ("families", "objective", "_seam", "refusals", "build", "config"),
     ("callbacks", "trainer", "wrap", "async_grpo", "etpo"),
-    ("commands",),
+    ("commands", "integrations"),
     ("lab", "__main__"),
 )
 FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
@@ -251,11 +251,14 @@ def undeclared(imported: set[str], declared: list[str]) -> set[str]:
 def test_every_package_that_is_imported_is_declared():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    core = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) != "lab"))
+    inside = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) == "integrations"))
+    others = ("lab", "integrations")
+    core = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) not in others))
     lab = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) == "lab"))
     asked_for = [*extras["data"], *extras["smollm2"]]  # by name, with what to install where they are missing
     assert undeclared(core, project["dependencies"] + asked_for) == set()
     assert undeclared(lab, project["dependencies"] + extras["lab"] + asked_for) == set()
+    assert undeclared(inside, project["dependencies"]) == {"axolotl", "pydantic"}  # theirs, who load these files
     assert undeclared({"matplotlib"}, project["dependencies"]) == {"matplotlib"}
     assert core & {"matplotlib", "rich", "scipy", "sklearn", "sacrebleu"} == set()
 
@@ -267,7 +270,7 @@ def test_core_loads_nothing_of_the_lab():
     modules = [
         ".".join(("trl_entropy", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for path in sources()
-        if part_of(path) not in ("lab", "__init__", "__main__")
+        if part_of(path) not in ("lab", "integrations", "__init__", "__main__")
     ]
     assert len(modules) > 80
     loaded("\n".join(f"import {module}" for module in modules) + LAB_LOADED)
@@ -511,7 +514,7 @@ def test_trainer_stays_small():
 
 
 def recipes(root: Path = REPOSITORY / "recipes") -> list[Path]:
-    others = (root / "accelerate", root / "etpo")  # configs of its launcher, and of another verb
+    others = (root / "accelerate", root / "axolotl", root / "etpo")  # of its launcher, of Axolotl, of another verb
     return sorted(path for path in root.rglob("*.yaml") if path.parent not in others)
 
 
