@@ -65,7 +65,12 @@ def axolotl(model_dir, tmp_path):
         history = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())["log_history"]
         return [entry for entry in history if "loss" in entry]
 
-    run.logs = logs
+    def refused(block, **settings) -> str:
+        done = run(block, **settings)
+        assert done.returncode != 0
+        return done.stdout + done.stderr
+
+    run.logs, run.refused = logs, refused
     return run
 
 
@@ -92,3 +97,17 @@ def test_method_and_controller_act(axolotl):
     logs = axolotl.logs(block, plugins=[PLUGIN])
     turned = [value for (value,) in of(logs, "knobs/entropy_coef")]
     assert turned[-1] > turned[0] >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("block", "settings", "why"),
+    [
+        ({"entropy_contrl": "hold"}, {}, "entropy_contrl"),
+        ({"entropy_target": 1.0}, {"trl": {"entropy_target": 0.5}}, "entropy_target is set in trl and in trl_entropy"),
+        ({}, {"rl": "dpo"}, "trl_entropy is for rl: grpo and gdpo"),
+        ({}, {"context_parallel_size": 2}, "does not act with context_parallel_size > 1"),
+        ({}, {"trl": {"use_data_producer": True}}, "set trl.skip_zero_advantage_batches: false"),
+    ],
+)
+def test_settings_with_which_it_cannot_act_are_refused(axolotl, block, settings, why):
+    assert why in axolotl.refused(block, **settings)
