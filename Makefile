@@ -10,7 +10,7 @@ TESTS ?=
 # `make bench BENCH=quick` for a small one
 BENCH ?=
 
-.PHONY: train study study-language-model test test-browser test-slow test-trl bench bench-gpu check docs wheel
+.PHONY: train study study-language-model test test-browser test-slow test-trl test-axolotl bench bench-gpu check docs wheel
 
 train: .venv/installed
 	$(BIN)/trl-entropy compare recipes/grpo.yaml recipes/hold.yaml --output_dir out/train --overwrite
@@ -35,6 +35,9 @@ test-slow: .venv/installed
 
 test-trl: .venv/installed
 	$(BIN)/python tests/trl_versions.py --torch $(TORCH) $(if $(VERSIONS),--versions $(VERSIONS)) $(if $(TESTS),--tests $(TESTS))
+
+test-axolotl: .venv/installed
+	$(BIN)/python tests/axolotl_version.py --torch $(TORCH)
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/all.py $(if $(filter quick,$(BENCH)),--quick)

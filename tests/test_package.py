@@ -40,7 +40,7 @@ FLOORS = (
     ("control", "measures", "rollouts", "rewards", "data"),
     ("families", "objective", "_seam", "refusals", "build", "config"),
     ("callbacks", "trainer", "wrap", "async_grpo", "etpo"),
-    ("commands",),
+    ("commands", "integrations"),
     ("lab", "__main__"),
 )
 FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
@@ -156,7 +156,7 @@ def loaded() -> dict[str, set[str]]:
     imports = {
         "the package": ["trl_entropy"],
         "the lower floors": modules_of(lambda part: FLOOR[part][0] <= 2),
-        "the core": modules_of(lambda part: part != "lab"),
+        "the core": modules_of(lambda part: part not in ("lab", "integrations")),
         "the lab": ["trl_entropy.lab.live"],
     }
     assert [len(names) > least for names, least in zip(imports.values(), (0, 15, 80, 0), strict=True)] == [True] * 4
@@ -264,11 +264,14 @@ def undeclared(imported: set[str], declared: list[str]) -> set[str]:
 def test_every_package_that_is_imported_is_declared():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    core = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) != "lab"))
+    inside = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) == "integrations"))
+    others = ("lab", "integrations")
+    core = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) not in others))
     lab = set().union(*(third_party(tree) for path, tree in sources().items() if part_of(path) == "lab"))
     asked_for = [*extras["data"], *extras["smollm2"]]  # by name, with what to install where they are missing
     assert undeclared(core, project["dependencies"] + asked_for) == set()
     assert undeclared(lab, project["dependencies"] + extras["lab"] + asked_for) == set()
+    assert undeclared(inside, project["dependencies"]) == {"axolotl", "pydantic"}  # theirs, who load these files
     assert undeclared({"matplotlib"}, project["dependencies"]) == {"matplotlib"}
     assert core & {"matplotlib", "rich", "scipy", "sklearn", "sacrebleu"} == set()
 
@@ -519,7 +522,7 @@ def test_trainer_stays_small():
 
 
 def recipes(root: Path = REPOSITORY / "recipes") -> list[Path]:
-    others = (root / "accelerate", root / "etpo")  # configs of its launcher, and of another verb
+    others = (root / "accelerate", root / "axolotl", root / "etpo")  # of its launcher, of Axolotl, of another verb
     return sorted(path for path in root.rglob("*.yaml") if path.parent not in others)
 
 

@@ -14,14 +14,19 @@ REPOSITORY = Path(__file__).parent.parent
 
 def installed(version: str, torch: str) -> Path:
     """The folder of the environment with this TRL and the project; made anew after pyproject.toml has changed."""
-    folder = REPOSITORY / ".venvs" / f"trl-{version}"
+    # TRL < 1.14 imports requests without requiring it
+    return environment(f"trl-{version}", torch, [f"trl=={version}", "requests"])
+
+
+def environment(name: str, torch: str, *others: list[str]) -> Path:
+    """A folder with torch, and with the project beside the first of `others`; each is what one pip installs."""
+    folder = REPOSITORY / ".venvs" / name
     done, project = folder / "installed", REPOSITORY / "pyproject.toml"
     if not done.exists() or done.stat().st_mtime < project.stat().st_mtime:
         venv.create(folder, clear=True, with_pip=True)
-        pip = [str(folder / "bin" / "pip"), "install", "--quiet"]
-        subprocess.run([*pip, f"torch=={torch}"], check=True)
-        # TRL < 1.14 imports requests without requiring it
-        subprocess.run([*pip, "--editable", f"{REPOSITORY}[dev]", f"trl=={version}", "requests"], check=True)
+        with_project = ["--editable", f"{REPOSITORY}[dev]", *others[0]]
+        for packages in ([f"torch=={torch}"], with_project, *others[1:]):
+            subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *packages], check=True)
         done.touch()
     return folder
 

@@ -1,0 +1,1 @@
+"""Entropy control inside other training frameworks."""

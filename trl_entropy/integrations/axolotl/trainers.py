@@ -1,0 +1,16 @@
+"""Axolotl's GRPO trainers with entropy control."""
+
+from axolotl.core.trainers.grpo.trainer import AxolotlAsyncGRPOTrainer, AxolotlGRPOTrainer
+
+from ...trainer import EntropyControl
+from .args import ASYNC
+
+
+class EntropyAxolotlGRPOTrainer(EntropyControl, AxolotlGRPOTrainer):
+    """Axolotl's GRPO trainer with [`EntropyControl`]."""
+
+
+class EntropyAxolotlAsyncGRPOTrainer(EntropyControl, AxolotlAsyncGRPOTrainer):
+    """Axolotl's asynchronous GRPO trainer with [`EntropyControl`]."""
+
+    own_family = ASYNC
