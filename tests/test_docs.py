@@ -187,7 +187,7 @@ def named_flags(line: str) -> list[tuple[str, str]]:
     """The flags in a line, with the verb before them; those of other programs are left out."""
     found = []
     for part in re.split(r"[|;&]|\s#\s", line):
-        program = re.search(r"\b(accelerate|pip|pytest|git|torchrun|vllm-serve)\b", part)
+        program = re.search(r"\b(accelerate|axolotl|pip|pytest|git|torchrun|vllm-serve)\b", part)
         verb = re.search(r"(?:(?:trl-entropy|-m trl_entropy) |-m (?=study))(data [\w-]+|[\w-]+)", part)
         start = verb.end() if verb else len(part) if program else 0
         flags = re.findall(r"(?<![\w-])--(\w+)", part[start:])
