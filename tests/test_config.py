@@ -1,10 +1,12 @@
 import json
 import logging
+import math
 import pickle
 from collections import Counter
 from copy import copy, deepcopy
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import yaml
 from trl import GRPOConfig, TrlParser
@@ -621,3 +623,28 @@ def test_control_that_is_turned_off_drops_what_a_recipe_sets_of_it(caplog):
     assert "controllers.entropy_guided sets what a bundled method does" in caplog.text
     adaptive = config(entropy_control="none", entropy_target_ratio=0.8, use_adaptive_entropy=True)
     assert adaptive.entropy_target == 0.2  # TRL's default
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epsilon_high": math.inf},
+        {"learning_rate": "1e-5"},
+        {"num_iterations": np.int64(2), "epsilon": np.float32(0.2)},
+    ],
+)
+def test_numbers_of_trl_are_taken_as_trl_takes_them(given):
+    config(**given)
+
+
+@pytest.mark.parametrize("name", ["num_iterations", "gradient_accumulation_steps", "per_device_train_batch_size"])
+def test_counts_are_whole_numbers(name):
+    with pytest.raises(ValueError, match=f"^{name} must be a whole number >= 1, got 2.0"):
+        config(**{name: 2.0})
+
+
+def test_two_configs_that_were_given_one_mapping_do_not_share_it():
+    rules = {"clip_v": {"mu": 1.0}}
+    first, second = config(token_weights=rules), config(token_weights=rules)
+    first.token_weights["clip_v"]["mu"] = 2.0
+    assert second.token_weights == rules == {"clip_v": {"mu": 1.0}}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -26,20 +27,21 @@ Sections = Mapping[str, Mapping[str, Rule]]
 
 
 # The range of flags of TRL that TRL takes as they come; it would end later, or train on nonsense
-RANGES = {
-    **dict.fromkeys(("beta", "epsilon", "epsilon_high", "learning_rate"), (0.0, inf)),
-    **dict.fromkeys(("num_iterations", "steps_per_generation", "gradient_accumulation_steps"), (1, inf)),
-    **dict.fromkeys(("max_completion_length", "per_device_train_batch_size"), (1, inf)),
-    "top_p": (0.0, 1.0),
-}
+RANGES = {**dict.fromkeys(("beta", "epsilon", "epsilon_high", "learning_rate"), (0.0, inf)), "top_p": (0.0, 1.0)}
+COUNTS = ("num_iterations", "steps_per_generation", "gradient_accumulation_steps", "per_device_train_batch_size")
+COUNTS = (*COUNTS, "max_completion_length")
 
 
 def check_numbers(args: Any) -> None:
     """Refuse numbers of TRL's flags that are out of range."""
     for name, (low, high) in RANGES.items():
         value = getattr(args, name, None)
-        if value is not None:
-            check_number(name, value, low, high)
+        if isinstance(value, Real) and value != high:  # a text is made a number by transformers
+            check_number(name, float(value), low, high)
+    for name in COUNTS:
+        value = getattr(args, name, None)
+        if value is not None and (not isinstance(value, Integral) or value < 1):
+            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
 
 
 def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRule]) -> None:

@@ -24,7 +24,7 @@ from trl import GRPOTrainer
 
 from trl_entropy import EntropyGRPOTrainer, SeamError, with_entropy_control
 from trl_entropy._seam import Hooks, Seam
-from trl_entropy._seam.advantages import LateAdvantages
+from trl_entropy._seam.advantages import LateAdvantages, TokenAdvantages
 from trl_entropy.families import GRPO
 
 
@@ -222,6 +222,26 @@ def test_advantages_per_token_are_taken_as_they_are():
     trainer = seam(ForwardFirst)
     trainer._compute_loss(None, given)
     assert torch.equal(trainer.seen.advantages, given["advantages"])
+
+
+def test_advantages_of_tokens_are_a_plain_tensor_in_every_other_respect():
+    plain = torch.arange(12.0).view(4, 3)
+    own = plain.as_subclass(TokenAdvantages)
+    for use in (
+        lambda a: a[[1, 0, 3, 2]],
+        lambda a: a[0],
+        lambda a: a[a >= 0],
+        lambda a: a.view(-1),
+        lambda a: a.view(3, 4),
+        lambda a: a.unsqueeze(0),
+        lambda a: a.clamp(min=3.0),
+        copy.deepcopy,
+        lambda a: torch.cat([a, a]),
+    ):
+        found = use(own)
+        assert type(found) is torch.Tensor
+        assert torch.equal(found, use(plain))
+    assert torch.equal(torch.unsqueeze(input=own, dim=1), plain)
 
 
 def test_weights_get_no_gradient():

@@ -42,16 +42,22 @@ class TokenAdvantages(Tensor):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
-            if func in ADD_DIMENSION and isinstance(args[0], cls) and result.numel() == args[0].numel():
-                return args[0].as_subclass(Tensor)
+            own = args[0] if args else (kwargs or {}).get("input")
+            if func in ADD_DIMENSION and isinstance(own, cls) and own.dim() == 2:
+                rows, columns = own.shape
+                if result.shape in ((rows, 1, columns), (rows, columns, 1), (rows * columns, 1)):
+                    return own.as_subclass(Tensor)
             return result
+
+    def __deepcopy__(self, memo):
+        return self.as_subclass(Tensor).clone()
 
 
 ADD_DIMENSION = {
     Tensor.unsqueeze,
     torch.unsqueeze,
     Tensor.__getitem__,  # advantages[:, None]
-    Tensor.view,
+    Tensor.view,  # advantages.view(-1, 1)
     Tensor.reshape,
     torch.reshape,
 }

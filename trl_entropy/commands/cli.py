@@ -74,6 +74,7 @@ def grpo(arguments: list[str]) -> None:
     from .grpo import finish, prepare, train
 
     _log_on_first_rank()
+    launched = is_launched()
     try:
         job = prepare(arguments)
         if job.script.dry_run:
@@ -83,7 +84,7 @@ def grpo(arguments: list[str]) -> None:
             return
     except ValueError as error:
         refuse("grpo", error)
-    if job.launch and not is_launched():
+    if job.launch and not launched:
         launch("grpo", arguments, job.launch)
     else:
         finish(train(job))
@@ -95,11 +96,12 @@ def etpo(arguments: list[str]) -> None:
     from .grpo import finish
 
     _log_on_first_rank()
+    launched = is_launched()
     try:
         job = prepare(arguments)
     except ValueError as error:
         refuse("etpo", error)
-    if job.launch and not is_launched():
+    if job.launch and not launched:
         launch("etpo", arguments, job.launch)
     else:
         finish(train(job))

@@ -44,6 +44,11 @@ def lines(job: Job) -> list[tuple[str, str]]:
         ("model", job.model.model_name_or_path),
         ("problems", f"{len(job.train_dataset) if known else 'a stream'}; the first: {first[:70]!r}"),
         ("rewards", ", ".join(map(reward_name, job.reward_funcs))),
+        *(
+            [("launch", f"accelerate launch {' '.join(job.launch)}; the numbers here are of one rank")]
+            if job.launch
+            else []
+        ),
     ]
     for section, rules in {**control.sections, "rollout_rules": control.rollout_rules}.items():
         if active := [str(rule) for rule in rules.values() if not getattr(rule, "neutral", False)]:

@@ -154,6 +154,7 @@ def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> li
     )
     if not torch.accelerator.is_available():  # TRL's defaults are for a GPU
         parser.set_defaults_with_config(use_cpu=True, bf16=False)
+    launched = is_launched()  # whatever the recipe's own env says
     arguments = [part for given in arguments for part in _config_in_two(given)]
     unread: dict = {}
     if "--config" in arguments:
@@ -167,7 +168,7 @@ def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> li
         unread = {name[2:]: recipe[name[2:]] for name in parser.set_defaults_with_config(**recipe)[::2]}
     *read, rest = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     launch = tuple(launch_arguments(unread, rest, vars(parser.parse_args([])), verb))
-    if launch and is_launched() and OURS not in os.environ:
+    if launch and launched and OURS not in os.environ:
         logger.info("this process is launched already, so nothing reads %s", " ".join(launch))
     return [*read, launch]
 

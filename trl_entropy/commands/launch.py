@@ -1,16 +1,26 @@
 """What a recipe of `trl grpo` says to `accelerate launch`, in the same file as its flags."""
 
+import argparse
+import logging
 import os
 import sys
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
+from typing import NoReturn
+
+import torch
 
 from ..checks import unknown
 
 
+logger = logging.getLogger(__name__)
+
 OF_TRL = "accelerate_config"  # a file, or the name of one that TRL has
 OURS = "TRL_ENTROPY_LAUNCHED"  # set in the processes that were launched here
+SCRIPT = "trl_entropy"
+# Of accelerate's parser, what says which program is launched and how it ends: not for a recipe
+OF_PROGRAM = ("module", "no_python", "quiet", "training_script", "training_script_args")
 
 
 def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: str) -> list[str]:
@@ -19,39 +29,72 @@ def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: 
 
     Args:
         recipe (`dict`), line (`list[str]`):
-            The keys of the recipe and the arguments of the command line that are not flags of the verb.
+            The keys of the recipe and the arguments of the command line that are not flags of the verb; the line
+            overrides the recipe.
         flags (`Iterable[str]`), verb (`str`):
             The verb and its flags, for the hint.
 
-    Raises `ValueError` for what accelerate does not know either.
+    Raises `ValueError` for what accelerate does not know either, or does not take.
     """
     if not recipe and not line:
         return []
-    from accelerate.commands.launch import launch_command_parser
-
-    known = vars(launch_command_parser().parse_args(["script"])) | {OF_TRL: None}
-    names = [*recipe, *(part[2:].partition("=")[0].replace("-", "_") for part in line if part.startswith("--"))]
-    for name in [*names, *([line[0]] if line and not names else [])]:
+    defaults = vars(_parser().parse_args([SCRIPT]))
+    known = {name: value for name, value in defaults.items() if name not in OF_PROGRAM} | {OF_TRL: None}
+    parts = [split for part in line for split in _split(part)]
+    named = [part[2:] for part in parts if part.startswith("--")]
+    recipe = {name.replace("-", "_"): value for name, value in recipe.items()}
+    for name in [*recipe, *named, *([parts[0]] if parts and not named else [])]:
         if name not in known:
             raise unknown("flag", name, {*flags, *known}, f"trl-entropy {verb} --help")
     arguments = []
     for name, value in recipe.items():
-        is_switch = isinstance(known[name], bool)
-        arguments += [f"--{name}"] * bool(value) if is_switch else [f"--{name}", str(value)]
-    return _with_config_file([*arguments, *line])
+        if value is None or name in named:
+            continue
+        if isinstance(known[name], bool):
+            arguments += [f"--{name}"] * (str(value).lower() == "true")
+        else:
+            arguments += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    arguments = _with_config_file([*arguments, *parts])
+    given = _parser().parse_args([*arguments, SCRIPT])
+    if [given.training_script, *given.training_script_args] != [SCRIPT]:
+        stray = next(part for part in parts if part == given.training_script)
+        raise ValueError(f"{stray!r} is neither a flag nor the value of one")
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Accelerate's, except that it raises `ValueError`."""
+    from accelerate.commands.launch import launch_command_parser
+
+    def fail(message: str) -> NoReturn:
+        raise ValueError(f"{message} (of accelerate launch)")
+
+    parser = launch_command_parser()
+    parser.error = fail
+    return parser
+
+
+def _split(part: str) -> list[str]:
+    """`--num-processes=2` as `--num_processes` and `2`."""
+    if not part.startswith("--"):
+        return [part]
+    name, equals, value = part.partition("=")
+    return [name.replace("-", "_").replace("__", "--", 1), *([value] if equals else [])]
 
 
 def _with_config_file(arguments: list[str]) -> list[str]:
     """Where TRL's `--accelerate_config` is given, accelerate's `--config_file` in its place."""
     if f"--{OF_TRL}" not in arguments:
         return arguments
+    if "--config_file" in arguments:
+        raise ValueError(f"{OF_TRL} and config_file both name a config of accelerate: drop one of them")
     place = arguments.index(f"--{OF_TRL}")
     name = (arguments + [""])[place + 1]
-    file = resources.files("trl.accelerate_configs").joinpath(f"{name}.yaml")
-    if not Path(name).is_file() and not file.is_file():
-        there = sorted(found.name.removesuffix(".yaml") for found in file.parent.iterdir() if found.suffix == ".yaml")
-        raise ValueError(f"{OF_TRL} must be a YAML file or one of {', '.join(there)}, got {name!r}")
-    found = name if Path(name).is_file() else str(file)
+    configs = {file.name.removesuffix(".yaml"): file for file in resources.files("trl.accelerate_configs").iterdir()}
+    configs = {known: file for known, file in configs.items() if file.name.endswith(".yaml")}
+    if not Path(name).is_file() and name not in configs:
+        raise ValueError(f"{OF_TRL} must be a YAML file or one of {', '.join(sorted(configs))}, got {name!r}")
+    found = name if Path(name).is_file() else str(configs[name])
     return ["--config_file", found, *arguments[:place], *arguments[place + 2 :]]
 
 
@@ -60,14 +103,25 @@ def is_launched() -> bool:
     return any(name in os.environ for name in (OURS, "LOCAL_RANK", "ACCELERATE_USE_CPU"))
 
 
-def launch(verb: str, arguments: list[str], of_launch: list[str]) -> None:
-    """Run a verb under `accelerate launch`, with the same arguments."""
-    from accelerate.commands.launch import launch_command, launch_command_parser
+def launch(verb: str, arguments: list[str], of_launch: Iterable[str]) -> None:
+    """Run a verb under `accelerate launch`, with the same arguments. Ends with the exit status of its processes."""
+    from accelerate.commands.launch import launch_command
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    given = _parser().parse_args([*of_launch, "--quiet", "--module", SCRIPT, verb, *arguments])
+    if (given.num_processes or 1) > 1 and not given.multi_gpu and not torch.accelerator.is_available():
+        logger.warning(
+            "accelerate starts one process where there is no accelerator, whatever num_processes is; multi_gpu: true "
+            "starts them all"
+        )
+    print("accelerate launch", *of_launch, "--module", SCRIPT, verb, *arguments, file=sys.stderr)
     os.environ[OURS] = "1"
-    whole = [*of_launch, "--quiet", "--module", "trl_entropy", verb, *arguments]
-    print("accelerate launch", *whole, file=sys.stderr)
     try:
-        launch_command(launch_command_parser().parse_args(whole))
-    except KeyboardInterrupt:
+        launch_command(given)
+    except (KeyboardInterrupt, SignalException):
         sys.exit(130)  # the processes have said where they are
+    except ChildFailedError as error:
+        sys.exit(error.get_first_failure()[1].exitcode)
+    finally:
+        os.environ.pop(OURS)

@@ -103,7 +103,8 @@ def lay_under(args: Any, target_of_trl: float | None) -> None:
         args.entropy_control = OFF
     fragment = preset(args.entropy_control)
     for name in MAPPINGS:
-        setattr(args, name, merged(fragment.get(name, {}), mapping_of(name, getattr(args, name))))
+        own = deepcopy(mapping_of(name, getattr(args, name)))  # another config may have been given the same one
+        setattr(args, name, merged(fragment.get(name, {}), own))
     if args.entropy_control == OFF:
         _drop_settings_of_presets(args.controllers)
     _settle_target(args, fragment, target_of_trl)
