@@ -9,8 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import NoReturn
 
-import torch
-
 from ..checks import unknown
 
 
@@ -105,6 +103,7 @@ def is_launched() -> bool:
 
 def launch(verb: str, arguments: list[str], of_launch: Iterable[str]) -> None:
     """Run a verb under `accelerate launch`, with the same arguments. Ends with the exit status of its processes."""
+    import torch
     from accelerate.commands.launch import launch_command
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
