@@ -187,6 +187,6 @@ HELP |= {verb: line for verb, (_, line) in LAB.items()}
 VERBS = CORE | {verb: partial(_of_lab, verb=verb, module=module) for verb, (module, _) in LAB.items()}
 # What is said after Ctrl-C by a verb that says nothing itself
 STOPPED = {
-    "eval": "stopped. Graded samples are kept: the same command resumes",
-    "compare": "stopped. There is no table; metrics.jsonl of each recipe is in its folder of output_dir",
+    "eval": "stopped. The same command resumes from the samples that are graded",
+    "compare": "stopped. There is no table; what a recipe has logged is in its folder of output_dir",
 }
