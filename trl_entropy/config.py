@@ -91,7 +91,7 @@ class EntropyFlags(OfTRL):
         entropy_measures (`str`, *optional*, defaults to `"basic"`):
             What is measured in every optimizer step: none is nothing; basic is what costs next to nothing, of which
             the entropy by sign, the groups that are all correct or all wrong, the controllers and their knobs are
-            logged, and the rest stands in metrics.jsonl; full logs all of it, and also the entropy of the prompts and
+            logged, and the rest is in metrics.jsonl; full logs all of it, and also the entropy of the prompts and
             at temperature 1, the exact prediction of the change of entropy, and how much the answers of a group
             differ.
         trim_padding (`bool`, *optional*, defaults to `False`):
