@@ -28,8 +28,10 @@ Sections = Mapping[str, Mapping[str, Rule]]
 
 # The range of flags of TRL that TRL takes as they come; it would end later, or train on nonsense
 RANGES = {**dict.fromkeys(("beta", "epsilon", "epsilon_high", "learning_rate"), (0.0, inf)), "top_p": (0.0, 1.0)}
-COUNTS = ("num_iterations", "steps_per_generation", "gradient_accumulation_steps", "per_device_train_batch_size")
-COUNTS = (*COUNTS, "max_completion_length")
+COUNTS = (
+    *("num_iterations", "steps_per_generation", "gradient_accumulation_steps", "per_device_train_batch_size"),
+    "max_completion_length",
+)
 
 
 def check_numbers(args: Any) -> None:
