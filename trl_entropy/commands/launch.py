@@ -55,8 +55,7 @@ def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: 
     arguments = _with_config_file([*arguments, *parts])
     given = _parser().parse_args([*arguments, SCRIPT])
     if [given.training_script, *given.training_script_args] != [SCRIPT]:
-        stray = next(part for part in parts if part == given.training_script)
-        raise ValueError(f"{stray!r} is neither a flag nor the value of one")
+        raise ValueError(f"{given.training_script!r} is neither a flag nor the value of one")
     return arguments
 
 
