@@ -25,7 +25,7 @@ study-language-model: .venv/installed
 	$(BIN)/python -m study --language_model
 
 test: .venv/installed
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-browser: .venv/installed
 	$(BIN)/pytest -m browser

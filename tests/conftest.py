@@ -1,5 +1,6 @@
 """A random tiny model, its tokenizer and a dataset, all built here: no test needs a hub or a GPU."""
 
+import copy
 import functools
 import gc
 import importlib.metadata
@@ -11,6 +12,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+import trl.trainer.grpo_trainer
+import trl.trainer.rloo_trainer
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from toy import build_trainer, sums
@@ -23,6 +26,27 @@ torch.set_num_threads(1)
 importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
 
 CHARACTERS = "0123456789+-= abcdef"
+TINY = "tiny-model"
+loaded = {}
+
+
+def loaded_once(load):
+    """Each trainer gets a copy of the tiny model, which is read from its folder once."""
+
+    @functools.wraps(load)
+    def copied(folder, *positional, **named):
+        if TINY not in str(folder):
+            return load(folder, *positional, **named)
+        key = str((folder, positional, sorted(named.items())))
+        if key not in loaded:
+            loaded[key] = load(folder, *positional, **named)
+        return copy.deepcopy(loaded[key])
+
+    return copied
+
+
+for module in (trl.trainer.grpo_trainer, trl.trainer.rloo_trainer):
+    module.create_model_from_path = loaded_once(module.create_model_from_path)
 
 
 def pytest_collection_finish():
@@ -32,7 +56,7 @@ def pytest_collection_finish():
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory) -> str:
     """A folder with a random two-layer Qwen2 of 16 dimensions over 22 tokens."""
-    folder = tmp_path_factory.mktemp("tiny")
+    folder = tmp_path_factory.mktemp(TINY)
     vocabulary = {"<pad>": 0, "<eos>": 1, **{character: i + 2 for i, character in enumerate(CHARACTERS)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")

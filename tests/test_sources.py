@@ -278,9 +278,10 @@ def test_recipe_names_columns_of_its_dataset(no_model, monkeypatch, name):
         columns = {**COLUMNS[name], **{key: filled[key] for key in COLUMNS[name] if key in filled}}
         return json.loads(json.dumps(columns).replace("{}", str(number)))
 
-    write_rows("rows.jsonl", [row(number) for number in range(10_100)])
-    Path("benchmarks").mkdir()
     recipe = yaml.safe_load((REPOSITORY / "recipes" / f"{name}.yaml").read_text())
+    rows = recipe.get("subset_size", 0) + 100
+    write_rows("rows.jsonl", [row(number) for number in range(rows)])
+    Path("benchmarks").mkdir()
     for benchmark in recipe.get("decontaminate", []):
         write_rows(f"benchmarks/{benchmark}.jsonl", [{"problem": LONG, "answer": "1"}])
     here = {"dataset_name": "rows.jsonl", "dataset_config": None, "model_name_or_path": "embedded"}
@@ -288,7 +289,7 @@ def test_recipe_names_columns_of_its_dataset(no_model, monkeypatch, name):
     here |= {"subset_by": "random"} if "subset_size" in recipe else {}
     Path("recipe.yaml").write_text(yaml.safe_dump({**recipe, **here, "bf16": False, "use_cpu": True}))
     job = prepare(["--config", "recipe.yaml", "--report_to", "none"])
-    assert len(job.train_dataset) == recipe.get("subset_size", 10_100)
+    assert len(job.train_dataset) == recipe.get("subset_size", rows)
     assert {"prompt", "solution"} <= set(job.train_dataset.column_names)
 
 

@@ -2,16 +2,13 @@
 
 import json
 import math
-import os
-import signal
 import struct
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from processes import preloaded
 from transformers import PreTrainedModel
 
 from trl_entropy.commands import cli
@@ -197,16 +194,15 @@ def test_killed_run_goes_on_where_it_stopped(model_dir, flags, monkeypatch):
     write_problems("many.jsonl", 40)
     arguments = flags("--batch_size", "2", dataset="many.jsonl")
     file = Path("out/samples.jsonl")
-    command = [sys.executable, "-m", "trl_entropy", "eval", *arguments]
-    paths = str(Path(__file__).parents[3])
-    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE)
+    child = preloaded().Process(target=evaluate, args=(arguments,))
+    child.start()
     deadline = time.monotonic() + 300
     while not (file.exists() and file.read_bytes().count(b"\n") >= 4):
-        assert child.poll() is None, child.stderr.read().decode()[-2000:]
+        assert child.is_alive(), child.exitcode
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
+    child.kill()
+    child.join()
     kept = read_lines(file)
     assert 4 <= len(kept) < 160  # killed in the middle
     with file.open("a") as cut:
