@@ -96,6 +96,14 @@ def test_python_of_the_readme_runs_up_to_the_model(tmp_path):
     signature.bind(None, *call.args, **{keyword.arg: keyword.value for keyword in call.keywords})
 
 
+PYTHON = [(page, code) for page in PAGES for code in blocks(page.read_text(), "python")]
+
+
+@pytest.mark.parametrize(("page", "code"), PYTHON, ids=lambda value: getattr(value, "name", ""))
+def test_imports_of_the_python_of_a_page_are_there(page, code):
+    run_imports(ast.parse(code))
+
+
 def test_wrong_python_would_be_seen():
     assert unresolved_names("from a import b\nc = b(d)\nprint(c)", known=set()) == {"d"}
     with pytest.raises(ImportError):
