@@ -5,10 +5,11 @@ import torch
 from given_steps import ADAPTER, build_etpo, dense_losses, dense_states, of_policy
 from peft import LoraConfig
 from toy import distance, flat, logged, parameters, same
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from trl_entropy.etpo import Episodes, EtpoTrainer
-from trl_entropy.etpo.targets import soft_targets
+from trl_entropy.etpo.critic import OnPolicyStates
+from trl_entropy.etpo.targets import critic_loss, soft_targets
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
@@ -204,3 +205,27 @@ def test_checkpointed_activations_change_nothing(run, kind):
     assert distance(flat(parameters(made_again)), flat(parameters(kept))) < 1e-6
     critics = [torch.cat([one.detach().flatten() for one in t.critic.trained]) for t in (made_again, kept)]
     assert distance(*critics) < 1e-6
+
+
+# The critic on the states of the policy
+
+
+def test_tokens_that_were_not_written_share_the_value_of_the_state(model_dir):
+    torch.manual_seed(0)
+    critic = OnPolicyStates(AutoModelForCausalLM.from_pretrained(model_dir))
+    states, mask = torch.randn(8, 4, 16), torch.ones(8, 4, dtype=torch.bool)
+    written = torch.randint(0, 4, (32,))  # the other 18 tokens never
+
+    def values() -> torch.Tensor:
+        net = critic.net({}, states, mask)
+        return net.head.logits(net.states)
+
+    assert (values() == 0).all()
+    optimizer = torch.optim.Adam(critic.trained, lr=2e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        critic_loss(values().gather(1, written[:, None]), torch.full((32, 1), -1.0), 10.0).mean().backward()
+        optimizer.step()
+    found = values().detach()
+    assert found.gather(1, written[:, None]).mean() == pytest.approx(-1.0, abs=0.05)
+    assert found[:, 4:].mean() == pytest.approx(-1.0, abs=0.2)
