@@ -141,25 +141,21 @@ def _progress(state: LiveState, width: int) -> Text:
 
 
 def _entropy(state: LiveState, width: int) -> Iterator[tuple[str, str, Text]]:
-    """The entropy from 0 up, with a line at the target, or where the run began; three numbers beside it."""
+    """Its number and how far it is off; then its chart from 0 up, with a line at the target or the start."""
     entropy, known, target = _last(state.entropy), _finite(state.entropy), _last(_finite(state.target))
     label, aim = ("start", known[0] if known else None) if target is None else ("target", target)
     alone = target is None and len(state.entropy) == 1  # the start itself
     off = None if entropy is None or not aim or alone else entropy / aim - 1
     high = max((value for value in _finite((*state.entropy, aim)) if value > 0), default=1.0)
-    rows = [Text(row, "cyan") for row in chart(state.entropy, width, 0.0, high, CHART_ROWS)]
+    yield "entropy", number(entropy), Text(f"off by {f'{off:+.0%}' if _finite([off]) else number(off)}")
+    rows = [("", "", Text(row, "cyan")) for row in chart(state.entropy, width, 0.0, high, CHART_ROWS)]
     if aim is not None:
         level = aim / high * CHART_ROWS
         row = max(0, min(CHART_ROWS - 1, floor(level)))
         line = LINES[max(0, min(2, floor(3 * (level - row))))]
-        rows[CHART_ROWS - 1 - row] = _with_line(rows[CHART_ROWS - 1 - row].plain.ljust(width), line)
-    values = (
-        ("entropy", number(entropy)),
-        (label, number(aim)),
-        ("off by", f"{off:+.0%}" if _finite([off]) else number(off)),
-    )
-    for (name, value), row in zip(values, rows, strict=True):
-        yield name, value, row
+        at = CHART_ROWS - 1 - row
+        rows[at] = (label, number(aim), _with_line(rows[at][2].plain.ljust(width), line))
+    yield from rows
 
 
 def _with_line(row: str, line: str) -> Text:
