@@ -332,7 +332,7 @@ def test_panel_stands_in_for_the_progress_bar(build, on_terminal, tmp_path, plai
     assert inside[1].split()[:2] == ["reward", number(logged(trainer, "reward")[-1])]
     assert inside[2].split()[:2] == ["entropy", number(logged(trainer, "entropy")[-1])]
     assert len(inside) == 7
-    assert len([line for line in seen.lines if line]) == 8  # nothing but the panel
+    assert len([line for line in seen.lines if line]) == 9  # nothing but the panel
     assert "train_runtime" not in seen.written
     assert cursor_is_shown(seen.written)
 
