@@ -174,7 +174,7 @@ def test_flag_that_sets_others_is_refused_later(flag, value):
     made = config()
     setattr(made, flag, value)
     with pytest.raises(
-        ValueError, match=f"^{flag} sets other flags while the config is made: set it there, not later"
+        ValueError, match=f"^{flag} sets other flags when the config is made: pass it to the config"
     ):
         made.control  # noqa: B018
 
@@ -451,7 +451,7 @@ GUIDED = {"entropy_control": "entropy_guided"}
         ({"off_policy_updates": 0}, r"off_policy_updates must be a whole number >= 1, got 0"),
         ({"off_policy_updates": 2.0}, r"off_policy_updates must be a whole number >= 1, got 2\.0"),
         ({"off_policy_updates": True}, r"off_policy_updates must be a whole number >= 1, got True"),
-        ({"off_policy_updates": 3, "num_iterations": 2}, r"off_policy_updates=3 cannot hold with num_iterations=2"),
+        ({"off_policy_updates": 3, "num_iterations": 2}, r"off_policy_updates=3 does not fit num_iterations=2"),
         (
             {"off_policy_updates": 2, "generation_batch_size": 16},
             r"off_policy_updates=2 and generation_batch_size=16 both set the size of the rollout batch",

@@ -93,7 +93,7 @@ WRONG_VALUES = [
     (["--controllers", '{"m": {"knob": "entropy_coef"}}'], "controllers.m has no law; available: bang_bang"),
     (["--off_policy_updates", "0"], "off_policy_updates must be a whole number >= 1, got 0"),
     (["--off_policy_updates", "1.5"], "--off-policy-updates: invalid int value: '1.5'"),
-    (["--off_policy_updates", "3", "--num_iterations", "2"], "off_policy_updates=3 cannot hold with num_iterations=2"),
+    (["--off_policy_updates", "3", "--num_iterations", "2"], "off_policy_updates=3 does not fit num_iterations=2"),
     (
         ["--off_policy_updates", "2", "--steps_per_generation", "3"],
         "off_policy_updates=2 needs steps_per_generation=2",

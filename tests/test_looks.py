@@ -220,7 +220,7 @@ def test_rule_that_forgets_a_look_is_told():
         def __call__(self, tokens):
             return tokens.look(TopPEntropy(0.33))
 
-    with pytest.raises(ValueError, match=r"a rule looks at TopPEntropy\(p=0.33, reaching=True\) and does not name it"):
+    with pytest.raises(ValueError, match=r"a rule reads TopPEntropy\(p=0.33, reaching=True\) without listing it"):
         Forgets()(random_tokens())
 
 

@@ -110,7 +110,7 @@ def test_dataset_is_not_written_over_by_whatever_path(verb, monkeypatch, capsys)
     for output in other_paths("rows.jsonl").values():
         for more in ([], ["--overwrite"]):
             line = refusal(capsys, data(verb, "--output", output, *more))
-            assert f"error: {output!r} would be written over the input 'rows.jsonl': give another path" in line
+            assert f"error: {output!r} would overwrite the input 'rows.jsonl': give another path" in line
 
 
 def test_other_inputs_are_not_written_over(monkeypatch, capsys):
@@ -129,7 +129,7 @@ def test_other_inputs_are_not_written_over(monkeypatch, capsys):
         [*drawn, "--samples", "samples", "--output", "samples/settings.json"],
         [*drawn, "--model", "embedded", "--output_dir", "new", "--output", "new/samples.jsonl"],  # to be drawn
     ):
-        assert "would be written over the input" in refusal(capsys, [*arguments, "--overwrite"])
+        assert "would overwrite the input" in refusal(capsys, [*arguments, "--overwrite"])
 
 
 def test_file_of_a_saved_dataset_is_not_written_over(capsys):
@@ -137,7 +137,7 @@ def test_file_of_a_saved_dataset_is_not_written_over(capsys):
     deduplicate = ["data", "deduplicate", "--dataset", "saved", "--overwrite", "--output"]
     Path("link.json").symlink_to("saved/state.json")
     for output in ("saved/state.json", "link.json"):
-        assert "would be written over the input 'saved'" in refusal(capsys, [*deduplicate, output])
+        assert "would overwrite the input 'saved'" in refusal(capsys, [*deduplicate, output])
     cli.main([*deduplicate, "once.jsonl"])
     assert len(Path("once.jsonl").read_text().splitlines()) == 1
 
@@ -147,7 +147,7 @@ def test_log_of_a_run_is_not_written_over_by_its_report(monkeypatch, capsys):
     Path("link.html").symlink_to("run/metrics.jsonl")
     for output in ("run/metrics.jsonl", "link.html"):
         line = refusal(capsys, ["report", "run", "--output", output, "--overwrite"])
-        assert f"error: {output!r} would be written over the input" in line
+        assert f"error: {output!r} would overwrite the input" in line
 
 
 def test_dataset_in_the_folder_of_an_evaluation_is_not_written_over(capsys):

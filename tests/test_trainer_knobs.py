@@ -77,7 +77,7 @@ def test_evaluation_does_not_change_the_temperature(run, dataset):
 
 
 def test_temperature_that_generation_kwargs_set_too_is_refused(build):
-    with pytest.raises(ValueError, match=r"generation_kwargs sets temperature=0\.5, and a controller turns it"):
+    with pytest.raises(ValueError, match=r"generation_kwargs sets temperature=0\.5, but a controller turns"):
         build(**constant("temperature", 0.7), generation_kwargs={"temperature": 0.5})
     build(generation_kwargs={"temperature": 0.5})
 

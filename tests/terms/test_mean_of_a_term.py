@@ -163,7 +163,7 @@ def test_vllm_correction_of_the_surrogate_is_one_of_the_term_too(case):
 
 @pytest.mark.parametrize("loss_type", ["cispo", "sapo", "vespo"])
 def test_what_the_clip_stopped_is_not_given_back_where_no_clip_stops(loss_type):
-    with pytest.raises(ValueError, match=rf"loss_terms\.ce_gppo is for tokens .* loss_type='{loss_type}' stops none"):
+    with pytest.raises(ValueError, match=rf"loss_terms\.ce_gppo acts on .* loss_type='{loss_type}' never stops one"):
         EntropyGRPOConfig("unused", use_cpu=True, bf16=False, loss_type=loss_type, loss_terms={"ce_gppo": {}})
 
 
