@@ -116,7 +116,7 @@ def test_loss_without_a_clip_is_refused():
     "wrong", [{"low_start": 0.95}, {"low_end": 1.1}, {"high_start": 0.9}, {"high_end": 1.1}, {"high_end": math.inf}]
 )
 def test_bounds_out_of_order_are_refused(wrong):
-    with pytest.raises(ValueError, match="must be numbers in that order"):
+    with pytest.raises(ValueError, match="must be numbers in increasing order"):
         BAPO(**wrong)
 
 

@@ -21,8 +21,8 @@ class OfflineShaping(Rule):
     f(p) = \frac{p}{p + \gamma}
     $$
 
-    with \\( \gamma \\) = `gamma`: \\( f \\) replaces the importance ratio, which a completion that no
-    policy sampled does not have. With the weight `sampled_only` TRL's surrogate leaves these completions alone.
+    with \\( \gamma \\) = `gamma`: \\( f \\) replaces the importance ratio, which a completion that no policy sampled
+    does not have. The weight `sampled_only` removes these completions from TRL's surrogate.
 
     Args:
         gamma (`float`, *optional*, defaults to `0.1`):
