@@ -233,14 +233,14 @@ def test_bound_that_clips_no_token_is_told_once(train, run, caplog, plain):
         train(spec, **IDLE)
     else:
         run(controllers={"wide": spec, "tight": {"law": "constant", "knob": "epsilon_low", "value": 0.0}}, **IDLE)
-    told = [record.getMessage() for record in caplog.records if "touched no token" in record.getMessage()]
-    assert [text.split(":")[0] for text in told] == [f"epsilon_high touched no token in its first {PATIENCE} steps"]
+    told = [record.getMessage() for record in caplog.records if "changed no token" in record.getMessage()]
+    assert [text.split(":")[0] for text in told] == [f"epsilon_high changed no token in its first {PATIENCE} steps"]
 
 
 def test_coefficient_of_a_sign_that_no_token_has_is_told_once(run, caplog):
     spec = {"law": "stage", "knob": "positive_advantage_coef"}
     run(controllers={"late": spec}, reward_funcs=lambda completions, **_: [1.0] * len(completions), **IDLE)
-    assert caplog.text.count(f"positive_advantage_coef touched no token in its first {PATIENCE} steps") == 1
+    assert caplog.text.count(f"positive_advantage_coef changed no token in its first {PATIENCE} steps") == 1
 
 
 # A second run
@@ -387,7 +387,7 @@ def test_two_callbacks_of_one_knob_or_name_are_refused(build, changes, message):
         ({"law": "pie"}, r"unknown law in controllers\.entropy_coef 'pie'\. Did you mean 'pi'\?"),
         ({"kq": 1.0}, r"unknown setting of controllers\.entropy_coef 'kq'"),
         ({"target": 0.0}, r"controllers\.entropy_coef\.target must be > 0, got 0"),
-        ({"target_ratio": 0.5}, r"give target or target_ratio"),
+        ({"target_ratio": 0.5}, r"set either target or target_ratio"),
     ],
 )
 def test_wrong_settings_are_refused(build, changes, message):

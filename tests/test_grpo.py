@@ -263,7 +263,7 @@ def test_folder_of_the_dataset_is_not_written_into(no_model):
     Path("rows").mkdir()
     Path("rows/rows.jsonl").write_text('{"prompt": "1+1=", "solution": "2"}\n')
     more = ["--model_name_or_path", "model", "--dataset_name", "rows", "--output_dir", "rows/out"]
-    assert "'rows/out' is in the dataset 'rows': give another path" in refusal(flags(*more))
+    assert "'rows/out' is inside the dataset 'rows': give another path" in refusal(flags(*more))
 
 
 @pytest.mark.parametrize("word", ["false", "False", "no", "none"])

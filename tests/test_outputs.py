@@ -231,7 +231,7 @@ def test_sums_are_replaced_only_if_told_to(file, capsys):
 
 def test_model_is_written_to_a_new_folder_alone(monkeypatch, capsys):
     Path("file").write_bytes(OLD)
-    for folder, reason in (("run", "already holds something"), ("file/model", "'{}' is not a folder")):
+    for folder, reason in (("run", "is not empty"), ("file/model", "'{}' is not a folder")):
         reason = reason.format(Path("file").absolute())
         assert reason in refusal(capsys, ["fetch-smollm2", folder])
         monkeypatch.setattr(sys, "argv", ["pretrain", "--output_dir", folder])
@@ -299,7 +299,7 @@ def test_rows_are_kept_with_all_of_their_digits(capsys):
 @pytest.mark.parametrize("output", ["folder/out.jsonl", "folder", "./folder/../folder/new/out.jsonl"])
 def test_nothing_is_written_into_the_folder_of_a_dataset(output):
     Path("folder").mkdir()
-    with pytest.raises(ValueError, match="is in the dataset 'folder': give another path"):
+    with pytest.raises(ValueError, match="is inside the dataset 'folder': give another path"):
         check_not_in_dataset(output, "folder")
     check_not_in_dataset(output, "openai/gsm8k")
 

@@ -100,7 +100,7 @@ def test_mass_of_the_gradient(build, name, level):
 )
 def test_mass_of_another_gradient_is_refused(build, another):
     spec = {**PI, "signal": "gradient_mass/positive_share", "target": 0.5, "raises_signal": True}
-    with pytest.raises(ValueError, match="controllers.mine looks at gradient_mass/positive_share, which is not meas"):
+    with pytest.raises(ValueError, match="controllers.mine reads gradient_mass/positive_share, which is not meas"):
         build(controllers={"mine": spec}, **another)
 
 

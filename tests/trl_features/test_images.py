@@ -149,7 +149,8 @@ def test_measures_are_of_the_policy_that_sees_the_images(run_llava):
 )
 def test_rollout_rules_are_refused(run_llava, column, rule):
     with pytest.raises(
-        ValueError, match=rf"^rollout_rules \({rule}\) are for problems in text, and these have images$"
+        ValueError,
+        match=rf"^rollout_rules \({rule}\) only work on text problems, and these have images: drop the rules$",
     ):
         run_llava(column, rollout_rules={rule: {}})
 

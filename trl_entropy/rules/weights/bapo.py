@@ -69,8 +69,8 @@ class BAPO(Rule):
         bounds = self.low_start, self.low_end, self.high_start, self.high_end
         if not 0 <= bounds[0] <= bounds[1] <= 1 <= bounds[2] <= bounds[3] < math.inf:
             raise ValueError(
-                "low_start, low_end, high_start and high_end must be numbers in increasing order, the first two in [0, 1] "
-                f"and the others at least 1, got {', '.join(map(str, bounds))}"
+                "low_start, low_end, high_start and high_end must be numbers in increasing order, two in [0, 1] "
+                f"and two of at least 1, got {', '.join(map(str, bounds))}"
             )
         if not 0 < self.step < math.inf:
             raise ValueError(f"step must be a number > 0, got {self.step!r}")
@@ -91,9 +91,7 @@ class BAPO(Rule):
         up, (at_start, at_end) = tokens.pool.sums(sums).split([count, 2])
         is_short = self._short(up[0], at_start)
         short = self._short(up, torch.where(is_short, at_end, at_start))
-        place = (
-            short.long().cumprod(0).sum().clamp(max=count - 1)
-        )  # of the first that is not short, or of the last
+        place = short.long().cumprod(0).sum().clamp(max=count - 1)  # of the first that is not short, or of the last
         low = torch.where(is_short, self.low_end, self.low_start)
         high = (self.high_start + self.step * place).clamp(max=self.high_end)
         left = tokens.leaves(tokens.ratios, 1 - low, high - 1)
