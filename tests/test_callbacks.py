@@ -311,7 +311,9 @@ def test_state_stands_in_the_state_of_the_trainer(train, tmp_path):
 
 def test_checkpoint_without_its_state_is_refused(train, run, tmp_path):
     run(plain=True, **{**STEPS, "max_steps": 2})
-    with pytest.raises(ValueError, match="step 2 has no state of controllers/entropy_coef: resume with the callbacks"):
+    with pytest.raises(
+        ValueError, match="step 2 has no state of controllers/entropy_coef: resume with the same callbacks"
+    ):
         train(PI, resume=str(tmp_path / "checkpoint-2"), **STEPS)
 
 
@@ -339,7 +341,9 @@ def test_knob_that_plain_trl_does_not_have_is_refused(knob):
 
 
 def test_callback_without_a_trainer_is_refused(run):
-    message = r"the callback of entropy_coef is attached to no trainer: call attach\(trainer\) before trainer\.train"
+    message = (
+        r"the callback of entropy_coef is not attached to a trainer: call attach\(trainer\) before trainer\.train"
+    )
     with pytest.raises(ValueError, match=message):
         run(plain=True, callbacks=[EntropyCallback(**PI)])
 
@@ -363,7 +367,7 @@ def test_what_is_no_grpo_trainer_is_refused():
 
 def test_second_trainer_is_refused(model_dir, dataset, tmp_path):
     callback = EntropyCallback(**PI).attach(build_trainer(model_dir, dataset, tmp_path, plain=True))
-    with pytest.raises(ValueError, match="of entropy_coef is attached already: make one for each trainer"):
+    with pytest.raises(ValueError, match="of entropy_coef is already attached: make one per trainer"):
         callback.attach(build_trainer(model_dir, dataset, tmp_path, plain=True))
 
 

@@ -244,7 +244,7 @@ def test_wrong_flag_is_refused_with_one_line(no_model, wrong, line):
     ("wrong", "line"),
     [
         (["--dataset_name", "reasoning-gym:chain_som"], "unknown task of reasoning-gym 'chain_som'. Did you mean"),
-        (["--dataset_settings", '{"terms": 2}'], "the task 'chain_sum' of reasoning-gym does not take {'terms': 2"),
+        (["--dataset_settings", '{"terms": 2}'], "the task 'chain_sum' of reasoning-gym does not accept {'terms': 2"),
         (["--dataset_settings", "[1]"], "dataset_settings must be a mapping, got [1]"),
         (["--dataset_settings", "{"], "dataset_settings must be a YAML mapping or a JSON object, got '{'"),
         (["--dataset_size", "0"], "dataset_size must be at least 1, got 0"),

@@ -88,7 +88,7 @@ def test_prompts_that_are_numbers_are_refused(capsys):
     line = refusal(capsys, "deduplicate", "--dataset", "rows.jsonl", "--output", "clean.jsonl")
     assert line.endswith(
         "row 0 of the dataset has the prompt 5 in column 'prompt': give text, or messages with role "
-        "and content, itself text or parts of type text or image"
+        "and content, where content is text or parts of type text or image"
     )
 
 
