@@ -293,7 +293,7 @@ def test_rows_are_kept_with_all_of_their_digits(capsys):
     for output in ("out.jsonl", "out.json"):
         cli.main(data("deduplicate", "--output", output))
         assert json.loads(Path(output).read_text(encoding="utf-8")) == row
-    assert "a .csv file cannot hold the lists of 'more'" in refusal(capsys, data("deduplicate", "--output", "out.csv"))
+    assert "a .csv file cannot hold the lists in 'more'" in refusal(capsys, data("deduplicate", "--output", "out.csv"))
 
 
 @pytest.mark.parametrize("output", ["folder/out.jsonl", "folder", "./folder/../folder/new/out.jsonl"])
@@ -403,7 +403,7 @@ def test_place_that_takes_no_file_is_refused():
 def test_folder_without_permission_is_refused():
     Path("closed").mkdir(mode=0o500)
     for output in ("closed/out.jsonl", "closed/new/out.jsonl"):
-        with pytest.raises(ValueError, match="cannot be written: you may not write to"):
+        with pytest.raises(ValueError, match="cannot be written: you have no permission to write to"):
             check_output(output)
 
 

@@ -135,7 +135,7 @@ def test_selection_is_the_union_and_names_rows_of_the_whole():
     assert 1 not in rows
     assert lines[-1] == "2 of 4 problems are trained on, chosen by random"
     assert len(select(["1"] * 50, threshold=1.0)[1]) == SHOWN + 2
-    with pytest.raises(ValueError, match="no problem is left of the dataset"):
+    with pytest.raises(ValueError, match="no problem of the dataset is left"):
         select([LONG], benchmarks={"hard": [LONG]})
 
 
