@@ -423,7 +423,7 @@ def test_what_has_no_place_is_refused_before_a_model_loads(settings, message):
 
 def test_what_needs_a_policy_that_generates_is_refused(build):
     with pytest.raises(
-        ValueError, match="PassAtKCallback generates with the policy, which AsyncGRPOTrainer loads for"
+        ValueError, match="PassAtKCallback generates with the policy, which AsyncGRPOTrainer only loads for"
     ):
         build(callbacks=[PassAtKCallback(sums(), every=1)])
 

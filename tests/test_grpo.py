@@ -202,7 +202,7 @@ def test_wrong_flag_is_refused_with_one_line(no_model, wrong, line):
         ),
         (
             ["--pass_at_k_every", "5"],
-            "pass_at_k_every is given, but train.jsonl is a single file: set eval_dataset_name to the held-out problems",
+            "pass_at_k_every is given, but train.jsonl is a single file: set eval_dataset_name to the",
         ),
         (["--eval_dataset_name", "test.jsonl"], "there is no file 'test.jsonl'"),
         (["--off_policy_updates", "8"], "a rollout batch needs 16 prompts (generation_batch_size=64, num_generation"),

@@ -155,7 +155,7 @@ def test_other_rules_stand_beside_environments_and_tools():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("offline_injection", "replaces completions, which tools, an environment or a rollout_func also shape"),
+        ("offline_injection", "replaces completions, which tools, an environment or a rollout_func"),
         ("prompt_temperature", "samples all completions together, each at its own temperature, but with tools, an"),
     ],
 )
