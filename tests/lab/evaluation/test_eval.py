@@ -254,7 +254,7 @@ def refusal(arguments: list[str], capsys) -> str:
         (["--resamples", "1"], "resamples must be at least 2, got 1"),
         (["--dataset", "none.jsonl"], "there is no file 'none.jsonl'"),
         (["--prompt_column", "promt"], "unknown dataset column 'promt'. Did you mean 'prompt'?"),
-        (["--benchmarks", "aime24"], "give --dataset_name or --benchmarks, not both"),
+        (["--benchmarks", "aime24"], "set --dataset_name or --benchmarks, not both"),
         (["--benchmarks_dir", "data"], "benchmarks_dir needs --benchmarks"),
         (["--vllm_gpu_memory_utilization", "1.5"], "vllm_gpu_memory_utilization must be above 0 and at most 1, got"),
         (["--template", "qwen"], "unknown template 'qwen'. Did you mean 'qwen-math'?"),
@@ -286,7 +286,7 @@ def test_wrong_value_is_refused_before_a_model_loads(flags, monkeypatch, capsys,
     ("arguments", "line"),
     [
         ([], "set --model_name_or_path to a folder, a name on the hub or 'embedded', or use --compare A B"),
-        (["--model", "Qwen/Qwen2.5-0.5B"], "give --dataset_name or --benchmarks"),
+        (["--model", "Qwen/Qwen2.5-0.5B"], "set --dataset_name or --benchmarks"),
         (["--model", "embedded", "--benchmarks", "aime"], "unknown benchmark 'aime'. Did you mean 'aime25'?"),
     ],
 )

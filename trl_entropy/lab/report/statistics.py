@@ -19,7 +19,7 @@ PER_RUN = ("data_seed", "hub_model_id", "logging_dir", "output_dir", "resume_fro
 
 
 def ends(values: list[float]) -> tuple[float | None, float]:
-    """Means of the first and the last `WINDOW` values, or of both halves if there are fewer; of one value only the last."""
+    """Means of the first and last `WINDOW` values, or of both halves of fewer; for one value only the last mean."""
     window = min(WINDOW, len(values) // 2)
     if window == 0:
         return None, values[-1]
