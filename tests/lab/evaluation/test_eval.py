@@ -302,7 +302,7 @@ def test_other_settings_in_the_same_folder_are_refused(flags, monkeypatch, capsy
         no_model(patched)
         line = refusal(flags("--seed", "1", temperature=0.5), capsys)
         assert (
-            line == "'out' holds samples with other settings: temperature was 1.0, now 0.5; seed was 0, now 1. Give "
+            line == "'out' holds samples with other settings: temperature was 1.0, now 0.5; seed was 0, now 1. Set "
             "another output_dir"
         )
         write_problems("problems.jsonl", 5)
