@@ -243,5 +243,5 @@ def test_gradient_by_a_head_that_is_split_over_ranks_is_refused(split):
     if split is None:
         check_whole_head(trainer, {TopPEntropy(0.8)})
         return
-    with pytest.raises(ValueError, match=r"needs the gradient of TopPEntropy\(p=0.8, reaching=True\) by the whole LM"):
+    with pytest.raises(ValueError, match=r"needs the gradient of TopPEntropy\(p=0.8, reaching=True\) through the"):
         check_whole_head(trainer, {TopPEntropy(0.8), IsTop1()})

@@ -121,7 +121,7 @@ def test_knobs_that_no_controller_turns_come_from_the_config(run, tmp_path):
         ('{"controllers": {}, "measures": {"last": 1}}', r"is damaged \(measures\.last is int, not dict\)"),
         ('{"controllers": {}, "rollouts": {"stage": "a"}}', r"is damaged \(rollouts\.stage is str, not int\)"),
         ('{"version": "1", "controllers": {}}', r"is damaged \(version is str, not int\)"),
-        ('{"version": 2, "controllers": {}}', r"has version 2 of the state, and trl-entropy here reads 1: upgrade it"),
+        ('{"version": 2, "controllers": {}}', r"has version 2 of the state, but this trl-entropy reads version 1"),
         ('{"contro', r"is damaged \(Unterminated string"),
         ("\udcff", r"is damaged \('utf-8' codec can't decode"),
     ],

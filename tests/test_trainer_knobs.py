@@ -90,7 +90,7 @@ def test_model_whose_scores_cannot_be_found_is_refused(build):
         if not hasattr(grpo_trainer, "add_fused_lm_head"):
             pytest.skip("this TRL divides the logits itself")
     trainer.model.forward = type(trainer.model).forward.__get__(trainer.model)
-    with pytest.raises(SeamError, match="scored at another temperature than they were sampled at"):
+    with pytest.raises(SeamError, match="not be scored at the temperature they were sampled at"):
         set_temperature(trainer, 0.5)
 
 

@@ -167,7 +167,7 @@ def test_evaluation_trains_nothing(run, build):
         ({"entropy_control": "entropy_guided", "entropy_target": 1.0}, "positive_advantage_coef is a rule on adv"),
         ({"entropy_control": "hold", "entropy_target": 1.0}, "unknown knob"),
         ({"entropy_coef": 0.1}, "entropy_coef would do nothing in EtpoTrainer: its KL penalty keeps the entropy up"),
-        ({"fast_step": True}, "beta > 0 trains on completions without an advantage too"),
+        ({"fast_step": True}, "beta > 0 also trains on completions with advantage 0"),
         ({"critic": "adapters", "peft_config": None}, "critic='adapters' needs a policy with an adapter"),
         ({"peft_config": LoraConfig(**ADAPTER)}, "this one is an adapter: set critic='adapters'"),
         ({"critic": "head", "peft_config": LoraConfig(**ADAPTER, modules_to_save=["lm_head"])}, "weights of the LM"),

@@ -169,5 +169,5 @@ def test_what_the_clip_stopped_is_not_given_back_where_no_clip_stops(loss_type):
 
 def test_unknown_loss_type_is_named():
     ones = torch.ones(2, 3)
-    with pytest.raises(RuntimeError, match="it is not known how loss_type='tenth' averages over tokens"):
+    with pytest.raises(RuntimeError, match="we do not know how loss_type='tenth' averages over tokens"):
         micro_batch_mean("tenth", ones, ones.bool(), 3)

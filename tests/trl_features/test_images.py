@@ -158,6 +158,6 @@ def test_rollout_rules_are_refused(run_llava, column, rule):
 @pytest.mark.parametrize("flag", ["fast_step", "trim_padding", "sort_by_length", "skip_zero_advantage"])
 def test_smaller_steps_are_refused(build_llava, flag):
     with pytest.raises(
-        ValueError, match="^trim_padding, sort_by_length and skip_zero_advantage are for text .*: drop"
+        ValueError, match="^trim_padding, sort_by_length and skip_zero_advantage only work on text.*: drop"
     ):
         build_llava(**{flag: True})

@@ -124,7 +124,7 @@ def as_tool(environment: Callable[[], Environment]) -> Callable[[], Any]:
 
 
 def as_messages(row: dict) -> dict:
-    """A row for [`as_tool`]: its prompt is a message, to which TRL appends what `reset` returns for the original row."""
+    """A row for [`as_tool`]: its prompt is a message; TRL appends to it what `reset` returns for the original row."""
     return {"prompt": [{"role": "user", "content": ""}], ORIGINAL: row["prompt"]}
 
 
