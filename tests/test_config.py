@@ -508,8 +508,8 @@ GUIDED = {"entropy_control": "entropy_guided"}
         ({"entropy_control": "confident_sign", **SELECTIVE}, r"confident_sign select tokens"),
         (
             {"entropy_control": "entropic", "fast_step": True},
-            r"skip_zero_advantage would change the run: loss_terms\.confident_surrogate also trains on completions with "
-            r"advantage 0; set trim_padding and sort_by_length instead",
+            r"skip_zero_advantage would change the run: loss_terms\.confident_surrogate also trains on completions "
+            r"with advantage 0; set trim_padding and sort_by_length instead",
         ),
     ],
 )
