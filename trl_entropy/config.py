@@ -61,7 +61,7 @@ class EntropyFlags(OfTRL):
             N * gradient_accumulation_steps / num_iterations.
         entropy_control (`str`, *optional*):
             Bundled method: hold (ours: a PI law on TRL's entropy bonus), entropy_guided, stage or epoch
-            (Positive-Advantage Reweighting), entropic (EntroPIC), confident_sign (its law on a weight of ours),
+            (Positive-Advantage Reweighting), entropic (EntroPIC), confident_sign (its law on our own weight),
             neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer
             (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT),
             or none. skywork, mai_clip, repo_r and aer have their own target, used if none is set.

@@ -28,10 +28,11 @@ class Step:
     An optimizer step, from its first micro-batch to its last.
 
     Attributes:
-        needs: the facts that the rules read besides those that are always there. measured: the facts that the measures
-        read besides those; empty outside training. pool: the tokens of the step, or of the previous step if pooling is
-        lagged; `None` until they are known. next_pool: if pooling is lagged, the tokens of this step, for the next
-        one. reached: whether the last micro-batch's loss came through the seam.
+        needs: the facts that the rules read besides those that are always there.
+        measured: the facts that the measures read besides those; empty outside training.
+        pool: the tokens of the step, or of the previous step if pooling is lagged; `None` until they are known.
+        next_pool: if pooling is lagged, the tokens of this step, for the next one.
+        reached: whether the last micro-batch's loss came through the seam.
     """
 
     needs: Set[str]
@@ -71,7 +72,8 @@ class Facts:
     Collects the facts of micro-batches.
 
     Args:
-        trainer: the trainer. rollouts ([`~rollouts.Rollouts`]): knows the rows' temperatures.
+        trainer: the trainer.
+        rollouts ([`~rollouts.Rollouts`]): knows the rows' temperatures.
     """
 
     def __init__(self, trainer, rollouts: Rollouts):

@@ -100,8 +100,8 @@ class PackedFacts(Facts):
     Collects the facts of packed micro-batches.
 
     Attributes:
-        batches (`list[dict]`): the micro-batches of the current optimizer step. layout ([`Layout`]): the layout of the
-        current micro-batch.
+        batches (`list[dict]`): the micro-batches of the current optimizer step.
+        layout ([`Layout`]): the layout of the current micro-batch.
     """
 
     batches: list[dict]

@@ -26,10 +26,12 @@ class Sampling:
     The rows of this rank while TRL samples and scores them.
 
     Attributes:
-        rows: the rows that TRL samples. old: log-probs and entropies under the sampling policy, if TRL computes them.
-        env_mask: whether the policy wrote each token, if an environment may write too. offline: which completions are
-        stored solutions, if a rule replaces any. rewards: the rewards of all ranks, `(rows, functions)`. texts: the
-        policy's texts.
+        rows: the rows that TRL samples.
+        old: log-probs and entropies under the sampling policy, if TRL computes them.
+        env_mask: whether the policy wrote each token, if an environment may write too.
+        offline: which completions are stored solutions, if a rule replaces any.
+        rewards: the rewards of all ranks, `(rows, functions)`.
+        texts: the policy's texts.
     """
 
     rows: list[dict]
@@ -46,9 +48,11 @@ class Rollout:
     A sampled rollout.
 
     Attributes:
-        batch: TRL's batch of this rank. rewards: the rewards of all ranks, `(groups, G)`. completions: the policy's
-        texts, on all ranks, row by row. by_function: the rewards `(groups, G)` of each reward function. old: log-probs
-        and entropies under the policy that sampled, on this rank, if TRL computed them.
+        batch: TRL's batch of this rank.
+        rewards: the rewards of all ranks, `(groups, G)`.
+        completions: the policy's texts, on all ranks, row by row.
+        by_function: the rewards `(groups, G)` of each reward function.
+        old: log-probs and entropies under the policy that sampled, on this rank, if TRL computed them.
     """
 
     batch: dict

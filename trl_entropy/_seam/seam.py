@@ -38,10 +38,11 @@ class Seam:
         trainer: the trainer.
 
     Attributes:
-        rollouts ([`~rollouts.Rollouts`]): samples rollouts. facts ([`~facts.Facts`]): collects the facts of a
-        micro-batch's tokens. step ([`~facts.Step`] or `None`): the current optimizer step. updates (`int`): number of
-        optimizer steps since completions were generated. next_temperature (`float` or `None`): the temperature of the
-        next rollout, if it changes.
+        rollouts ([`~rollouts.Rollouts`]): samples rollouts.
+        facts ([`~facts.Facts`]): collects the facts of a micro-batch's tokens.
+        step ([`~facts.Step`] or `None`): the current optimizer step.
+        updates (`int`): number of optimizer steps since completions were generated.
+        next_temperature (`float` or `None`): the temperature of the next rollout, if it changes.
     """
 
     def __init__(self, trainer):

@@ -49,8 +49,8 @@ class StepMeasures:
             them are left out.
 
     Attributes:
-        sums ([`Means`]): the values added since the last optimizer step. last (`dict[str, float]`): the means of the
-        last optimizer step, on all ranks.
+        sums ([`Means`]): the values added since the last optimizer step.
+        last (`dict[str, float]`): the means of the last optimizer step, on all ranks.
     """
 
     def __init__(self, level: str, signals: Collection[str] = (), slopes: Slopes | None = surrogate_slopes):

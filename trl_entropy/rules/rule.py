@@ -72,8 +72,8 @@ class Rule(ABC):
     only_solved_groups: ClassVar[bool] = False
     # What it reads besides the facts that are always there: names of other facts, and looks at the vocabulary
     needs: ClassVar[frozenset[Need | Look]] = frozenset()
-    # Of a loss term: True if it stands beside or in place of TRL's surrogate token by token, and so is averaged over
-    # tokens as `loss_type` averages that; False if it has the mean over all trained tokens of the optimizer step
+    # For a loss term: True if it adds to or replaces TRL's surrogate token by token, and so is averaged as `loss_type`
+    # averages the surrogate; False if it is averaged over all trained tokens of the optimizer step
     follows_loss_type: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

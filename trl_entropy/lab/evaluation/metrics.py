@@ -373,10 +373,12 @@ def scores(
         ks (`Sequence[int]`, *optional*):
             The k of pass@k and maj@k; by default 1, 2, 4, ... and K.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the bootstrap. resamples (`int`, *optional*, defaults to `1000`): Of the bootstrap.
+            Seed of the bootstrap.
+        resamples (`int`, *optional*, defaults to `1000`):
+            Number of resamples in the bootstrap.
 
     Raises `ValueError` for arrays of different shapes, no samples, log-probs or entropies that are not finite, a `k`
-    outside of 1 to K, and fewer than 2 resamples.
+    outside 1 to K, or fewer than 2 resamples.
     """
     table, number = metrics(samples, ks), len(samples.correct)
     resampled = resample(number, resamples, seed)
