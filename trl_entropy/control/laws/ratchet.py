@@ -1,4 +1,4 @@
-"""Multiply a knob while its error is positive, divide it while negative."""
+"""Multiply a knob while its error is positive, and divide it while the error is negative."""
 
 import sys
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .law import Law, Memory, Observation
 @dataclass(frozen=True)
 class Ratchet(Law):
     r"""
-    Multiply a knob while its error is positive, divide it while negative.
+    Multiply a knob while its error is positive, and divide it while the error is negative.
 
     $$
     u_{k+1} = u_k \, \text{factor} \text{ if } e_k > 0, \quad u_k / \text{factor} \text{ if } e_k < 0, \quad

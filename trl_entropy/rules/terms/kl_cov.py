@@ -1,4 +1,4 @@
-"""Hold the tokens of highest covariance near the old policy."""
+"""Hold the tokens with the highest covariance near the old policy."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class KlCov(Rule):
     r"""
-    Hold the tokens of highest covariance near the old policy.
+    Hold the tokens with the highest covariance near the old policy.
 
     $$
     t_t = \beta \, d_t \, \mathbb{1}[t \in I], \qquad

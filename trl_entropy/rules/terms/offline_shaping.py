@@ -1,4 +1,4 @@
-"""Learn from stored solutions, and more from less likely tokens, down to a bound."""
+"""Learn from stored solutions, with more weight on less likely tokens, down to a bound."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class OfflineShaping(Rule):
     r"""
-    Learn from stored solutions, and more from less likely tokens, down to a bound.
+    Learn from stored solutions, with more weight on less likely tokens, down to a bound.
 
     $$
     t_t = -\mathbb{1}[o \text{ is a stored solution}] \, \hat A \, f(\pi_\theta(y_t)), \qquad

@@ -1,4 +1,4 @@
-"""Hold tokens of low entropy near the reference, more strongly where covariance is high (SENT)."""
+"""Hold low-entropy tokens near the reference, more strongly where covariance is high (SENT)."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class Sent(Rule):
     r"""
-    Hold tokens of low entropy near the reference, more strongly where covariance is high (SENT).
+    Hold low-entropy tokens near the reference, more strongly where covariance is high (SENT).
 
     $$
     t_t = \beta \, \gamma_t \, d_t, \qquad

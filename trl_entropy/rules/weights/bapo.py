@@ -1,4 +1,4 @@
-"""Widen the clip until positive tokens have their share of the surrogate."""
+"""Widen the clip range until positive tokens have their share of the surrogate."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class BAPO(Rule):
     r"""
-    Widen the clip until positive tokens have their share of the surrogate.
+    Widen the clip range until positive tokens have their share of the surrogate.
 
     $$
     w_t = w_{\text{out}} \text{ if } (\hat A_t > 0 \text{ and } r_t > c_+) \text{ or }

@@ -1,4 +1,4 @@
-"""Drop a few random tokens of high covariance between advantage and log-probability."""
+"""Drop a few random tokens with high covariance between advantage and log-probability."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class ClipCov(Rule):
     r"""
-    Drop a few random tokens of high covariance between advantage and log-probability.
+    Drop a few random tokens with high covariance between advantage and log-probability.
 
     $$
     w_t = 0 \text{ if } t \in I, \quad 1 \text{ otherwise}, \qquad

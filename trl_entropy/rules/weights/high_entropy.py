@@ -1,4 +1,4 @@
-"""Train only on the tokens of highest entropy."""
+"""Train only on the tokens with the highest entropy."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +12,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class HighEntropy(Rule):
     r"""
-    Train only on the tokens of highest entropy.
+    Train only on the tokens with the highest entropy.
 
     $$
     w_t = \mathbb{1}[H_t \ge Q_{1-\rho}(H)]

@@ -1,4 +1,4 @@
-"""Clip tokens of low entropy earlier than tokens of high entropy."""
+"""Clip tokens with low entropy earlier than tokens with high entropy."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class RatioRange(Rule):
     r"""
-    Clip tokens of low entropy earlier than tokens of high entropy.
+    Clip tokens with low entropy earlier than tokens with high entropy.
 
     $$
     w_t = w_{\text{out}} \text{ if } (\hat A_t > 0 \text{ and } r_t > 1 + \epsilon^+_t) \text{ or }

@@ -1,4 +1,4 @@
-"""Weight completions by their mean entropy relative to that of the step."""
+"""Weight completions by their mean entropy relative to the mean of the step."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class RelativeEntropy(Rule):
     r"""
-    Weight completions by their mean entropy relative to that of the step.
+    Weight completions by their mean entropy relative to the mean of the step.
 
     $$
     w_i = 1 + s \, (\bar H_i / \bar H - 1), \qquad
