@@ -173,7 +173,7 @@ def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
             "steps_per_generation=3 is no",
         ),
         ({"beta": 0.1}, "skip_zero_advantage", "beta > 0 also trains on completions with advantage 0"),
-        ({"advantage_bonuses": {"position": {}}}, "skip_zero_advantage", "advantage_bonuses.position trains on"),
+        ({"advantage_bonuses": {"position": {}}}, "skip_zero_advantage", "advantage_bonuses.position also trains on"),
         ({"loss_terms": {"ce_gppo": {}}}, "skip_zero_advantage", "loss_terms.ce_gppo also trains on completions with"),
         (
             {"token_weights": {"high_entropy": {}}},

@@ -105,7 +105,7 @@ WRONG_VALUES = [
         "model_name_or_path must be a folder, got './missing'",
     ),
     (["--dataset_name", "embedded"], "model_name_or_path=None and dataset_name='embedded': set both, or neither"),
-    (["--model_name_or_path", "org/model"], "model_name_or_path='org/model' and dataset_name=None: give both"),
+    (["--model_name_or_path", "org/model"], "model_name_or_path='org/model' and dataset_name=None: set both"),
     (["--reward_funcs", "nowhere.reward"], "reward 'nowhere.reward' cannot be imported: No module named 'nowhere'"),
     (
         ["--reward_funcs", "trl_entropy.rewards.no"],
@@ -126,7 +126,7 @@ WRONG_VALUES = [
     (["--resume_from_checkpoint", "gone"], "resume_from_checkpoint must be a checkpoint's folder or true, got 'gone'"),
     (
         ["--resume_from_checkpoint", "true"],
-        "resume_from_checkpoint=true, and output_dir='out' has no checkpoint: leave it out to start from the model",
+        "resume_from_checkpoint=true, but output_dir='out' has no checkpoint: leave it out to start from the model",
     ),
     (["--pass_at_k_every", "0"], "pass_at_k_every must be at least 1, got 0"),
     (["--pass_at_k_every", "5", "--pass_at_k_samples", "0"], "pass_at_k_samples must be at least 1, got 0"),

@@ -155,7 +155,7 @@ def test_dataset_in_the_folder_of_an_evaluation_is_not_written_over(capsys):
     Path("rows.jsonl").rename("mine/results.json")
     evaluate = ["eval", "--model", "embedded", "--dataset", "mine/results.json", "--output_dir", "mine"]
     evaluate += ["--max_new_tokens", "4"]
-    assert "'mine' holds results.json and no settings.json of an evaluation" in refusal(capsys, evaluate)
+    assert "'mine' holds results.json but no settings.json of an evaluation" in refusal(capsys, evaluate)
 
 
 # Over another file

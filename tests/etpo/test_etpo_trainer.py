@@ -164,7 +164,7 @@ def test_evaluation_trains_nothing(run, build):
         ({"huber_delta": 0}, "huber_delta must be a number > 0, got 0"),
         ({"positive_advantage_coef": 0.5}, "token_weights.sign acts on advantages"),
         ({"loss_terms": {"kl_cov": {}}}, "loss_terms.kl_cov acts on advantages"),
-        ({"entropy_control": "entropy_guided", "entropy_target": 1.0}, "positive_advantage_coef is a rule on adv"),
+        ({"entropy_control": "entropy_guided", "entropy_target": 1.0}, "positive_advantage_coef acts on advantages"),
         ({"entropy_control": "hold", "entropy_target": 1.0}, "unknown knob"),
         ({"entropy_coef": 0.1}, "entropy_coef would do nothing in EtpoTrainer: its KL penalty keeps the entropy up"),
         ({"fast_step": True}, "beta > 0 also trains on completions with advantage 0"),

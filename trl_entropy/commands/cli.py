@@ -71,7 +71,7 @@ def _log_on_first_rank() -> None:
 
 
 def grpo(arguments: list[str]) -> None:
-    """Train a model with GRPO: takes --config recipe.yaml and any flag; works alone or under accelerate launch."""
+    """Train a model with GRPO, alone or under accelerate launch; takes --config recipe.yaml and any flag."""
     from .grpo import finish, prepare, train
 
     _log_on_first_rank()
@@ -92,7 +92,7 @@ def grpo(arguments: list[str]) -> None:
 
 
 def etpo(arguments: list[str]) -> None:
-    """Train a model with ETPO in an environment: takes --config recipe.yaml and any flag."""
+    """Train a model with ETPO in an environment; takes --config recipe.yaml and any flag."""
     from .etpo import prepare, train
     from .grpo import finish
 
