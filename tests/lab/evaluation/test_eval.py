@@ -273,7 +273,7 @@ def refusal(arguments: list[str], capsys) -> str:
         (["--output_dir", "problems.jsonl/out"], "the folder 'problems.jsonl/out' cannot be created: Not a directory"),
         (["--num_sample", "3"], "unknown flag 'num_sample'. Did you mean 'num_samples'? Available: "),
         (["--compare", "a"], "argument --compare: expected 2 arguments"),
-        (["--compare", "a", "b"], "'a' holds no results.json of a finished evaluation"),
+        (["--compare", "a", "b"], "'a' has no results.json of a finished evaluation"),
     ],
 )
 def test_wrong_value_is_refused_before_a_model_loads(flags, monkeypatch, capsys, wrong, line):
