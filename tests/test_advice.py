@@ -110,7 +110,7 @@ def test_no_advice_contradicts_the_table(up):
         (
             True,
             Facts(DEFAULTS, turned={"epsilon_high"}, holding={"epsilon_high"}),
-            "raise entropy_coef, lower learning_rate, or hold the entropy with another knob than epsilon_high, which "
+            "raise entropy_coef, lower learning_rate, or hold the entropy with a knob other than epsilon_high, which "
             "does nothing while no token is clipped",
         ),
         (True, Facts({}, turned={LEARNING_RATE_SCALE}), "hold the entropy with a controller"),

@@ -397,12 +397,12 @@ def test_callback_of_a_plain_trainer_turns_a_knob_and_watchdog_sees_entropy(buil
 
 
 REFUSED = [
-    ({"token_weights": {"steer": {}}}, "token_weights.steer is not for AsyncGRPOTrainer: vLLM gives log-probs"),
-    ({"token_weights": {"asym_grpo": {}}}, "asym_grpo is not for AsyncGRPOTrainer: completions arrive one by one"),
-    ({"loss_terms": {"sent": {}}}, "sent is not for AsyncGRPOTrainer: it has no reference policy"),
+    ({"token_weights": {"steer": {}}}, "token_weights.steer does not work with AsyncGRPOTrainer: vLLM"),
+    ({"token_weights": {"asym_grpo": {}}}, "asym_grpo does not work with AsyncGRPOTrainer: completions arrive"),
+    ({"loss_terms": {"sent": {}}}, "sent does not work with AsyncGRPOTrainer: it has no reference policy"),
     (
         {"rollout_rules": {"dynamic_sampling": {}}},
-        "dynamic_sampling is not for AsyncGRPOTrainer: a process of its own",
+        "dynamic_sampling does not work with AsyncGRPOTrainer: a separate process",
     ),
     ({"off_policy_updates": 2}, "off_policy_updates would do nothing in AsyncGRPOTrainer: it trains once on each"),
     ({"fast_step": True}, "fast_step would do nothing in AsyncGRPOTrainer: TRL packs its batch without padding"),
@@ -423,7 +423,7 @@ def test_what_has_no_place_is_refused_before_a_model_loads(settings, message):
 
 def test_what_needs_a_policy_that_generates_is_refused(build):
     with pytest.raises(
-        ValueError, match="PassAtKCallback generates with the policy, which AsyncGRPOTrainer loads for"
+        ValueError, match="PassAtKCallback generates with the policy, which AsyncGRPOTrainer only loads for"
     ):
         build(callbacks=[PassAtKCallback(sums(), every=1)])
 
@@ -444,7 +444,7 @@ def test_rules_that_are_refused_are_those_of_the_page():
             try:
                 trl_entropy.EntropyAsyncGRPOConfig(**settings)
             except ValueError as error:
-                refused |= set(re.findall(rf"^{section}.(\w+) is not for AsyncGRPOTrainer: ", str(error)))
+                refused |= set(re.findall(rf"^{section}.(\w+) does not work with AsyncGRPOTrainer: ", str(error)))
     assert refused == set(re.findall(r"\]\(methods/(\w+)\.md\)", table))
 
 

@@ -84,12 +84,12 @@ def test_full_disk_ends_the_run_and_the_checkpoint_before_is_found(arguments, wh
     assert code == 1
     assert "checkpoint-6 could not be written (" in errors
     assert (
-        "GB are free. Once there is room, resume_from_checkpoint=true resumes from the checkpoint before it" in errors
+        "GB are free. Once there is space, resume_from_checkpoint=true resumes from the previous checkpoint" in errors
     )
     assert (tmp_path / "checkpoint-6").exists()  # a part of it
     code, errors = start(tmp_path, arguments, "nothing", 0, "--resume_from_checkpoint", "true")
     assert code == 0, errors[-2000:]
-    assert f"{tmp_path}/checkpoint-6 was not written to its end, and is passed over" in errors
+    assert f"{tmp_path}/checkpoint-6 was not written completely and is skipped" in errors
     is_the_whole_run(tmp_path, whole)
 
 
@@ -194,7 +194,7 @@ def test_checkpoint_without_an_end_is_passed_over(run, tmp_path, caplog):
     whole = run(**SAVED, **GUIDED)
     (tmp_path / "checkpoint-4" / "entropy_control.json").unlink()
     resumed = run(resume=True, **SAVED, **GUIDED)
-    assert "checkpoint-4 was not written to its end, and is passed over" in caplog.text
+    assert "checkpoint-4 was not written completely and is skipped" in caplog.text
     assert resumed.state.global_step == 4
     assert len(resumed.state.log_history) == len(whole.state.log_history)
 

@@ -176,7 +176,7 @@ def test_step_without_tokens_leaves_the_knob(train):
 
 def test_trainer_that_logs_no_entropy_is_refused(build):
     trainer = build(plain=True)
-    with pytest.raises(SeamError, match="TRL has logged no entropy for this optimizer step"):
+    with pytest.raises(SeamError, match="TRL did not log entropy for this optimizer step"):
         logged_signal(trainer, "entropy")
 
 
@@ -233,14 +233,14 @@ def test_bound_that_clips_no_token_is_told_once(train, run, caplog, plain):
         train(spec, **IDLE)
     else:
         run(controllers={"wide": spec, "tight": {"law": "constant", "knob": "epsilon_low", "value": 0.0}}, **IDLE)
-    told = [record.getMessage() for record in caplog.records if "touched no token" in record.getMessage()]
-    assert [text.split(":")[0] for text in told] == [f"epsilon_high touched no token in its first {PATIENCE} steps"]
+    told = [record.getMessage() for record in caplog.records if "changed no token" in record.getMessage()]
+    assert [text.split(":")[0] for text in told] == [f"epsilon_high changed no token in its first {PATIENCE} steps"]
 
 
 def test_coefficient_of_a_sign_that_no_token_has_is_told_once(run, caplog):
     spec = {"law": "stage", "knob": "positive_advantage_coef"}
     run(controllers={"late": spec}, reward_funcs=lambda completions, **_: [1.0] * len(completions), **IDLE)
-    assert caplog.text.count(f"positive_advantage_coef touched no token in its first {PATIENCE} steps") == 1
+    assert caplog.text.count(f"positive_advantage_coef changed no token in its first {PATIENCE} steps") == 1
 
 
 # A second run
@@ -311,7 +311,9 @@ def test_state_stands_in_the_state_of_the_trainer(train, tmp_path):
 
 def test_checkpoint_without_its_state_is_refused(train, run, tmp_path):
     run(plain=True, **{**STEPS, "max_steps": 2})
-    with pytest.raises(ValueError, match="step 2 has no state of controllers/entropy_coef: resume with the callbacks"):
+    with pytest.raises(
+        ValueError, match="step 2 has no state of controllers/entropy_coef: resume with the same callbacks"
+    ):
         train(PI, resume=str(tmp_path / "checkpoint-2"), **STEPS)
 
 
@@ -339,7 +341,9 @@ def test_knob_that_plain_trl_does_not_have_is_refused(knob):
 
 
 def test_callback_without_a_trainer_is_refused(run):
-    message = r"the callback of entropy_coef is attached to no trainer: call attach\(trainer\) before trainer\.train"
+    message = (
+        r"the callback of entropy_coef is not attached to a trainer: call attach\(trainer\) before trainer\.train"
+    )
     with pytest.raises(ValueError, match=message):
         run(plain=True, callbacks=[EntropyCallback(**PI)])
 
@@ -363,7 +367,7 @@ def test_what_is_no_grpo_trainer_is_refused():
 
 def test_second_trainer_is_refused(model_dir, dataset, tmp_path):
     callback = EntropyCallback(**PI).attach(build_trainer(model_dir, dataset, tmp_path, plain=True))
-    with pytest.raises(ValueError, match="of entropy_coef is attached already: make one for each trainer"):
+    with pytest.raises(ValueError, match="of entropy_coef is already attached: make one per trainer"):
         callback.attach(build_trainer(model_dir, dataset, tmp_path, plain=True))
 
 
@@ -387,7 +391,7 @@ def test_two_callbacks_of_one_knob_or_name_are_refused(build, changes, message):
         ({"law": "pie"}, r"unknown law in controllers\.entropy_coef 'pie'\. Did you mean 'pi'\?"),
         ({"kq": 1.0}, r"unknown setting of controllers\.entropy_coef 'kq'"),
         ({"target": 0.0}, r"controllers\.entropy_coef\.target must be > 0, got 0"),
-        ({"target_ratio": 0.5}, r"give target or target_ratio"),
+        ({"target_ratio": 0.5}, r"set either target or target_ratio"),
     ],
 )
 def test_wrong_settings_are_refused(build, changes, message):

@@ -129,7 +129,7 @@ def test_knobs_say_range_default_and_effect():
     assert knobs["epsilon_high"] == "[0, inf], default 0.2; a larger value raises entropy"
     assert knobs["epsilon_low"] == "[0, 1], default 0.2; a larger value lowers entropy"
     assert knobs["positive_advantage_coef"] == "[0, inf], default 1; a larger value lowers entropy"
-    assert knobs["token_weights.confident_sign.threshold"].endswith("default 0.95; effect not known")
+    assert knobs["token_weights.confident_sign.threshold"].endswith("default 0.95; unknown effect on entropy")
 
 
 def test_first_line_is_that_of_the_docstring():

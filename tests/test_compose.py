@@ -73,7 +73,7 @@ def test_plain_function_of_ones_own_is_a_rule():
         ({"confident_sgn": {}}, r"unknown name in token_weights 'confident_sgn'\. Did you mean 'confident_sign'\?"),
         ({"confident_sign": {"alfa": 1}}, r"unknown parameter of token_weights\.confident_sign 'alfa'\. Did you mean"),
         ({"confident_sign": {"alpha": 3}}, r"alpha must be .* got 3 \(in token_weights\.confident_sign\)"),
-        ({"confident_sign": 0.5}, r"token_weights\.confident_sign must be a mapping of its parameters, got 0\.5"),
+        ({"confident_sign": 0.5}, r"token_weights\.confident_sign must be a mapping of parameters to values"),
         (["confident_sign"], r"token_weights must be a mapping of names to parameters, got \['confident_sign'\]"),
         ({"no.such.module.Rule": {}}, r"token_weights 'no\.such\.module\.Rule' cannot be imported: No module named"),
         ({"math.nothing": {}}, r"token_weights 'math\.nothing' cannot be imported: .*nothing"),

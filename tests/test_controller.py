@@ -360,7 +360,7 @@ def test_start_that_is_known_stays_the_start(start_steps, caplog):
     second = resumed(first, controller(BangBang(0.25), target=share(0.5, start_steps=start_steps)))
     follow(second, [0.25])
     assert (second.target.start, second.current_target) == (2.0, 1.0)
-    told = f"start_steps={start_steps} is too late: the start was measured over the first 3 steps" in caplog.text
+    told = f"start_steps={start_steps} has no effect: the start was measured over the first 3 steps" in caplog.text
     assert told is (start_steps != 3)
 
 
@@ -394,7 +394,7 @@ def test_law_with_a_target_goes_on_from_a_schedule():
 
 def test_share_of_a_start_that_the_checkpoint_does_not_have_is_refused():
     for first in (controller(constant(0.5), target=None), controller(PI(), target=point(1.0))):
-        with pytest.raises(ValueError, match=r"controllers\.mine of x\.json has no starting signal.*: give target"):
+        with pytest.raises(ValueError, match=r"controllers\.mine of x\.json has no starting signal.*: set target"):
             resumed(first, controller(PI(), target=share(0.5)))
 
 
@@ -530,18 +530,24 @@ def test_every_law_of_the_catalogue_can_be_named():
         ({"law": "pi", "knob": "up", "signal": "reward", "target": 1}, r"raises or lowers reward; set raises_signal"),
         (
             {"law": "pi", "knob": "up", "signal": "reward", "raises_signal": True},
-            r"the signal reward needs a target of its own: entropy_target is in nats",
+            r"the signal reward needs a target in the controller: entropy_target is in nats",
         ),
         ({"law": "pi", "knob": "up", "target": [0.2]}, r"target must be a number, a band \[low, high\] or {start"),
         ({"law": "pi", "knob": "up", "target": [0.4, 0.2]}, r"a band is \[low, high\] with low < high, got \[0\.4"),
         ({"law": "pi", "knob": "up", "target": [0.0, 0.2]}, r"controllers\.mine\.target\[0\] must be > 0, got 0"),
-        ({"law": "pi", "knob": "up", "target": {"start": 0.2}}, r"controllers\.mine\.target has no end: a target"),
+        (
+            {"law": "pi", "knob": "up", "target": {"start": 0.2}},
+            r"controllers\.mine\.target has no end: a moving target",
+        ),
         ({"law": "pi", "knob": "up", "target": {"start": 0.2, "end": 0}}, r"mine\.target\.end must be > 0, got 0"),
         (
             {"law": "pi", "knob": "up", "target": {"start": 0.2, "end": 0.1, "stop": 1}},
             r"unknown parameter of controllers\.mine\.target 'stop'",
         ),
-        ({"law": "pi", "knob": "up", "target": 0.2, "start_steps": 3}, r"start_steps is for a target_ratio: drop it"),
+        (
+            {"law": "pi", "knob": "up", "target": 0.2, "start_steps": 3},
+            r"start_steps only applies to a target_ratio: drop it",
+        ),
         (
             {"law": "pi", "knob": "up", "target_ratio": 0.2, "start_steps": 0},
             r"controllers\.mine\.start_steps must be a whole number >= 1, got 0",
@@ -549,7 +555,7 @@ def test_every_law_of_the_catalogue_can_be_named():
         ({"law": "stage", "knob": "up", "cadence": "rollout"}, r"stage law is a schedule and takes no cadence"),
         (
             {"law": "ratchet", "knob": "up"},
-            r"must start above 0, got 0: set initial, and low to a value above 0, or least \(in controllers\.mine\)",
+            r"must start above 0, got 0: set initial and low to values above 0, or set least \(in controllers\.mine\)",
         ),
         ({"law": "constant", "knob": "up", "initial": 0.5}, r"the constant law is a schedule and takes no initial"),
         ({"law": "stage", "knob": "up", "initial": 0.5}, r"the stage law is a schedule and takes no initial"),
@@ -564,7 +570,7 @@ def test_every_law_of_the_catalogue_can_be_named():
         ),
         (
             {"law": "pi", "knob": "up", "target": 0.5, "target_ratio": 0.5},
-            r"give target or target_ratio \(share of the starting signal\), not both",
+            r"set either target or target_ratio \(share of the starting signal\), not both",
         ),
         ({"law": "pi", "knob": "up", "target": 0}, r"controllers\.mine\.target must be > 0, got 0"),
         ({"law": "pi", "knob": "up", "target_ratio": -0.5}, r"controllers\.mine\.target_ratio must be > 0, got -0\.5"),
@@ -585,7 +591,7 @@ def test_wrong_controller_is_refused(spec, message):
 )
 def test_two_starting_values_are_refused(spec, configured):
     with pytest.raises(
-        ValueError, match=r"up is set to 0\.5, but controllers\.mine decides where it starts: leave up"
+        ValueError, match=r"up is set to 0\.5, but controllers\.mine decides its starting value: leave up"
     ):
         build(spec, values={"up": configured})
 

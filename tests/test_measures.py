@@ -245,5 +245,5 @@ def test_model_that_changes_its_logits_after_the_head_is_refused_by_full(build):
         if level == "basic":
             trainer._compute_loss(trainer.model, given_batch())
             continue
-        with pytest.raises(ValueError, match="entropy_measures='full' does not know .* final_logit_softcapping"):
+        with pytest.raises(ValueError, match="entropy_measures='full' does not work with .* final_logit_softcapping"):
             trainer._compute_loss(trainer.model, given_batch())

@@ -110,7 +110,7 @@ def test_dataset_is_not_written_over_by_whatever_path(verb, monkeypatch, capsys)
     for output in other_paths("rows.jsonl").values():
         for more in ([], ["--overwrite"]):
             line = refusal(capsys, data(verb, "--output", output, *more))
-            assert f"error: {output!r} would be written over the input 'rows.jsonl': give another path" in line
+            assert f"error: {output!r} would overwrite the input 'rows.jsonl': give another path" in line
 
 
 def test_other_inputs_are_not_written_over(monkeypatch, capsys):
@@ -129,7 +129,7 @@ def test_other_inputs_are_not_written_over(monkeypatch, capsys):
         [*drawn, "--samples", "samples", "--output", "samples/settings.json"],
         [*drawn, "--model", "embedded", "--output_dir", "new", "--output", "new/samples.jsonl"],  # to be drawn
     ):
-        assert "would be written over the input" in refusal(capsys, [*arguments, "--overwrite"])
+        assert "would overwrite the input" in refusal(capsys, [*arguments, "--overwrite"])
 
 
 def test_file_of_a_saved_dataset_is_not_written_over(capsys):
@@ -137,7 +137,7 @@ def test_file_of_a_saved_dataset_is_not_written_over(capsys):
     deduplicate = ["data", "deduplicate", "--dataset", "saved", "--overwrite", "--output"]
     Path("link.json").symlink_to("saved/state.json")
     for output in ("saved/state.json", "link.json"):
-        assert "would be written over the input 'saved'" in refusal(capsys, [*deduplicate, output])
+        assert "would overwrite the input 'saved'" in refusal(capsys, [*deduplicate, output])
     cli.main([*deduplicate, "once.jsonl"])
     assert len(Path("once.jsonl").read_text().splitlines()) == 1
 
@@ -147,7 +147,7 @@ def test_log_of_a_run_is_not_written_over_by_its_report(monkeypatch, capsys):
     Path("link.html").symlink_to("run/metrics.jsonl")
     for output in ("run/metrics.jsonl", "link.html"):
         line = refusal(capsys, ["report", "run", "--output", output, "--overwrite"])
-        assert f"error: {output!r} would be written over the input" in line
+        assert f"error: {output!r} would overwrite the input" in line
 
 
 def test_dataset_in_the_folder_of_an_evaluation_is_not_written_over(capsys):
@@ -155,7 +155,7 @@ def test_dataset_in_the_folder_of_an_evaluation_is_not_written_over(capsys):
     Path("rows.jsonl").rename("mine/results.json")
     evaluate = ["eval", "--model", "embedded", "--dataset", "mine/results.json", "--output_dir", "mine"]
     evaluate += ["--max_new_tokens", "4"]
-    assert "'mine' holds results.json and no settings.json of an evaluation" in refusal(capsys, evaluate)
+    assert "'mine' holds results.json but no settings.json of an evaluation" in refusal(capsys, evaluate)
 
 
 # Over another file
@@ -231,7 +231,7 @@ def test_sums_are_replaced_only_if_told_to(file, capsys):
 
 def test_model_is_written_to_a_new_folder_alone(monkeypatch, capsys):
     Path("file").write_bytes(OLD)
-    for folder, reason in (("run", "already holds something"), ("file/model", "'{}' is not a folder")):
+    for folder, reason in (("run", "is not empty"), ("file/model", "'{}' is not a folder")):
         reason = reason.format(Path("file").absolute())
         assert reason in refusal(capsys, ["fetch-smollm2", folder])
         monkeypatch.setattr(sys, "argv", ["pretrain", "--output_dir", folder])
@@ -293,13 +293,13 @@ def test_rows_are_kept_with_all_of_their_digits(capsys):
     for output in ("out.jsonl", "out.json"):
         cli.main(data("deduplicate", "--output", output))
         assert json.loads(Path(output).read_text(encoding="utf-8")) == row
-    assert "a .csv file cannot hold the lists of 'more'" in refusal(capsys, data("deduplicate", "--output", "out.csv"))
+    assert "a .csv file cannot hold the lists in 'more'" in refusal(capsys, data("deduplicate", "--output", "out.csv"))
 
 
 @pytest.mark.parametrize("output", ["folder/out.jsonl", "folder", "./folder/../folder/new/out.jsonl"])
 def test_nothing_is_written_into_the_folder_of_a_dataset(output):
     Path("folder").mkdir()
-    with pytest.raises(ValueError, match="is in the dataset 'folder': give another path"):
+    with pytest.raises(ValueError, match="is inside the dataset 'folder': give another path"):
         check_not_in_dataset(output, "folder")
     check_not_in_dataset(output, "openai/gsm8k")
 
@@ -403,7 +403,7 @@ def test_place_that_takes_no_file_is_refused():
 def test_folder_without_permission_is_refused():
     Path("closed").mkdir(mode=0o500)
     for output in ("closed/out.jsonl", "closed/new/out.jsonl"):
-        with pytest.raises(ValueError, match="cannot be written: you may not write to"):
+        with pytest.raises(ValueError, match="cannot be written: you have no permission to write to"):
             check_output(output)
 
 

@@ -107,7 +107,7 @@ def test_signal_that_is_no_value_per_token_is_refused(run):
         ({"signal": f"{__name__}.Doubling"}, r"Doubling must be a function of tokens, got <class"),
         (
             {"raises_signal": None},
-            r"it is not known whether a larger entropy_coef raises or lowers",
+            r"we do not know whether a larger entropy_coef raises or lowers",
         ),
         ({"target": None}, r"target must be a number, got None"),
     ],

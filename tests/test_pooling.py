@@ -89,7 +89,7 @@ def test_rule_that_does_not_name_what_it_reads_is_told(build, read, need):
 
     trainer = build()
     trainer.rules.sections["token_weights"]["forgetful"] = PlainFunction(forgetful)
-    with pytest.raises(ValueError, match=f"reads tokens.{need} and does not name it: add '{need}' to its `needs`"):
+    with pytest.raises(ValueError, match=f"reads tokens.{need} without listing it: add '{need}' to the rule's"):
         trainer.train()
 
 

@@ -100,7 +100,7 @@ def test_checkpoint_of_other_controllers_is_refused(run, tmp_path):
 def test_checkpoint_of_a_controller_that_is_off_now_is_continued_with_a_warning(run, tmp_path, caplog):
     run(**{**STEPS, "max_steps": 3}, entropy_control="stage")
     resumed = run(resume=str(tmp_path / "checkpoint-3"), **STEPS)
-    assert "controller 'stage' was on when" in caplog.text
+    assert "controller 'stage' was on in the run that wrote" in caplog.text
     assert resumed.knobs["positive_advantage_coef"] == 1.0
 
 
@@ -121,7 +121,7 @@ def test_knobs_that_no_controller_turns_come_from_the_config(run, tmp_path):
         ('{"controllers": {}, "measures": {"last": 1}}', r"is damaged \(measures\.last is int, not dict\)"),
         ('{"controllers": {}, "rollouts": {"stage": "a"}}', r"is damaged \(rollouts\.stage is str, not int\)"),
         ('{"version": "1", "controllers": {}}', r"is damaged \(version is str, not int\)"),
-        ('{"version": 2, "controllers": {}}', r"has version 2 of the state, and trl-entropy here reads 1: upgrade it"),
+        ('{"version": 2, "controllers": {}}', r"has version 2 of the state, but this trl-entropy reads version 1"),
         ('{"contro', r"is damaged \(Unterminated string"),
         ("\udcff", r"is damaged \('utf-8' codec can't decode"),
     ],

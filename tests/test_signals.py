@@ -100,7 +100,7 @@ def test_mass_of_the_gradient(build, name, level):
 )
 def test_mass_of_another_gradient_is_refused(build, another):
     spec = {**PI, "signal": "gradient_mass/positive_share", "target": 0.5, "raises_signal": True}
-    with pytest.raises(ValueError, match="controllers.mine looks at gradient_mass/positive_share, which is not meas"):
+    with pytest.raises(ValueError, match="controllers.mine reads gradient_mass/positive_share, which is not meas"):
         build(controllers={"mine": spec}, **another)
 
 
@@ -182,7 +182,7 @@ def test_signal_that_plain_trl_does_not_have_is_refused():
 
 def test_signal_that_trl_does_not_log_is_refused(build):
     trainer = build(loss_type="cispo", epsilon_high=5.0)
-    with pytest.raises(SeamError, match="TRL has logged no clip_ratio/low_mean .* loss_type='cispo'"):
+    with pytest.raises(SeamError, match="TRL did not log clip_ratio/low_mean .* loss_type='cispo'"):
         logged_signal(trainer, "clip_ratio/low_mean")
 
 

@@ -129,7 +129,7 @@ def test_instruction_is_appended(no_model, chat):
 
 def test_instruction_after_a_conversation_is_refused(dapo):
     line = refusal("--solution_column", "reward_model.ground_truth", "--instruction", BOX, dataset=dapo)
-    assert line.startswith("instruction, chat and system_prompt need prompts that are text")
+    assert line.startswith("instruction, chat and system_prompt need text prompts")
 
 
 # Selection
@@ -223,7 +223,7 @@ def test_embedded_policy_is_trained_on_drawn_problems():
     [
         (["--subset_by", "kmean"], "unknown subset_by 'kmean'. Did you mean 'kmeans'? Available: kmeans, random"),
         (["--subset_size", "0"], "subset_size must be at least 1, got 0"),
-        (["--subset_size", "17"], "a subset has 1 to all 16 problems, got 17"),
+        (["--subset_size", "17"], "the size of a subset must be from 1 to 16, the number of problems, got 17"),
         (["--duplicate_threshold", "0.9"], "duplicate_threshold needs deduplicate"),
         (["--duplicate_threshold", "1.5"], "duplicate_threshold must be a similarity in (0, 1], got 1.5"),
         (["--benchmarks_dir", "."], "benchmarks_dir needs decontaminate"),
@@ -231,8 +231,8 @@ def test_embedded_policy_is_trained_on_drawn_problems():
         (["--decontaminate", "aime24", "--benchmarks_dir", "none"], "benchmarks_dir must be a folder, got 'none'"),
         (["--decontaminate", "none.jsonl"], "there is no file 'none.jsonl'"),
         (["--deduplicate", "true", "--dataset_streaming", "true"], "leave out dataset_streaming"),
-        (["--dataset_size", "5"], "dataset_size is for problems that are drawn: set dataset_name to reasoning-gym:T"),
-        (["--dataset_settings", "{}"], "dataset_settings is for problems that are drawn"),
+        (["--dataset_size", "5"], "dataset_size only applies to drawn problems: set dataset_name to reasoning-gym:T"),
+        (["--dataset_settings", "{}"], "dataset_settings only applies to drawn problems"),
         (["--reward_funcs", "reasoning_gym_reward"], "reasoning_gym_reward scores its own problems: set dataset_name"),
     ],
 )
@@ -244,7 +244,7 @@ def test_wrong_flag_is_refused_with_one_line(no_model, wrong, line):
     ("wrong", "line"),
     [
         (["--dataset_name", "reasoning-gym:chain_som"], "unknown task of reasoning-gym 'chain_som'. Did you mean"),
-        (["--dataset_settings", '{"terms": 2}'], "the task 'chain_sum' of reasoning-gym does not take {'terms': 2"),
+        (["--dataset_settings", '{"terms": 2}'], "the task 'chain_sum' of reasoning-gym does not accept {'terms': 2"),
         (["--dataset_settings", "[1]"], "dataset_settings must be a mapping, got [1]"),
         (["--dataset_settings", "{"], "dataset_settings must be a YAML mapping or a JSON object, got '{'"),
         (["--dataset_size", "0"], "dataset_size must be at least 1, got 0"),

@@ -63,7 +63,7 @@ def test_small_tiles_give_the_same():
         (False, 3000, False, False, None),
         (True, 3000, True, True, None),
         (True, 22, True, False, "small_lm_head_tiles does nothing here: .* a vocabulary above 1024, here 22,"),
-        (True, 3000, False, False, "small_lm_head_tiles does nothing here: it is for a CPU"),
+        (True, 3000, False, False, "small_lm_head_tiles does nothing here: it needs a CPU"),
     ],
 )
 def test_tiles_are_small_where_it_is_asked_for_and_of_use(build, asked, vocabulary, use_cpu, small, said, caplog):
@@ -153,7 +153,7 @@ class AnotherHead(kernel.ChunkedLogProbFunction):
 
 def test_head_with_another_gradient_is_refused(monkeypatch):
     monkeypatch.setattr(utils, "_ChunkedLogProbFunction", AnotherHead)
-    refused = pytest.raises(SeamError, match="the LM head of this TRL has another gradient")
+    refused = pytest.raises(SeamError, match="the gradient of this TRL's LM head changes by")
     with refused, patched_head(CPU, skip_tokens=True):
         pass
     assert utils._ChunkedLogProbFunction is AnotherHead

@@ -77,7 +77,7 @@ def test_evaluation_does_not_change_the_temperature(run, dataset):
 
 
 def test_temperature_that_generation_kwargs_set_too_is_refused(build):
-    with pytest.raises(ValueError, match=r"generation_kwargs sets temperature=0\.5, and a controller turns it"):
+    with pytest.raises(ValueError, match=r"generation_kwargs sets temperature=0\.5, but a controller turns"):
         build(**constant("temperature", 0.7), generation_kwargs={"temperature": 0.5})
     build(generation_kwargs={"temperature": 0.5})
 
@@ -90,7 +90,7 @@ def test_model_whose_scores_cannot_be_found_is_refused(build):
         if not hasattr(grpo_trainer, "add_fused_lm_head"):
             pytest.skip("this TRL divides the logits itself")
     trainer.model.forward = type(trainer.model).forward.__get__(trainer.model)
-    with pytest.raises(SeamError, match="scored at another temperature than they were sampled at"):
+    with pytest.raises(SeamError, match="not be scored at the temperature they were sampled at"):
         set_temperature(trainer, 0.5)
 
 

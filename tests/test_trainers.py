@@ -116,8 +116,8 @@ def test_classes_are_made_once():
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
-        (SFTTrainer, "no entropy control for SFTTrainer: SFTTrainer has no `_compute_loss` that could read other adv"),
-        (DPOTrainer, "not known whether the loss of DPOTrainer reads advantages after the policy's log-probs"),
+        (SFTTrainer, "no entropy control for SFTTrainer: SFTTrainer has no `_compute_loss`, which"),
+        (DPOTrainer, "we do not know whether the loss of DPOTrainer reads advantages after the policy's log-probs"),
         (SFTConfig, "SFTConfig is the config of another trainer"),
         (int, "not a trainer or config of TRL. It is for GRPOTrainer, RLOOTrainer, GMPOTrainer and Async"),
         ("grpo", "with_entropy_control takes a class, got 'grpo'"),
@@ -145,7 +145,7 @@ def test_trainer_that_a_library_put_in_the_place_of_trl_is_refused_when_it_is_us
     spec = importlib.util.spec_from_file_location("trl_entropy.again", wrap.__file__)
     again = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(again)
-    why = "fast has put its own Rewritten in the place of TRL's GRPOTrainer, .*: train in a process"
+    why = "fast has replaced TRL's GRPOTrainer by its own Rewritten, .*: train in a process"
     for use in (
         lambda: again.EntropyGRPOTrainer("model", even_length, args=EntropyGRPOConfig(use_cpu=True, bf16=False)),
         lambda: again.with_entropy_control(Rewritten),
@@ -157,7 +157,7 @@ def test_trainer_that_a_library_put_in_the_place_of_trl_is_refused_when_it_is_us
 
 @pytest.mark.parametrize("args", [RLOOConfig, EntropyGRPOConfig])
 def test_config_of_another_trainer_is_refused(build, args):
-    with pytest.raises(TypeError, match=r"args must be an EntropyRLOOConfig, .*with_entropy_control\(RLOOConfig\) is"):
+    with pytest.raises(TypeError, match=r"args must be an EntropyRLOOConfig, .*with_entropy_control\(RLOOConfig\) re"):
         build(trainer_class=with_entropy_control(RLOOTrainer), config_class=args)
 
 
@@ -416,7 +416,7 @@ def test_clip_of_gmpo_is_that_of_logarithms(build):
 def test_entropy_bonus_as_a_term_of_rloo(run):
     settings = {**classes("rloo"), "loss_terms": {"aer_entropy": {"coef": 0.1, "threshold": 1.0}}}
     if not FUSED_HEAD:
-        with pytest.raises(SeamError, match="needs the gradient of the entropies, and RLOOTrainer takes them without"):
+        with pytest.raises(SeamError, match="needs the gradient of the entropies, but RLOOTrainer computes them"):
             run(**settings)
         return
     assert not same(parameters(run(**settings)), parameters(run(**classes("rloo"))))
@@ -529,17 +529,17 @@ def test_rollout_rules_decide_what_is_sampled(run, model_dir, name, rule):
         (
             "rloo",
             {"advantage_bonuses": {"w_reinforce": {}}, "beta": 0.1},
-            "w_reinforce replaces TRL's advantage, and RLOOTrainer has its KL penalty there: set beta=0, or drop it",
+            "w_reinforce replaces TRL's advantage, and with RLOOTrainer that includes the KL penalty: set beta=0",
         ),
         (
             "rloo",
             {"loss_terms": {"ce_gppo": {}}},
-            r"loss_terms\.ce_gppo is not for RLOOTrainer: it clips the ratios of",
+            r"loss_terms\.ce_gppo does not work with RLOOTrainer: it clips the ratios of",
         ),
         (
             "rloo",
             {"rollout_rules": {"offline_injection": {}}},
-            r"rollout_rules\.offline_injection is not for RLOOTrainer: it has no place where they could be replaced",
+            r"rollout_rules\.offline_injection does not work with RLOOTrainer: it has no place where",
         ),
         (
             "rloo",
@@ -600,7 +600,7 @@ def test_samples_of_a_part_of_the_vocabulary_are_told_once(run, build, caplog):
     assert "top_k=5: completions are sampled from a part of the vocabulary" in caplog.text
     assert "vLLM" not in caplog.text
     supported.warn_of_cut_sampling(SimpleNamespace(top_k=5, use_vllm=True, generation_kwargs=None))
-    assert "Those of vLLM, which TRL corrects by, are of the part alone" in caplog.text
+    assert "vLLM's log-probs, which TRL corrects with, cover only this part" in caplog.text
 
 
 def test_config_survives_a_checkpoint():
@@ -620,7 +620,7 @@ def test_untested_trl_is_warned_about_once(build, monkeypatch, version):
     monkeypatch.setattr(supported.importlib.metadata, "version", lambda name: version)
     supported.warn_if_untested.cache_clear()
     oldest, newest = supported.TRL_VERSIONS[0], supported.TRL_VERSIONS[-1]
-    with pytest.warns(UserWarning, match=f"TRL {version} is outside of the tested range {oldest} to {newest}"):
+    with pytest.warns(UserWarning, match=f"TRL {version} is outside the tested range {oldest} to {newest}"):
         build(max_steps=1).train()
     build(max_steps=1).train()  # warnings are errors here
 
@@ -650,7 +650,7 @@ def test_versions_are_in_order_and_the_oldest_is_the_one_that_is_required():
 
 
 def test_control_named_after_the_trainer_is_refused():
-    with pytest.raises(TypeError, match=r"^Late would be plain GRPOTrainer: name EntropyControl before it"):
+    with pytest.raises(TypeError, match=r"^Late would act as plain GRPOTrainer: put EntropyControl before it"):
 
         class Late(GRPOTrainer, EntropyControl):
             pass

@@ -140,7 +140,7 @@ def test_one_process_without_an_accelerator_is_told(monkeypatch, caplog):
     for content, said in (({"num_processes": 2}, True), ({"num_processes": 2, "multi_gpu": True}, False)):
         caplog.clear()
         cli.main(["grpo", *recipe({"max_steps": 1, **content})])
-        assert ("accelerate starts one process where there is no accelerator" in caplog.text) is said
+        assert ("without an accelerator, accelerate starts one process" in caplog.text) is said
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SignalException("", signal.SIGINT)])
@@ -161,7 +161,7 @@ def test_launched_process_trains_and_says_that_launch_keys_are_not_read(monkeypa
         job = prepare([*recipe({"num_processes": 2, "max_steps": 1}), "--output_dir", "out"])
     assert job.launch == ("--num_processes", "2")
     assert launch.is_launched()
-    assert "this process is launched already, so nothing reads --num_processes 2" in caplog.text
+    assert "this process is already launched, so these settings have no effect: --num_processes 2" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,11 @@ def test_launched_process_trains_and_says_that_launch_keys_are_not_read(monkeypa
         ({"num_processes": [1, 2]}, [], "argument --num_processes/--num-processes: invalid int value: '1,2' (of acc"),
         ({"module": True}, [], "unknown flag 'module'."),
         ({"accelerate_config": "recipes/ddp"}, [], "accelerate_config must be a YAML file or one of fsdp1, fsdp2, m"),
-        ({"accelerate_config": "zero2", "config_file": "a"}, [], "accelerate_config and config_file both name a conf"),
+        (
+            {"accelerate_config": "zero2", "config_file": "a"},
+            [],
+            "accelerate_config and config_file both name an accelerate config",
+        ),
         ({"nothing_like_it": 2}, [], "unknown flag 'nothing_like_it'. `trl-entropy grpo --help` lists all."),
     ],
 )
@@ -232,7 +236,7 @@ def test_punishment_of_long_completions_has_the_numbers_of_trl(caplog):
     assert punished("get_soft_overlong_punishment", 1152, 2048) == -0.5  # halfway from 1024 to 1280
     assert punished("dapo_overlong_reward", 1152, 2048) == 0
     assert punished("dapo_overlong_reward", 90, 100) == -0.5
-    said = "get_soft_overlong_punishment does nothing: it begins above 1024 tokens, and max_completion_length is 900"
+    said = "get_soft_overlong_punishment does nothing: it begins above 1024 tokens, but max_completion_length is 900"
     assert said not in caplog.text
     assert punished("get_soft_overlong_punishment", 900, 900) == 0
     assert said in caplog.text

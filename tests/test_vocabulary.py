@@ -111,11 +111,11 @@ def test_generation_samples_each_row_at_its_temperature(model):
 
 def test_model_whose_logits_are_capped_is_refused():
     model = Gemma2ForCausalLM(Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=30.0))
-    with pytest.raises(ValueError, match="a temperature for each prompt does not know logits that are changed after"):
+    with pytest.raises(ValueError, match="a temperature per prompt does not work with logits that are changed after"):
         RowTemperatures([model])
 
 
 def test_model_whose_head_has_a_bias_is_refused():
     settings = {name: value for name, value in SMALL.items() if name != "num_key_value_heads"}
-    with pytest.raises(ValueError, match="a temperature for each prompt does not know an LM head with a bias"):
+    with pytest.raises(ValueError, match="a temperature per prompt does not work with an LM head that has a bias"):
         RowTemperatures([PhiForCausalLM(PhiConfig(**settings))])

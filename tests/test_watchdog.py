@@ -159,7 +159,7 @@ def test_fall_is_seen_within_the_window(watch, caplog, plain):
     entropies = logged(trainer, "entropy")
     assert entropies[3] < 0.5 * entropies[1]
     (message,) = warnings(caplog)
-    assert f"{entropies[3]:.4g} nats after {entropies[1]:.4g}, 2 steps before, and so fell by more than 0.5" in message
+    assert f"{entropies[3]:.4g} nats after {entropies[1]:.4g}, 2 steps before, so it fell by more than 0.5" in message
     assert "at step 4: raise entropy_coef" in message
     assert watchdog.recent == pytest.approx(entropies[3:], abs=1e-6)
 
@@ -290,7 +290,9 @@ def test_package_gives_it_the_mean_over_all_tokens_of_the_step(watch):
 
 
 def test_watchdog_without_a_trainer_is_refused(run):
-    with pytest.raises(ValueError, match=r"EntropyWatchdog is attached to no trainer: call attach\(trainer\) before"):
+    with pytest.raises(
+        ValueError, match=r"EntropyWatchdog is not attached to a trainer: call attach\(trainer\) before"
+    ):
         run(plain=True, callbacks=[EntropyWatchdog()])
 
 

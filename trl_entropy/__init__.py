@@ -1,4 +1,4 @@
-"""Entropy control for GRPO: see and hold the policy's entropy, in TRL, by a flag."""
+"""Entropy control for GRPO in TRL: see the policy's entropy and hold it, with one flag."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ _HOME = {
     "with_entropy_control": "wrap",
 }
 
-# Without what an older TRL lacks: `from trl_entropy import *` imports all of them
+# Without the names that an older TRL lacks: `from trl_entropy import *` imports all of these
 __all__ = sorted(name for name, home in _HOME.items() if home != "async_grpo")
 
 

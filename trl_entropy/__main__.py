@@ -1,4 +1,4 @@
-"""`python -m trl_entropy`, and what `accelerate launch -m trl_entropy` starts."""
+"""The entry point of `python -m trl_entropy` and `accelerate launch -m trl_entropy`."""
 
 from trl_entropy.commands.cli import main
 

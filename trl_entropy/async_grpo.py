@@ -1,4 +1,4 @@
-"""TRL's asynchronous trainer with entropy control, from wherever the installed TRL has it."""
+"""TRL's asynchronous trainer with entropy control, imported from wherever the installed TRL keeps it."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> type:
-    """The classes, made where they are asked for: an older TRL has none, and says so then."""
+    """Make the classes on first use: an older TRL has none, and raises an error then."""
     of_trl = {"EntropyAsyncGRPOConfig": ASYNC_GRPO.config_class, "EntropyAsyncGRPOTrainer": ASYNC_GRPO.trainer_class}
     if name not in of_trl:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""From the flags of a config to what acts in a run: rules, controllers and how its steps are trimmed."""
+"""Build the rules, controllers and trimming of a run from the flags of its config."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -35,7 +35,7 @@ from .rules.terms import TERMS
 from .rules.weights import WEIGHTS
 
 
-# What a rule may be, by the flag that configures it
+# The bundled rules, by the flag that configures them
 SECTIONS: dict[str, Mapping[str, type[Rule]]] = {
     "token_weights": WEIGHTS,
     "advantage_bonuses": BONUSES,
@@ -46,17 +46,17 @@ SECTIONS: dict[str, Mapping[str, type[Rule]]] = {
 @dataclass(frozen=True)
 class Control:
     """
-    What the flags of a config ask for, built and checked.
+    The rules, controllers and trimming of a run, built from its flags and checked.
 
     Args:
         token_weights, advantage_bonuses, loss_terms (`Mapping[str, Rule]`):
             The rules by name.
         rollout_rules (`Mapping[str, RolloutRule]`):
-            The rules about what is sampled, by name.
+            The rules on what is sampled, by name.
         knobs (`Mapping[str, Knob]`):
             The numbers of the rules that a law may turn, by name.
         controllers (`tuple[Controller, ...]`):
-            The controllers at the start of a run. They have a state: a run takes `fresh_controllers()`.
+            The controllers at the start of a run. They have state, so a run takes `fresh_controllers()`.
         trimming ([`Trimming`]):
             What is left out of an optimizer step.
     """
@@ -71,17 +71,17 @@ class Control:
 
     @property
     def sections(self) -> dict[str, dict[str, Rule]]:
-        """The rules on tokens by section, in mappings of their own."""
+        """The rules on tokens by section, in new mappings."""
         return {section: dict(getattr(self, section)) for section in SECTIONS}
 
     def fresh_controllers(self) -> list[Controller]:
-        """Controllers that no run has used."""
+        """New controllers, which no run has used."""
         return deepcopy(list(self.controllers))
 
 
 def build_control(args: Any) -> Control:
     """
-    Build and check what a config (`EntropyFlags`) asks for.
+    Build the `Control` of a config (`EntropyFlags`) and check it.
 
     Raises `ValueError` for an unknown name, a value out of range, or settings that exclude each other.
     """
@@ -96,14 +96,14 @@ def build_control(args: Any) -> Control:
     _check_mass(args, controllers)
     check_needs(args, sections)
     check_rollouts(args, rollouts)
-    # Whatever the rewards of a group are, as long as all are correct
+    # For any rewards of a group, as long as all are correct
     check_dropped_groups(sections, controllers, rollouts, torch.linspace(0.6, 1.0, args.num_generations))
     trimming = build_trimming(args, sections, controllers)
     return Control(**sections, rollout_rules=rollouts, knobs=knobs, controllers=tuple(controllers), trimming=trimming)
 
 
 def _with_flags(args: Any, section: str, catalogue: Mapping[str, type[Rule]]) -> dict:
-    """What a config sets of a section, with the rules that have flags of their own."""
+    """The settings of a section in a config, together with the rules that have their own flags."""
     spec = dict(getattr(args, section))
     for name, rule in catalogue.items():
         flags = [key for key, parameter in rule.__dataclass_fields__.items() if parameter.metadata.get("flag")]
@@ -140,15 +140,17 @@ def rollout_plan(
     args: Any, dataset: Dataset | IterableDataset | None, reward_funcs: Sequence[str] = ()
 ) -> RolloutPlan:
     """
-    The rollout rules of a config together, for the problems of a dataset and reward functions of these names.
+    The plan of all rollout rules of a config, for the problems of a dataset and reward functions of these names.
 
-    Raises `ValueError` if the dataset is a stream and a rule chooses problems, or if there is no such column or
-    reward function as a rule names.
+    Raises `ValueError` if the dataset is a stream and a rule chooses problems, or if a rule names a column or reward
+    function that does not exist.
     """
     control, rules = args.control, args.control.rollout_rules
     problems = dataset if isinstance(dataset, Dataset) else None
     columns = [] if problems is None else problems.column_names
-    if len(reward_funcs) == 1:  # the rewards of right completions are equal; with more of them they may differ
+    if (
+        len(reward_funcs) == 1
+    ):  # then the rewards of right completions are equal; with several functions they may differ
         check_dropped_groups(control.sections, control.controllers, rules, torch.ones(args.num_generations))
     for name, rule in rules.items():
         if rule.acts & {"problems", "groups"} and problems is None:
@@ -168,11 +170,11 @@ def rollout_plan(
 
 
 def _check_mass(args: Any, controllers: Sequence[Controller]) -> None:
-    """Refuse a controller that looks at a mass of the gradient where this loss has another one."""
+    """Refuse a controller whose signal is a gradient mass that is not defined for this loss."""
     for controller in controllers:
         if controller.law.uses_target and controller.signal.startswith(MASS) and token_slopes(args) is None:
             raise ValueError(
-                f"controllers.{controller.name} looks at {controller.signal}, which is not measured here: it is of a "
+                f"controllers.{controller.name} reads {controller.signal}, which is not measured here: it needs a "
                 "loss that clips the ratio of every token. Choose another signal, or a GRPOTrainer without loss_type "
                 "cispo, sapo or vespo, importance_sampling_level=sequence, top_entropy_quantile and "
                 "off_policy_mask_threshold"
@@ -180,7 +182,7 @@ def _check_mass(args: Any, controllers: Sequence[Controller]) -> None:
 
 
 def token_slopes(args: Any) -> Slopes | None:
-    """The slopes of this loss by the log-probs of tokens; `None` if it has another surrogate, or masks tokens."""
+    """The derivatives of this loss by the tokens' log-probs; `None` if it has another surrogate, or masks tokens."""
     if args.family.packed:
         return surrogate_slopes
     of_tokens = args.family.per_token and args.importance_sampling_level == "token"

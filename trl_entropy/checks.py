@@ -1,4 +1,4 @@
-"""Checks of what a user gives, and the errors that say what is allowed."""
+"""Check the user's input, with errors that say what is allowed."""
 
 import importlib
 import inspect
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def unknown(what: str, name: str, allowed: Iterable[str], lists: str = "trl-entropy ls") -> ValueError:
-    """The error for a name that does not exist: what was given, the nearest name, what there is or what lists it."""
+    """The error for an unknown name: it names the nearest known one, and all known ones or what lists them."""
     allowed = sorted(allowed)
     close = get_close_matches(str(name), allowed, n=1, cutoff=0.65)
     near = close or [one for one in allowed if one.startswith(str(name))]
@@ -22,9 +22,9 @@ def unknown(what: str, name: str, allowed: Iterable[str], lists: str = "trl-entr
 
 
 def bind(what: str, factory: Callable, parameters: Mapping) -> object:
-    """`factory(**parameters)`, with an error that names the parameter and the nearest one."""
+    """`factory(**parameters)`; the error for a wrong parameter names it and the nearest one."""
     if not isinstance(parameters, Mapping):
-        raise ValueError(f"{what} must be a mapping of its parameters, got {parameters!r}")
+        raise ValueError(f"{what} must be a mapping of parameters to values, got {parameters!r}")
     allowed = inspect.signature(factory).parameters
     for name in parameters:
         if name not in allowed:
@@ -36,10 +36,10 @@ def bind(what: str, factory: Callable, parameters: Mapping) -> object:
 
 
 def imported(what: str, path: str) -> Callable:
-    """The class or function that stands at a dotted path."""
+    """The class or function at a dotted path."""
     module, _, name = path.rpartition(".")
     if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)  # what is the user's own stands where they work
+        sys.path.insert(0, here)  # the user's own code is in the working directory
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -58,18 +58,18 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
 
 def check_saved(source: str, state: Any, form: Any, name: str = "it") -> None:
     """
-    Raise `ValueError` unless a saved state has a form.
+    Raise `ValueError` unless a saved state has the expected form.
 
     Args:
         source (`str`):
             Where it was saved; for the message.
         state:
-            What JSON gave.
+            The parsed JSON.
         form:
             A type, where `float` is any number; `[form]`, a list of any length; `{str: form}`, a mapping with any
-            keys; or a mapping of the keys that there have to be, each with its form.
+            keys; or a mapping of the required keys, each with its form.
         name (`str`, *optional*):
-            What it is; for the message.
+            What the state is; for the message.
     """
     kind = form if isinstance(form, type) else type(form)
     number = isinstance(state, int) and kind is float
@@ -93,9 +93,9 @@ def damaged(source: str, why: object) -> ValueError:
 
 def lab(module: str, what: str) -> ModuleType:
     """
-    A module of `trl_entropy.lab`, which needs the packages of the extra `[lab]`.
+    Import a module of `trl_entropy.lab`, which needs the packages of the extra `[lab]`.
 
-    Raises `ValueError` if one of them is not installed; `what` says in the message what needs it.
+    Raises `ValueError` if a package is not installed; `what` names in the message what needs it.
     """
     try:
         return importlib.import_module(f"trl_entropy.lab.{module}")

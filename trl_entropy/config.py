@@ -33,7 +33,7 @@ T = TypeVar("T", bound=type)
 
 
 def with_help(cls: T) -> T:
-    """The same dataclass: the help of each flag that it adds is the flag's text in its docstring, as one line."""
+    """The same dataclass, with each new flag's text in the docstring as the flag's help, in one line."""
     entries = re.split(r"^    (\w+) \(.*\):\n", inspect.cleandoc(cls.__doc__ or ""), flags=re.MULTILINE)[1:]
     texts = {name: " ".join(text.split("\n\n")[0].split()) for name, text in zip(*[iter(entries)] * 2, strict=True)}
     own = inspect.get_annotations(cls)
@@ -46,7 +46,7 @@ def with_help(cls: T) -> T:
 @dataclass
 class EntropyFlags(OfTRL):
     r"""
-    A config of TRL with entropy control. With the defaults it trains exactly as TRL does.
+    A TRL config with entropy control. With the defaults it trains exactly as TRL does.
 
     The asymmetric clip bounds (`epsilon`, `epsilon_high`), `num_iterations`, `entropy_coef` and
     `top_entropy_quantile` are TRL's own.
@@ -57,19 +57,19 @@ class EntropyFlags(OfTRL):
         negative_advantage_coef (`float`, *optional*, defaults to `1.0`):
             Loss weight λ- >= 0 of tokens with negative advantage. Below 1.0 it lowers entropy.
         off_policy_updates (`int`, *optional*):
-            Number N >= 1 of optimizer updates that each rollout batch gets, num_iterations included. Sets
-            steps_per_generation = N * gradient_accumulation_steps / num_iterations.
+            Number N >= 1 of optimizer updates per rollout batch, num_iterations included. Sets steps_per_generation =
+            N * gradient_accumulation_steps / num_iterations.
         entropy_control (`str`, *optional*):
             Bundled method: hold (ours: a PI law on TRL's entropy bonus), entropy_guided, stage or epoch
-            (Positive-Advantage Reweighting), entropic (EntroPIC), confident_sign (its law on a weight of ours),
+            (Positive-Advantage Reweighting), entropic (EntroPIC), confident_sign (its law on our own weight),
             neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer
-            (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting
-            Long-CoT), or none. skywork, mai_clip, repo_r and aer bring a target of their own, if none is set.
+            (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT),
+            or none. skywork, mai_clip, repo_r and aer have their own target, used if none is set.
         entropy_target (`float`, *optional*):
-            Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. Where neither target
-            flag is set, that of the bundled method, else TRL's 0.2.
+            Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. If neither target flag
+            is set, it is the bundled method's target, else TRL's 0.2.
         entropy_target_ratio (`float`, *optional*):
-            The same for the controllers, as a share > 0 of the entropy of the first optimizer steps.
+            Target of the controllers as a share > 0 of the entropy in the first optimizer steps.
         token_weights (`dict` or `str`, *optional*):
             Loss weights per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
             command line.
@@ -80,38 +80,38 @@ class EntropyFlags(OfTRL):
             Loss terms per token: a mapping of names (or dotted paths of your own) to parameters, as JSON on the
             command line.
         rollout_rules (`dict` or `str`, *optional*):
-            What is sampled for training: a mapping of names (or dotted paths of your own) to parameters, as JSON on
-            the command line.
+            Rules on what is sampled for training: a mapping of names (or dotted paths of your own) to parameters, as
+            JSON on the command line.
         controllers (`dict` or `str`, *optional*):
-            Controllers: a mapping of names of your choice to law, knob and settings, as JSON on the command line.
+            Controllers: a mapping of names you choose to law, knob and settings, as JSON on the command line.
         pooling (`str`, *optional*, defaults to `"exact"`):
-            Where rules take statistics over tokens (means, quantiles, largest values) from: exact is the whole
-            optimizer step, on all ranks, for one more forward pass of each micro-batch if there are several; lagged
-            is the step before, for nothing.
+            Where rules take statistics over tokens (means, quantiles, largest values) from. exact: the whole optimizer
+            step, on all ranks, at the cost of one more forward pass per micro-batch if there are several. lagged: the
+            step before, at no cost.
         entropy_measures (`str`, *optional*, defaults to `"basic"`):
-            What is measured in every optimizer step: none is nothing; basic is what costs next to nothing, of which
-            the entropy by sign, the groups that are all correct or all wrong, the controllers and their knobs are
-            logged, and the rest is in metrics.jsonl; full logs all of it, and also the entropy of the prompts and
-            at temperature 1, the exact prediction of the change of entropy, and how much the answers of a group
-            differ.
+            What is measured in every optimizer step. none: nothing. basic: everything that costs next to nothing; logs
+            show the entropy by sign, the groups that are all correct or all wrong, the controllers and their knobs,
+            and metrics.jsonl has the rest. full: all of it is logged, and also the entropy of the prompts and at
+            temperature 1, the exact prediction of the change of entropy, and how much the answers of a group differ.
         trim_padding (`bool`, *optional*, defaults to `False`):
-            Whether to cut off the padding that all rows of a micro-batch have. The gradient stays, up to rounding.
+            Whether to cut off the padding that all rows of a micro-batch share. The gradient stays the same, up to
+            rounding.
         sort_by_length (`bool`, *optional*, defaults to `False`):
-            Whether to bring completions of similar length together in the micro-batches of an optimizer step. The
-            gradient stays, up to rounding.
+            Whether to put completions of similar length into the same micro-batch of an optimizer step. The gradient
+            stays the same, up to rounding.
         skip_zero_advantage (`bool`, *optional*, defaults to `False`):
-            Whether to leave completions without an advantage out of the backward pass. The gradient stays, up to
-            rounding, and their entropy is measured all the same.
+            Whether to leave completions with advantage 0 out of the backward pass. The gradient stays the same, up to
+            rounding. Their entropy is still measured.
         fast_step (`bool`, *optional*, defaults to `False`):
-            Whether to do all three.
+            Whether to turn on trim_padding, sort_by_length and skip_zero_advantage.
         skip_lm_head_tokens (`bool`, *optional*, defaults to `False`):
-            Whether to leave tokens without a gradient, as of weight 0, out of the backward pass of the LM head. The
-            gradient stays, up to rounding.
+            Whether to leave tokens without a gradient, such as those of weight 0, out of the LM head's backward pass.
+            The gradient stays the same, up to rounding.
         small_lm_head_tiles (`bool`, *optional*, defaults to `False`):
-            Whether TRL's LM head works on tiles of 1024 x 1024, on a CPU and with a vocabulary above 1024: two to
-            three times as fast, equal to rounding.
+            Whether TRL's LM head works on tiles of 1024 x 1024, on a CPU and with a vocabulary above 1024. It is two
+            to three times as fast, and equal up to rounding.
         live_view (`bool`, *optional*, defaults to `False`):
-            Whether to show the run in a panel in the terminal, in place of the progress bar.
+            Whether to show the run in a panel in the terminal instead of the progress bar.
 
     Raises `ValueError` for an unknown name, a value out of range, or settings that exclude each other.
     """
@@ -150,32 +150,34 @@ class EntropyFlags(OfTRL):
         super().__post_init__()
         self._laid = {name: getattr(self, name) for name in LAID}
         if self.live_view:
-            lab("live", "live_view")  # it is there, or the run ends before a model loads
+            lab("live", "live_view")  # a missing package ends the run before a model loads
         self.control  # noqa: B018 (a wrong value ends the run before a model loads)
 
     @property
     def control(self) -> Control:
-        """The rules, controllers and the like that these flags ask for; built once, and anew if a flag has changed."""
+        """The rules, controllers and so on that the flags ask for; built once, and again if a flag changes."""
         for late in (name for name, value in self._laid.items() if getattr(self, name) != value):
-            raise ValueError(f"{late} sets other flags while the config is made: set it there, not later")
+            raise ValueError(
+                f"{late} sets other flags when the config is made: pass it to the config, do not set it later"
+            )
         flags = repr([getattr(self, flag.name) for flag in fields(self)])
         if self.__dict__.get("_control", ("",))[0] != flags:
             self.__dict__["_control"] = flags, build_control(self)
         return self.__dict__["_control"][1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_control"}  # flags say it all
+        return {name: value for name, value in vars(self).items() if name != "_control"}  # built again from the flags
 
     def get_process_log_level(self) -> int:
         """
-        transformers'; a trainer asks its config for it while it is made.
+        As in transformers. A trainer calls this on its config while it is made.
 
-        Raises `TypeError` if that is a trainer of TRL, in which flags that are set would do nothing.
+        Raises `TypeError` if that is TRL's own trainer, in which the flags that are set would do nothing.
         """
         frame = inspect.currentframe()
         frame = frame and frame.f_back
         while frame is not None and frame.f_locals.get("self") is self:
-            frame = frame.f_back  # a subclass of the config asks first
+            frame = frame.f_back  # a subclass of the config calls first
         trainer = None if frame is None else frame.f_locals.get("self")
         of_trl = isinstance(trainer, Trainer) and base_in_trl(type(trainer)) is not None
         if of_trl and not isinstance(getattr(trainer, "family", None), Family):
@@ -200,7 +202,7 @@ class EntropyFlags(OfTRL):
             raise ValueError(f"off_policy_updates must be a whole number >= 1, got {updates!r}")
         if updates % self.num_iterations:
             raise ValueError(
-                f"off_policy_updates={updates} cannot hold with num_iterations={self.num_iterations}: it counts all "
+                f"off_policy_updates={updates} does not fit num_iterations={self.num_iterations}: it counts all "
                 "updates of a rollout batch, so it must be a multiple of num_iterations"
             )
         steps = updates * self.gradient_accumulation_steps // self.num_iterations
@@ -229,7 +231,7 @@ class EntropyGRPOConfig(EntropyFlags, GRPOConfig):
 
 
 def with_flags(cls: type) -> type:
-    """The class of a config of TRL, or a subclass of it, with [`EntropyFlags`]; the same one at every call."""
+    """A TRL config class, or a subclass of one, with [`EntropyFlags`]; the same class at every call."""
     if issubclass(cls, EntropyFlags):
         return cls
     return EntropyGRPOConfig if cls is GRPOConfig else _with_flags(cls)  # type: ignore[arg-type]
@@ -238,7 +240,7 @@ def with_flags(cls: type) -> type:
 @cache
 def _with_flags(cls: type) -> type:
     def reduce(args, protocol):
-        if type(args) is made:  # it has no name that could be imported, and a checkpoint holds its args
+        if type(args) is made:  # the class cannot be imported by name, and a checkpoint holds its args
             return _restored, (cls, args.__getstate__())
         return super(made, args).__reduce_ex__(protocol)
 

@@ -1,4 +1,4 @@
-"""The trainers and the versions of TRL that the seam fits."""
+"""The TRL trainers and TRL versions that entropy control supports."""
 
 import importlib
 import importlib.metadata
@@ -20,12 +20,12 @@ from .control.signals import needs_clipping
 
 logger = logging.getLogger(__name__)
 
-# Those that the tests are run on, from the oldest to the newest
+# The versions that the tests run on, from the oldest to the newest
 TRL_VERSIONS = ("1.10.0", "1.13.0", "1.14.2", "1.16.0")
 
-# What a `loss_type` of TRL does where the others clip ratios to [1 - epsilon_low, 1 + epsilon_high]
+# What these values of TRL's `loss_type` do where the others clip ratios to [1 - epsilon_low, 1 + epsilon_high]
 UNCLIPPED = {
-    "cispo": "caps ratios at epsilon_high itself, with their gradient, and reads no epsilon_low",
+    "cispo": "caps ratios at epsilon_high itself, keeps their gradient, and does not read epsilon_low",
     "sapo": "reads neither bound",
     "vespo": "reads neither bound",
 }
@@ -34,37 +34,38 @@ UNCLIPPED = {
 @dataclass(frozen=True)
 class Family:
     r"""
-    How a trainer of TRL, and each of its subclasses, reads a batch and scales its loss.
+    How a TRL trainer and its subclasses read a batch and scale the loss.
 
     Args:
         name, config (`str`):
             The names of the two classes.
         homes (`tuple[str, ...]`, *optional*, defaults to `("trl",)`):
-            The modules that may have them; the first that does counts.
+            The modules that may have them; the first one that does is used.
         since (`str`, *optional*):
-            The oldest TRL whose trainer of this name is meant.
+            The oldest TRL version whose trainer of this name is supported.
         per_token (`bool`, *optional*, defaults to `True`):
-            Whether it takes advantages `(B, T)`. Otherwise it gets `(B,)`: the mean over a completion's trained
+            Whether it accepts advantages `(B, T)`. Otherwise it gets `(B,)`: the mean over a completion's trained
             tokens.
         packed (`bool`, *optional*, defaults to `False`):
-            Whether its batch is one row of packed tokens that others have sampled while it trained.
+            Whether its batch is one row of packed tokens that other processes sampled while it trained.
         scales_loss (`bool`, *optional*, defaults to `True`):
-            Whether it divides its loss by `gradient_accumulation_steps` itself. Otherwise transformers does so
+            Whether it divides its loss by `gradient_accumulation_steps` itself. Otherwise transformers does it
             afterwards.
         keeps_old_logps (`bool`, *optional*, defaults to `True`):
-            Whether its batch has the log-probs of the old policy per token where the policy has moved since. Otherwise
-            it has their sums, and the seam adds them.
+            Whether its batch has the old policy's log-probs per token once the policy has moved. Otherwise the batch
+            only has their sums, and the seam adds the log-probs per token.
         clips_logs (`bool`, *optional*, defaults to `False`):
             Whether `epsilon` bounds the logarithm of the ratio.
         loss_type (`str`, *optional*):
-            The `loss_type` of `GRPOTrainer` that averages over tokens as this trainer does, which has no such choice.
+            The `loss_type` of `GRPOTrainer` that averages over tokens as this trainer does, if this trainer has no
+            such flag.
         lacks (`Mapping[str, str]`, *optional*):
-            What rules or controllers cannot have of it, and why: a knob, a signal, an entry of `Rule.needs`, or
+            What it cannot give to rules or controllers, and why: a knob, a signal, an entry of `Rule.needs`, or
             `acts.` and one of `RolloutRule.acts`.
         idle (`Mapping[str, str]`, *optional*):
             The flags that would do nothing, and why.
         knobs (`tuple[Knob, ...]`, *optional*):
-            Knobs that it has besides TRL's; each has the name of a flag.
+            Additional knobs; each has the name of a flag.
     """
 
     name: str
@@ -83,15 +84,15 @@ class Family:
 
     @property
     def has_loss_types(self) -> bool:
-        """Whether its loss is the one that `loss_type` names."""
+        """Whether `loss_type` chooses its loss."""
         return self.loss_type is None
 
     def trainer_class(self) -> type:
-        """The trainer. Raises `ImportError` if the installed TRL has none."""
+        """The trainer class. Raises `ImportError` if the installed TRL does not have it."""
         return self._class(self.name)
 
     def config_class(self) -> type:
-        """The config of the trainer. Raises `ImportError` if the installed TRL has none."""
+        """The config class of the trainer. Raises `ImportError` if the installed TRL does not have it."""
         return self._class(self.config)
 
     def _class(self, name: str) -> type:
@@ -100,20 +101,20 @@ class Family:
                 module = importlib.import_module(home)
             except ModuleNotFoundError as error:
                 if error.name is None or not home.startswith(error.name):
-                    raise  # what TRL's file imports is missing
+                    raise  # a package that TRL's file imports is missing
                 continue
             if hasattr(module, name):
                 return getattr(module, name)
         raise ImportError(f"TRL {installed_trl()} has no {name}: install trl>={self.since or TRL_VERSIONS[0]}")
 
     def clip_range(self, low: float, high: float, loss_type: str | None) -> tuple[float, float]:
-        r"""Its bounds \\( \epsilon \\) as those of \\( [1 - \epsilon_{\text{low}}, 1 + \epsilon_{\text{high}}] \\)."""
+        r"""Its \\( \epsilon \\) converted to \\( [1 - \epsilon_{\text{low}}, 1 + \epsilon_{\text{high}}] \\)."""
         if self.has_loss_types and loss_type in UNCLIPPED:
             return 1.0, inf  # no gradient is stopped
         return (1 - exp(-low), exp(high) - 1) if self.clips_logs else (low, high)
 
     def never_clips(self, args) -> str | None:
-        """Why TRL clips no ratio in a run of this config, and what to do about it; `None` if it does."""
+        """Why TRL never clips a ratio in a run of this config, and what to do about it; `None` if it does clip."""
         loss_type = getattr(args, "loss_type", None)
         if self.has_loss_types and loss_type in UNCLIPPED:
             return f"loss_type={loss_type!r} {UNCLIPPED[loss_type]}: set another loss_type"
@@ -131,24 +132,24 @@ class Family:
 
 GRPO = Family("GRPOTrainer", "GRPOConfig")
 _BONUS = ("entropy_coef", "use_adaptive_entropy")
-_SAMPLED_ELSEWHERE = "a process of its own samples beside the training"
+_SAMPLED_ELSEWHERE = "a separate process samples during training"
 _PACKED = "TRL packs its batch without padding"
 ASYNC_GRPO = Family(
     "AsyncGRPOTrainer",
     "AsyncGRPOConfig",
     homes=("trl", "trl.experimental.async_grpo"),
-    since="1.16.0",  # before, the batch does not say which completion a token is of
+    since="1.16.0",  # before, the batch does not say which completion a token belongs to
     packed=True,
-    loss_type="bnpo",  # a mean over the tokens of a micro-batch, here on all ranks
+    loss_type="bnpo",  # a mean over the tokens of a micro-batch, here over all ranks
     lacks={
         "entropy_coef": "its loss has no entropy bonus",
-        "temperature": f"{_SAMPLED_ELSEWHERE}, at the temperature of its start",
-        "reward": "TRL logs it on the main process alone",
+        "temperature": f"{_SAMPLED_ELSEWHERE}, at the temperature it started with",
+        "reward": "TRL logs it on the main process only",
         "ref_logps": "it has no reference policy",
-        "old_entropies": "vLLM gives log-probs, and no entropies",
-        "group_rewards": "completions arrive one by one, without those of their group",
-        "group_logps": "completions arrive one by one, without those of their group",
-        "offline": "no stored solutions are put into its batch",
+        "old_entropies": "vLLM gives log-probs, but no entropies",
+        "group_rewards": "completions arrive one by one, without the others of their group",
+        "group_logps": "completions arrive one by one, without the others of their group",
+        "offline": "stored solutions cannot be put into its batch",
         "prompt_entropies": "completions share the tokens of a prompt",
         **{f"acts.{what}": _SAMPLED_ELSEWHERE for what in ("problems", "temperatures", "completions", "groups")},
     },
@@ -168,9 +169,9 @@ FAMILIES = (
         loss_type="luspo",  # a sum over the tokens of a completion, then a mean over completions
         lacks={
             "entropy_coef": "it has no entropy bonus",
-            "ref_logps": "it takes the KL penalty into the reward and keeps no log-probs of the reference policy",
-            "clipped": "it clips the ratios of completions, not those of tokens",
-            "acts.completions": "it has no place where they could be replaced",
+            "ref_logps": "it subtracts the KL penalty from the reward and keeps no log-probs of the reference policy",
+            "clipped": "it clips the ratios of completions, not of tokens",
+            "acts.completions": "it has no place where completions could be replaced",
         },
         idle=dict.fromkeys(_BONUS, "it has no entropy bonus"),
     ),
@@ -190,16 +191,16 @@ NAMES = ", ".join(family.name for family in FAMILIES[:-1]) + f" and {FAMILIES[-1
 
 
 def base_in_trl(cls: type) -> type | None:
-    """The first class of TRL that a class is or inherits from."""
+    """The first TRL class that a class is or inherits from."""
     return next((base for base in cls.__mro__ if base.__module__.partition(".")[0] == "trl"), None)
 
 
 def by_name(cls: type, ours: type, positional: tuple) -> dict[str, Any]:
     """
-    Positional arguments of a trainer by name, as the class behind `ours` takes them; what it hands on as `*args` has
+    Positional arguments of a trainer by name, as the class after `ours` takes them; those it passes on as `*args` get
     TRL's names.
 
-    Raises `TypeError` for more than there are.
+    Raises `TypeError` for too many arguments.
     """
     behind = cls.__mro__[cls.__mro__.index(ours) + 1]
     names: list[str] = []
@@ -215,9 +216,9 @@ def by_name(cls: type, ours: type, positional: tuple) -> dict[str, Any]:
 
 def family_of(cls: type) -> Family:
     """
-    The family of a trainer or config class: the one that it names as `own_family`, or that of its base in TRL.
+    The family of a trainer or config class: its `own_family`, or the family of its TRL base class.
 
-    Raises `TypeError` if the seam does not fit it.
+    Raises `TypeError` if entropy control does not support the class.
     """
     if hasattr(cls, "own_family"):
         return cls.own_family
@@ -225,7 +226,7 @@ def family_of(cls: type) -> Family:
     behind = cls.__mro__[cls.__mro__.index(of_trl) :] if of_trl else ()
     for late in (base.__name__ for base in behind if base.__module__.partition(".")[0] == "trl_entropy"):
         raise TypeError(
-            f"{cls.__name__} would be plain {of_trl.__name__}: name {late} before it among the base classes"
+            f"{cls.__name__} would act as plain {of_trl.__name__}: put {late} before it in the list of base classes"
         )
     for family in FAMILIES:
         if of_trl and of_trl.__qualname__ in (family.name, family.config):
@@ -237,22 +238,22 @@ def family_of(cls: type) -> Family:
     replaced = GRPO.trainer_class()
     if replaced in cls.__mro__ and base_in_trl(replaced) is not replaced:
         why = (
-            f"{replaced.__module__.partition('.')[0]} has put its own {replaced.__name__} in the place of TRL's "
-            "GRPOTrainer, and its loss is not known: train in a process that does not import it"
+            f"{replaced.__module__.partition('.')[0]} has replaced TRL's GRPOTrainer by its own {replaced.__name__}, "
+            "whose loss we do not know: train in a process that does not import it"
         )
     elif of_trl is None:
         why = "it is not a trainer or config of TRL"
     elif not issubclass(cls, Trainer):
         why = f"{of_trl.__name__} is the config of another trainer"
     elif not hasattr(of_trl, "_compute_loss"):
-        why = f"{of_trl.__name__} has no `_compute_loss` that could read other advantages"
+        why = f"{of_trl.__name__} has no `_compute_loss`, which entropy control changes the advantages for"
     else:
-        why = f"it is not known whether the loss of {of_trl.__name__} reads advantages after the policy's log-probs"
+        why = f"we do not know whether the loss of {of_trl.__name__} reads advantages after the policy's log-probs"
     raise TypeError(f"no entropy control for {cls.__name__}: {why}. It is for {NAMES}, their configs, and subclasses")
 
 
 def check_trainer(trainer: object) -> None:
-    """Raise `TypeError` unless a callback can be attached to this."""
+    """Raise `TypeError` unless a callback can be attached to this trainer."""
     if not isinstance(trainer, Trainer):
         raise TypeError(f"attach takes a {NAMES.replace(' and ', ' or ')}, got {type(trainer).__name__}")
     family_of(type(trainer))
@@ -264,7 +265,7 @@ def clip_range_given(args) -> dict[str, bool]:
 
 
 def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
-    """Raise `ValueError` if a controller's knob or signal, as in its settings, depends on a clip that never acts."""
+    """Raise `ValueError` if a controller's knob or signal depends on a clip that never acts."""
     why = family.never_clips(args)
     for name in (spec["knob"], spec.get("signal", "")):
         if why is not None and needs_clipping(name):
@@ -272,18 +273,18 @@ def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
 
 
 def check_signal_of(what: str, signal: str, family: Family) -> None:
-    """Raise `ValueError` if a controller's signal is none of this trainer."""
+    """Raise `ValueError` if this trainer does not have a controller's signal."""
     if signal in family.lacks:
         raise ValueError(f"{what} cannot read {signal} in {family.name}: {family.lacks[signal]}. Set another signal")
 
 
 def installed_trl() -> str:
-    """The version of TRL that is imported."""
+    """The imported version of TRL."""
     return importlib.metadata.version("trl")
 
 
 def warn_of_cut_sampling(args: object) -> None:
-    """Warn, once for each setting, where completions are sampled from a part of the vocabulary alone."""
+    """Warn, once per setting, if completions are sampled from only a part of the vocabulary."""
     cuts = {"top_p": (None, 1.0), "top_k": (None, 0, -1), "min_p": (None, 0.0)}
     asked = {name: getattr(args, name, None) for name in cuts} | (getattr(args, "generation_kwargs", None) or {})
     cut = ", ".join(f"{name}={asked[name]}" for name, off in cuts.items() if asked[name] not in off)
@@ -294,27 +295,28 @@ def warn_of_cut_sampling(args: object) -> None:
 def _warn_of_cuts(cuts: str, use_vllm: bool) -> None:
     if cuts:
         of_sampler = (
-            ". Those of vLLM, which TRL corrects by, are of the part alone, and mismatch/* has the difference in it"
+            ". vLLM's log-probs, which TRL corrects with, cover only this part, so mismatch/* includes the difference"
         )
         logger.warning(
-            "%s: completions are sampled from a part of the vocabulary, but log-probs and entropies are of the whole "
-            "of it, and so are targets in nats%s",
+            "%s: completions are sampled from a part of the vocabulary, but log-probs, entropies and targets in nats "
+            "refer to the whole vocabulary%s",
             *(cuts, of_sampler if use_vllm else ""),
         )
 
 
 def is_tested(version: str) -> bool:
-    """Whether a version of TRL is in the range of those that are tested."""
+    """Whether a version of TRL is in the tested range."""
     return Version(TRL_VERSIONS[0]) <= Version(version) <= Version(TRL_VERSIONS[-1])
 
 
 @cache
 def warn_if_untested(version: str) -> None:
-    """Warn, once, about a version of TRL outside of the range of those that are tested."""
+    """Warn, once, about a version of TRL outside the tested range."""
     oldest, newest = TRL_VERSIONS[0], TRL_VERSIONS[-1]
     if not is_tested(version):
         warnings.warn(
-            f"TRL {version} is outside of the tested range {oldest} to {newest}: if TRL has changed what entropy "
-            f"control relies on, the first step ends in a SeamError. Install trl>={oldest},<={newest} to be sure",
+            f"TRL {version} is outside the tested range {oldest} to {newest}: if TRL has changed something that "
+            f"entropy control relies on, the first step ends in a SeamError. Install trl>={oldest},<={newest} to be "
+            "sure",
             stacklevel=2,
         )

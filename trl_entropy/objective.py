@@ -1,4 +1,4 @@
-"""What the rules of a run make of TRL's loss."""
+"""Apply the rules of a run to TRL's loss."""
 
 from collections.abc import Collection
 
@@ -13,7 +13,7 @@ from .rules.compose import active, effective_advantages, evaluate, faults, needs
 
 class Objective:
     r"""
-    The rules of a run, and what they make of TRL's loss.
+    The rules of a run, and their effect on TRL's loss.
 
     $$
     A' = \Big(\prod_i w_i\Big) \hat A + \sum_j b_j, \qquad
@@ -22,24 +22,24 @@ class Objective:
 
     Args:
         sections (`dict[str, dict[str, Rule]]`):
-            The rules \\( w_i \\), \\( b_j \\), \\( t_k \\): `token_weights`, `advantage_bonuses`, `loss_terms`. A knob
-            that is turned puts another rule in the place of its own.
+            The rules \\( w_i \\), \\( b_j \\), \\( t_k \\): `token_weights`, `advantage_bonuses`, `loss_terms`.
+            Turning a knob replaces its rule by a new one.
         turned (`Collection[Knob]`):
-            The knobs that controllers turn: their rules may become active in the middle of a rollout batch.
+            The knobs that controllers turn: their rules may become active within a rollout batch.
         signals (`Collection[str]`):
-            What controllers look at: a rule whose tokens are among it is evaluated though it changes nothing.
+            The signals that controllers read: a rule that gives one is evaluated even if it changes nothing.
     """
 
     def __init__(self, sections: dict[str, dict[str, Rule]], turned: Collection[Knob], signals: Collection[str]):
         self.sections, self.turned, self.signals = sections, turned, signals
 
     def needs(self) -> frozenset[str]:
-        """What the active rules read besides the facts that are always there."""
+        """The facts that the active rules read besides those that are always there."""
         turned = (acting(section, rules, self.turned) for section, rules in self.sections.items())
         return frozenset(needs(*map(self.active, self.sections), *turned))
 
     def active(self, section: str) -> dict[str, Rule]:
-        """The rules of a section that change anything, or whose tokens a controller looks at."""
+        """The rules of a section that change the loss, or that give a controller its signal."""
         rules = self.sections[section]
         watched = {name for name in rules if f"{ENTROPY}/{section}.{name}" in self.signals}
         return active(rules) | {name: rules[name] for name in watched}
@@ -57,7 +57,7 @@ class Objective:
         return effective_advantages(tokens, *values.values())
 
     def extra_loss(self, tokens: Tokens, measures: StepMeasures | None) -> dict[bool, Tensor]:
-        """The loss terms added up, `(B, T)`, by whether they follow `loss_type`; empty if no term is active."""
+        """The sum of the loss terms, `(B, T)`, by whether they follow `loss_type`; empty if no term is active."""
         rules = self.active("loss_terms")
         terms = evaluate("loss_terms", rules, tokens)
         if measures is not None:

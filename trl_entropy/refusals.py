@@ -1,4 +1,4 @@
-"""What is refused before a model loads: settings that exclude each other, or that would do nothing in a run."""
+"""Refuse, before a model loads, settings that exclude each other or would do nothing in a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,11 +22,11 @@ from .rules.rule import Rule
 
 
 POOLING = ("exact", "lagged")
-# By the flag that configures them, the rules by name
+# The rules by name, by the flag that configures them
 Sections = Mapping[str, Mapping[str, Rule]]
 
 
-# The range of flags of TRL that TRL takes as they come; it would end later, or train on nonsense
+# The range of flags that TRL itself does not check: it would fail later, or train on nonsense
 RANGES = {**dict.fromkeys(("beta", "epsilon", "epsilon_high", "learning_rate"), (0.0, inf)), "top_p": (0.0, 1.0)}
 COUNTS = (
     *("num_iterations", "steps_per_generation", "gradient_accumulation_steps", "per_device_train_batch_size"),
@@ -38,7 +38,7 @@ def check_numbers(args: Any) -> None:
     """Refuse numbers of TRL's flags that are out of range."""
     for name, (low, high) in RANGES.items():
         value = getattr(args, name, None)
-        if isinstance(value, Real) and value != high:  # a text is made a number by transformers
+        if isinstance(value, Real) and value != high:  # transformers turns a string into a number
             check_number(name, float(value), low, high)
     for name in COUNTS:
         value = getattr(args, name, None)
@@ -47,18 +47,18 @@ def check_numbers(args: Any) -> None:
 
 
 def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRule]) -> None:
-    """Refuse rules that this trainer's loss has no place for."""
+    """Refuse rules that do not fit this trainer's loss."""
     family = args.family
     rules = {f"{section}.{name}": rule for section, found in sections.items() for name, rule in found.items()}
     of_rollouts = {f"rollout_rules.{name}": {f"acts.{what}" for what in rule.acts} for name, rule in rollouts.items()}
     for name, wanted in ({name: rule.needs for name, rule in rules.items()} | of_rollouts).items():
         for missing in sorted(wanted & family.lacks.keys()):
-            raise ValueError(f"{name} is not for {family.name}: {family.lacks[missing]}. Drop it")
+            raise ValueError(f"{name} does not work with {family.name}: {family.lacks[missing]}. Drop it")
     clipped = [name for name, rule in rules.items() if "clipped" in rule.needs]
     if clipped and family.has_loss_types and args.loss_type in UNCLIPPED:
         raise ValueError(
-            f"{', '.join(clipped)} is for tokens whose gradient the clip range has stopped, and loss_type="
-            f"{args.loss_type!r} stops none: set another loss_type, or drop it"
+            f"{', '.join(clipped)} acts on tokens whose gradient the clip range has stopped, and "
+            f"loss_type={args.loss_type!r} never stops one: set another loss_type, or drop it"
         )
     for name, rule in rules.items():
         _check_room(name, rule, args)
@@ -83,7 +83,7 @@ def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRu
 
 
 def _check_room(name: str, rule: Rule, args: Any) -> None:
-    """Refuse a rule that TRL leaves no room: a clip before its own, or groups that are too small."""
+    """Refuse a rule that TRL's settings leave no room for: a narrower clip, or groups that are too small."""
     if rule.neutral:
         return
     if args.num_generations < rule.least_generations:
@@ -96,13 +96,13 @@ def _check_room(name: str, rule: Rule, args: Any) -> None:
     if clips and any(have < least - 1e-9 for have, least in zip(given, rule.least_clip_range, strict=True)):
         low, high = rule.least_clip_range
         raise ValueError(
-            f"{name} has bounds of its own, and TRL would clip before them, with epsilon={given[0]:g} and "
+            f"{name} has its own bounds, and TRL would clip before they act, with epsilon={given[0]:g} and "
             f"epsilon_high={given[1]:g}: set epsilon to at least {low:g} and epsilon_high to at least {high:g}"
         )
 
 
 def check_controllers(args: Any, sections: Sections, controllers: Sequence[Controller]) -> None:
-    """Refuse controllers beside another control of the entropy, and those whose knob can do nothing in this run."""
+    """Refuse controllers beside another entropy controller, and those whose knob can do nothing in this run."""
     if controllers and getattr(args, "use_adaptive_entropy", False):
         names = ", ".join(f"controllers.{controller.name}" for controller in controllers)
         raise ValueError(
@@ -119,8 +119,8 @@ def check_controllers(args: Any, sections: Sections, controllers: Sequence[Contr
             raise ValueError(f"{what} would do nothing: it scales learning_rate=0. Set a learning_rate")
         if knob.name == TEMPERATURE and TEMPERATURE in (args.generation_kwargs or {}):
             raise ValueError(
-                f"generation_kwargs sets temperature={args.generation_kwargs[TEMPERATURE]!r}, and a controller turns "
-                "it: drop it there"
+                f"generation_kwargs sets temperature={args.generation_kwargs[TEMPERATURE]!r}, but a controller turns "
+                "the temperature: drop it there"
             )
         if knob.rule:
             reach.setdefault((knob.section, knob.rule), {})[knob.parameter] = controller.reach()
@@ -129,13 +129,13 @@ def check_controllers(args: Any, sections: Sections, controllers: Sequence[Contr
         settings = (dict(zip(values, point, strict=True)) for point in product(*values.values()))
         if all(replace(rule, **point).neutral for point in settings):
             raise ValueError(
-                f"a controller of {section}.{name}.{what} would do nothing: {rule} leaves the loss as it is, "
-                f"whatever {what}. Set its other numbers"
+                f"a controller of {section}.{name}.{what} would do nothing: {rule} leaves the loss unchanged for "
+                f"every value of {what}. Set the rule's other parameters"
             )
 
 
 def _check_replaced_advantage(args: Any, sections: Sections, controllers: Sequence[Controller]) -> None:
-    """Refuse what acts on TRL's advantage beside a bonus that puts another in its place."""
+    """Refuse settings that act on TRL's advantage beside a bonus that replaces it."""
     turned = [controller.knob for controller in controllers]
     bonuses, weights = (
         acting(section, sections[section], turned) for section in ("advantage_bonuses", "token_weights")
@@ -151,11 +151,11 @@ def _check_replaced_advantage(args: Any, sections: Sections, controllers: Sequen
             f"{what}, which {', '.join(sorted(weights))} in token_weights would multiply: drop {replacing[0]} or them"
         )
     if getattr(args, "beta", 0) > 0 and "ref_logps" in args.family.lacks:
-        raise ValueError(f"{what}, and {args.family.name} has its KL penalty there: set beta=0, or drop it")
+        raise ValueError(f"{what}, and with {args.family.name} that includes the KL penalty: set beta=0, or drop it")
 
 
 def check_needs(args: Any, sections: Sections) -> None:
-    """Refuse rules that read what this run does not have."""
+    """Refuse rules that read facts this run does not have."""
     needed = needs(*sections.values())
     if args.pooling not in POOLING:
         raise unknown("pooling", args.pooling, POOLING)
@@ -164,16 +164,16 @@ def check_needs(args: Any, sections: Sections) -> None:
     misaligned = not args.family.packed and args.steps_per_generation % args.gradient_accumulation_steps
     if "pool" in needed and args.pooling == "exact" and misaligned:
         raise ValueError(
-            f"rules with statistics over the optimizer step need all of its micro-batches at its start, but "
-            f"steps_per_generation={args.steps_per_generation} is not a multiple of gradient_accumulation_steps="
-            f"{args.gradient_accumulation_steps}: make it one, or set pooling=lagged"
+            "rules with statistics over the optimizer step need all its micro-batches at the start, but "
+            f"steps_per_generation={args.steps_per_generation} is not a multiple of "
+            f"gradient_accumulation_steps={args.gradient_accumulation_steps}: make it one, or set pooling=lagged"
         )
     if "ref_logps" in needed and args.beta == 0.0:
-        raise ValueError("a rule needs the reference policy, which TRL loads with beta > 0 only: set beta > 0")
+        raise ValueError("a rule needs the reference policy, which TRL only loads with beta > 0: set beta > 0")
 
 
 def check_rollouts(args: Any, rules: Mapping[str, RolloutRule]) -> None:
-    """Refuse rollout rules that the engine that samples cannot follow."""
+    """Refuse rollout rules that the sampling engine cannot follow."""
     decides = {what: name for name, rule in rules.items() for what in rule.acts}
     if "temperatures" in decides and (args.use_vllm or args.use_transformers_continuous_batching):
         raise ValueError(
@@ -183,26 +183,26 @@ def check_rollouts(args: Any, rules: Mapping[str, RolloutRule]) -> None:
         )
     if "completions" in decides and args.use_vllm and args.vllm_importance_sampling_correction:
         raise ValueError(
-            f"rollout_rules.{decides['completions']} puts completions into the batch that vLLM has not sampled, so "
-            "that there are no log-probs to correct by: set vllm_importance_sampling_correction=False"
+            f"rollout_rules.{decides['completions']} puts completions into the batch that vLLM did not sample, so "
+            "they have no log-probs to correct with: set vllm_importance_sampling_correction=False"
         )
 
 
 def check_dropped_groups(
     sections: Sections, controllers: Sequence[Controller], rollouts: Mapping[str, RolloutRule], solved: torch.Tensor
 ) -> None:
-    """Refuse rules for groups that are all correct where one with these rewards `(G,)` is dropped before them."""
+    """Refuse rules for all-correct groups if a group with these rewards `(G,)` is dropped before them."""
     turned = [controller.knob for controller in controllers]
     for section, rules in sections.items():
         for name, of_tokens in acting(section, rules, turned).items():
             for dropping, rule in rollouts.items():
-                # one reward function that is named says whether an answer is correct, so it is 1 in such a group
+                # a single named reward function says whether an answer is correct, so it is 1 in such a group
                 rewards = solved if rule.reward_func is None else torch.ones_like(solved)
                 drops = "groups" in rule.acts and not rule.keep(rewards.unsqueeze(0)).all()
                 if of_tokens.only_solved_groups and drops:
                     raise ValueError(
                         f"{section}.{name} acts on groups that are all correct, and rollout_rules.{dropping} drops "
-                        "those: drop one of the two"
+                        "those groups: keep one of the two"
                     )
 
 
@@ -210,13 +210,13 @@ def check_rollout_fits(
     args: Any, dataset: Dataset | IterableDataset | None, more: Mapping[str, object] | None = None
 ) -> None:
     """
-    Raise `ValueError` if one rollout batch needs more distinct prompts than the dataset has.
+    Raise `ValueError` if one rollout batch needs more prompts than the dataset has.
 
-    Also if a rule about it does not go with `more`, what the trainer is given besides.
+    Also if a rollout rule does not fit `more`, the trainer's other arguments.
     """
     sources = ("tools", "rollout_func", "environment_factory")
     check_sources(args.control.rollout_rules, *((more or {}).get(name) for name in sources))
-    if not isinstance(dataset, Dataset) or args.family.packed:  # the length of a stream is not known
+    if not isinstance(dataset, Dataset) or args.family.packed:  # a stream has no known length
         return
     needed, num_prompts = args.generation_batch_size // args.num_generations, len(dataset)
     if num_prompts < needed:

@@ -1,4 +1,4 @@
-"""Entropy control of a trainer of TRL."""
+"""Entropy control for a TRL trainer."""
 
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +33,7 @@ from .rules import Tokens
 
 class EntropyControl(Hooks):
     r"""
-    Entropy control, mixed in before a trainer of TRL: [`with_entropy_control`] gives the class.
+    Entropy control, as a mixin before a TRL trainer: [`with_entropy_control`] returns the class.
 
     $$
     A' = \Big(\prod_i w_i\Big) \hat A + \sum_j b_j, \qquad
@@ -41,12 +41,12 @@ class EntropyControl(Hooks):
     $$
 
     The weights \\( w_i \\) are `token_weights`, the bonuses \\( b_j \\) `advantage_bonuses`, the terms \\( t_k \\)
-    `loss_terms`, each with its own mean: as `loss_type` averages, or over all trained tokens. With none of them set
+    `loss_terms`. Each term is averaged either as `loss_type` averages, or over all trained tokens. Without any of them
     the loss and its gradient are TRL's, bit for bit.
 
     Attributes:
-        knobs ([`~knobs.Knobs`]): every scalar that a controller may turn, by name; set one and it acts at the next
-            loss.
+        knobs ([`~knobs.Knobs`]): every scalar that a controller may turn, by name; a value set here acts from the next
+        loss.
 
     Raises `TypeError` if `args` is TRL's config, and [`SeamError`] if TRL's loss can no longer be reached.
     """
@@ -56,14 +56,14 @@ class EntropyControl(Hooks):
         cls.family = family or family_of(cls)
 
     def __init__(self, *positional: Any, **named: Any) -> None:
-        family_of(type(self))  # refused where a library has put another class in the place of TRL's
+        family_of(type(self))  # raises if a library has replaced TRL's class
         named = dict(**by_name(type(self), Hooks, positional), **named)
         config, args = self.family.config_class(), named.get("args")
         args = named["args"] = with_flags(config)() if args is None else args
         if getattr(args, "family", None) is not self.family:
             raise TypeError(
                 f"args must be an {with_flags(config).__name__}, which takes the same arguments; got {type(args)}. "
-                f"with_entropy_control({config.__name__}) is that class"
+                f"with_entropy_control({config.__name__}) returns that class"
             )
         check_rollout_fits(args, named.get("train_dataset"), named)
         named["callbacks"] = with_own(named.get("callbacks"), args.live_view)
@@ -87,13 +87,13 @@ class EntropyControl(Hooks):
         attach_all(self)
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """TRL's; `True` resumes from the last checkpoint that was written to its end."""
+        """As in TRL, but `True` resumes from the last checkpoint that was written completely."""
         if self.accelerator.is_main_process:
             announce(self.args, self.controllers)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
         attach_all(self)
-        # The plan, the pool and the measures of an earlier call are gone: a resumed run takes them from the checkpoint
+        # Forget the plan, the pool and the measures of an earlier call: a resumed run takes them from the checkpoint
         self.metrics.take()
         self.seam.begin_run(rollout_plan(self.args, self.train_dataset, self.reward_func_names))
         self.measures = self._new_measures()
@@ -103,16 +103,16 @@ class EntropyControl(Hooks):
         finally:
             stop_all(self)
 
-    # What the seam asks, in this order
+    # The seam calls these, in this order
 
     def needs(self) -> frozenset[str]:
-        """What the rules read besides the facts that are always there."""
+        """The facts that the rules read besides those that are always there."""
         return self.rules.needs()
 
     def observe_rollout(self, rewards: Tensor, completions: list, contexts: Callable[[], Tensor]) -> None:
         """
-        Log what a training rollout holds on all ranks: rewards `(groups, G)`, completions group by group, and if they
-        are asked for the hash of the context of every trained token, `(B, T)`, 0 elsewhere.
+        Log a training rollout of all ranks: rewards `(groups, G)`, completions group by group, and, where a measure
+        needs them, hashes `(B, T)` of every trained token's context, 0 elsewhere.
         """
         answers = partial(answers_of, completions, self.reward_funcs)
         self.metrics.add(self.measures.of_rollout(rewards, answers, contexts))
@@ -126,11 +126,11 @@ class EntropyControl(Hooks):
         self.measures.add_tokens(tokens, effective)
 
     def extra_loss(self, tokens: Tokens) -> dict[bool, Tensor]:
-        """The loss terms added up, `(B, T)`, by whether they follow `loss_type`."""
+        """The sum of the loss terms, `(B, T)`, by whether they follow `loss_type`."""
         return self.rules.extra_loss(tokens, self.measures if self.model.training else None)
 
     def end_step(self) -> None:
-        """Log what was measured in the optimizer step. Raises `ValueError` if a weight or bonus was out of range."""
+        """Log the measures of the optimizer step. Raises `ValueError` if a weight or bonus was out of range."""
         self.measures.add_gradient(self.seam.gradient_sample())
         means = self.measures.end_step(self.seam.facts.sum_over_ranks)
         if means.pop("faults", 0.0):
@@ -140,10 +140,10 @@ class EntropyControl(Hooks):
                 "values, weights >= 0"
             )
         if self.seam.trimming.skip and ENTROPY in means:
-            set_logged_entropy(self, means[ENTROPY])  # TRL has not seen all tokens
-        # TRL logs an entropy of all tokens itself
+            set_logged_entropy(self, means[ENTROPY])  # TRL did not see all tokens
+        # TRL itself logs an entropy of all tokens
         self.metrics.add({name: value for name, value in means.items() if name != ENTROPY})
-        # The values that were in force in this step; the controllers decide those of the next after it
+        # The values in force in this step; the controllers decide the next ones afterwards
         self.metrics.add({f"knobs/{name}": value for name, value in self.knobs.items()})
 
     def step_entropy(self) -> float | None:
@@ -157,13 +157,13 @@ class EntropyControl(Hooks):
         return self.measures.last.get(name) if is_measured(name) or untrained else logged_signal(self, name)
 
     def control_state(self) -> dict:
-        """The state of every controller, of the measures, and of the rollouts if a rule decides about them."""
+        """The state of all controllers and measures, and of the rollouts if there are rollout rules."""
         plan = self.seam.rollouts.plan
         rollouts = {"rollouts": plan.state_dict(not rollout_ends(self))} if plan.rules else {}
         return {"controllers": states(self.controllers), "measures": self.measures.state_dict(), **rollouts}
 
     def load_control_state(self, state: dict, source: str) -> None:
-        """Continue every controller and the rollouts. Raises `ValueError` if one has no state in `source`."""
+        """Restore all controllers and the rollouts. Raises `ValueError` if one has no state in `source`."""
         plan = self.seam.rollouts.plan
         if plan.rules or "rollouts" in state:
             plan.load_state_dict(state.get("rollouts"), source)

@@ -1,4 +1,4 @@
-"""The trainers of TRL with entropy control, and their configs."""
+"""TRL's trainers and their configs with entropy control."""
 
 from collections.abc import Callable
 from functools import cache, wraps
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def _takes_what(method: Callable[P, None]) -> Callable[[Callable[..., None]], Callable[P, None]]:
-    """Show the arguments of another method, to people and to type checkers."""
+    """Show another method's arguments to people and type checkers."""
     return cast(Any, wraps(method, assigned=(), updated=()))
 
 
@@ -37,9 +37,9 @@ def with_entropy_control(cls: type[GRPOConfig]) -> type[EntropyGRPOConfig]: ...
 def with_entropy_control(cls: type[T]) -> type[T]: ...
 def with_entropy_control(cls: type) -> type:
     """
-    The class of a trainer of TRL with [`EntropyControl`], or that of its config with [`EntropyFlags`].
+    A TRL trainer class with [`EntropyControl`], or its config class with [`EntropyFlags`].
 
-    The same class at every call. docs/trainers.md says what works with which trainer.
+    Returns the same class at every call. docs/trainers.md says what works with which trainer.
 
     Args:
         cls (`type`):

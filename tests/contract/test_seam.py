@@ -149,7 +149,7 @@ def test_advantages_not_read_through_the_seam_are_refused(order):
 
 
 def test_forward_without_entropies_is_refused():
-    with pytest.raises(SeamError, match="gave no entropies"):
+    with pytest.raises(SeamError, match="returned no entropies"):
         seam(NoEntropies)._compute_loss(None, inputs())
 
 

@@ -31,7 +31,7 @@ def test_saved_datasets(rows):
     datasets.DatasetDict(train=rows, test=rows.select([1])).save_to_disk("splits")
     assert load("saved").to_dict() == load("splits").to_dict() == rows.to_dict()
     assert load("splits", split="test")["prompt"][:] == ["2="]
-    with pytest.raises(ValueError, match="'splits' cannot be loaded: it has no split 'dev', but train, test"):
+    with pytest.raises(ValueError, match="'splits' cannot be loaded: it has no split 'dev'; available: train, test"):
         load("splits", split="dev")
 
 

@@ -106,7 +106,7 @@ def test_dataset_of_your_own(tmp_path):
         assert read_dataset(str(tmp_path / name), **columns) == expected
     in_csv = [Problem(problem.prompt, int(problem.solution)) for problem in expected]
     assert read_dataset(str(tmp_path / "rows.csv"), **columns) == in_csv
-    with pytest.raises(ValueError, match="splits' cannot be loaded: it has no split 'train', but test"):
+    with pytest.raises(ValueError, match="splits' cannot be loaded: it has no split 'train'; available: test"):
         read_dataset(str(tmp_path / "splits"), split="train", **columns)
 
 

@@ -43,9 +43,9 @@ def test_task_with_many_solutions_has_none():
     ("name", "settings", "line"),
     [
         ("chain_som", {}, "unknown task of reasoning-gym 'chain_som'. Did you mean 'chain_sum'"),
-        ("chain_sum", {"terms": 2}, "the task 'chain_sum' of reasoning-gym does not take"),
-        ("chain_sum", {"min_terms": 0}, "the task 'chain_sum' of reasoning-gym does not take"),
-        ("word_ladder", {}, "the task 'word_ladder' of reasoning-gym gives other problems each time"),
+        ("chain_sum", {"terms": 2}, "the task 'chain_sum' of reasoning-gym does not accept"),
+        ("chain_sum", {"min_terms": 0}, "the task 'chain_sum' of reasoning-gym does not accept"),
+        ("word_ladder", {}, "the task 'word_ladder' of reasoning-gym gives different problems each time"),
     ],
 )
 def test_wrong_tasks_are_refused(name, settings, line):

@@ -67,7 +67,7 @@ FAULTS = {
     "return 1 +": "SyntaxError: invalid syntax (build_model, line 2)",
     "raise SystemExit(0)": "SystemExit: 0",
     "import os; os._exit(0)": "Expecting value: line 1 column 1 (char 0)",
-    "import os; os._exit(3)": "the process has ended with status 3",
+    "import os; os._exit(3)": "the process ended with status 3",
     "x = bytearray(8 * 2**30)": "MemoryError:",
     "import socket; socket.create_connection(('127.0.0.1', 9))": "PermissionError: [Errno 1] Operation not permitted",
     "import os; os.fork()": "PermissionError: [Errno 1] Operation not permitted",
@@ -129,7 +129,7 @@ def test_code_in_a_text_by_hand(text, code):
 
 def test_without_the_filter_nothing_runs(monkeypatch):
     monkeypatch.setattr(fence.platform, "system", lambda: "Darwin")
-    with pytest.raises(RuntimeError, match="for Linux on x86_64 or aarch64, and this is Darwin on"):
+    with pytest.raises(RuntimeError, match="needs Linux on x86_64 or aarch64, but this is Darwin on"):
         fence.check_fence()
 
 

@@ -77,7 +77,7 @@ def test_batch_is_that_of_the_episodes(build):
 
 
 def test_an_environment_that_tells_nothing_is_refused(build):
-    with pytest.raises(ValueError, match=r"the environment told '' between two actions, which has no token"):
+    with pytest.raises(ValueError, match=r"the environment answered '' between two actions, which has no token"):
         build(partial(Digits, told=""), max_steps=1).train()
 
 
@@ -193,5 +193,5 @@ def test_config_of_etpo_is_for_its_trainer(model_dir, build):
     args, dataset = build().args, build().train_dataset
     with pytest.raises(TypeError, match=r"args must be an EntropyGRPOConfig"):
         EntropyGRPOTrainer(model_dir, environment_score, args=args, train_dataset=dataset)
-    with pytest.raises(TypeError, match=r"an EtpoConfig is for EtpoTrainer, and GRPOTrainer would read none"):
+    with pytest.raises(TypeError, match=r"an EtpoConfig needs an EtpoTrainer: GRPOTrainer would not read its flags"):
         GRPOTrainer(model_dir, environment_score, args=args, train_dataset=dataset)

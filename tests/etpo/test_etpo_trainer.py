@@ -131,7 +131,7 @@ def test_resumed_run_is_the_uninterrupted_one(run, tmp_path, kind):
         assert all(map(torch.equal, getattr(second.critic, name), getattr(whole.critic, name)))
     assert logged(second, "etpo/q_loss")[-2:] == logged(whole, "etpo/q_loss")[-2:]
     (tmp_path / "parts" / "checkpoint-2" / "critic.pt").unlink()
-    with pytest.raises(ValueError, match=r"critic\.pt is damaged \(there is no such file\)"):
+    with pytest.raises(ValueError, match=r"critic\.pt is damaged \(the file does not exist\)"):
         run(output_dir=tmp_path / "parts", resume=str(tmp_path / "parts" / "checkpoint-2"), **steps)
 
 
@@ -163,13 +163,13 @@ def test_evaluation_trains_nothing(run, build):
         ({"gamma": 1.5}, "gamma must be a number >= 0 and <= 1, got 1.5"),
         ({"critic": "modl"}, "unknown critic 'modl'. Did you mean 'model'?"),
         ({"huber_delta": 0}, "huber_delta must be a number > 0, got 0"),
-        ({"positive_advantage_coef": 0.5}, "token_weights.sign is a rule on advantages"),
-        ({"loss_terms": {"kl_cov": {}}}, "loss_terms.kl_cov is a rule on advantages"),
-        ({"entropy_control": "entropy_guided", "entropy_target": 1.0}, "positive_advantage_coef is a rule on adv"),
+        ({"positive_advantage_coef": 0.5}, "token_weights.sign acts on advantages"),
+        ({"loss_terms": {"kl_cov": {}}}, "loss_terms.kl_cov acts on advantages"),
+        ({"entropy_control": "entropy_guided", "entropy_target": 1.0}, "positive_advantage_coef acts on advantages"),
         ({"entropy_control": "hold", "entropy_target": 1.0}, "unknown knob"),
         ({"entropy_coef": 0.1}, "entropy_coef would do nothing in EtpoTrainer: its KL penalty keeps the entropy up"),
-        ({"fast_step": True}, "beta > 0 trains on completions without an advantage too"),
-        ({"critic": "adapters", "peft_config": None}, "critic='adapters' is for a policy with an adapter"),
+        ({"fast_step": True}, "beta > 0 also trains on completions with advantage 0"),
+        ({"critic": "adapters", "peft_config": None}, "critic='adapters' needs a policy with an adapter"),
         ({"peft_config": LoraConfig(**ADAPTER)}, "this one is an adapter: set critic='adapters'"),
         ({"critic": "head", "peft_config": LoraConfig(**ADAPTER, modules_to_save=["lm_head"])}, "weights of the LM"),
         ({"rollout_func": None}, r"ETPO trains on the steps of an environment: pass rollout_func=Episodes"),
@@ -185,7 +185,7 @@ def test_rollouts_without_step_rewards_end_the_run(build):
         ids = [[2, 3]] * len(prompts)
         return {"prompt_ids": ids, "completion_ids": ids, "logprobs": None, "attempts": [1] * len(prompts)}
 
-    with pytest.raises(ValueError, match="gives no step_rewards, which ETPO trains on"):
+    with pytest.raises(ValueError, match="does not return step_rewards, which ETPO trains on"):
         build(rollout_func=without).train()
 
 

@@ -103,9 +103,13 @@ def test_method_and_controller_act(axolotl):
     ("block", "settings", "why"),
     [
         ({"entropy_contrl": "hold"}, {}, "entropy_contrl"),
-        ({"entropy_target": 1.0}, {"trl": {"entropy_target": 0.5}}, "entropy_target is set in trl and in trl_entropy"),
-        ({}, {"rl": "dpo"}, "trl_entropy is for rl: grpo and gdpo"),
-        ({}, {"context_parallel_size": 2}, "does not act with context_parallel_size > 1"),
+        (
+            {"entropy_target": 1.0},
+            {"trl": {"entropy_target": 0.5}},
+            "entropy_target is set in both trl and trl_entropy",
+        ),
+        ({}, {"rl": "dpo"}, "trl_entropy needs rl: grpo or gdpo"),
+        ({}, {"context_parallel_size": 2}, "does not work with context_parallel_size > 1"),
         ({}, {"trl": {"use_data_producer": True}}, "set trl.skip_zero_advantage_batches: false"),
     ],
 )

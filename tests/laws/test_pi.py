@@ -143,7 +143,7 @@ def test_setting_out_of_range_is_refused(name, value):
     ("changes", "message"),
     [
         ({"smoothing": -0.1}, "smoothing must be a number >= 0 and <= 1, got -0.1"),
-        ({"smoothing": 1}, "smoothing must be < 1, got 1: with it the first error would count for ever"),
+        ({"smoothing": 1}, "smoothing must be < 1, got 1: with it the first error would count forever"),
         ({"slew": 0}, "slew must be > 0, got 0: with it the knob never moves; null sets no limit"),
     ],
 )

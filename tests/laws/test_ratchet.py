@@ -86,7 +86,7 @@ def test_defaults_are_those_of_the_paper():
 
 @pytest.mark.parametrize("value", [0.0, -0.5])
 def test_start_at_zero_or_below_is_refused(value):
-    message = rf"the ratchet law multiplies, so the knob must start above 0, got {value:g}: set initial, and low"
+    message = rf"the ratchet law multiplies, so the knob must start above 0, got {value:g}: set initial and low"
     with pytest.raises(ValueError, match=message):
         Ratchet().check_start(value)
     with pytest.raises(ValueError, match=message):

@@ -29,7 +29,7 @@ def test_rule_that_touches_nothing_is_warned_about_once(caplog):
         means = {"loss_terms/kl_cov/share": 0.0, "loss_terms/kl_cov/mean": 0.0, "token_weights/sign/share": 0.5}
         idle.look(touched(means))
     (warning,) = warnings_in(caplog)
-    assert warning.startswith(f"loss_terms.kl_cov touched no token in its first {PATIENCE} steps")
+    assert warning.startswith(f"loss_terms.kl_cov changed no token in its first {PATIENCE} steps")
     assert warning.endswith(WHY_RULES)
 
 
@@ -44,7 +44,7 @@ def test_rule_that_touched_a_token_in_its_first_steps_is_not_warned_about(caplog
 def test_trainer_warns_about_a_rule_without_effect(run, caplog):
     # strictly on-policy, the old policy is the new one
     run(loss_terms={"kl_cov": {}}, max_steps=PATIENCE + 2)
-    assert len([text for text in warnings_in(caplog) if text.startswith("loss_terms.kl_cov touched no token")]) == 1
+    assert len([text for text in warnings_in(caplog) if text.startswith("loss_terms.kl_cov changed no token")]) == 1
     caplog.clear()
     run(loss_terms={"kl_cov": {}}, max_steps=PATIENCE + 2, num_iterations=2)
-    assert not [text for text in warnings_in(caplog) if "touched no token" in text]
+    assert not [text for text in warnings_in(caplog) if "changed no token" in text]

@@ -251,7 +251,7 @@ def test_rule_that_reads_the_sampler_is_told_where_trl_has_dropped_it(build_samp
     (inputs,) = trainer._buffered_inputs
     without = {name: value for name, value in inputs.items() if name != "sampling_per_token_logps"}
     trainer.seam.facts.look(trainer.model, without, set())
-    with pytest.raises(SeamError, match="no log-probs of vLLM, which a rule reads"):
+    with pytest.raises(SeamError, match="lacks vLLM's log-probs, which a rule reads"):
         trainer.seam.facts.look(trainer.model, without, {"sampling_logps"})
 
 

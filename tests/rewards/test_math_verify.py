@@ -188,8 +188,8 @@ def test_unreadable_solution_is_warned_about_once(caplog):
     for box in ("24", "25"):
         assert math_verify_reward([rf"\boxed{{{box}}}"] * 4, solutions) == [None, float(box == "24"), None, None]
     assert warnings_in(caplog) == [
-        "the solution 'first ####' is missing or cannot be read; only an equal text gets a reward",
-        "the solution 'second ####' is missing or cannot be read; only an equal text gets a reward",
+        "the solution 'first ####' is missing or cannot be read; only an identical text gets a reward",
+        "the solution 'second ####' is missing or cannot be read; only an identical text gets a reward",
     ]
 
 

@@ -41,7 +41,7 @@ def test_missing_value_is_not_a_gold(reward, cell):
 def test_missing_value_is_warned_about(caplog):
     assert MathVerifyReward(deadline=20.0, workers=2)(["7"] * 3, ["N/A", None, "N/A"]) == [None] * 3
     assert caplog.messages == [
-        f"the solution {cell!r} is missing or cannot be read; only an equal text gets a reward"
+        f"the solution {cell!r} is missing or cannot be read; only an identical text gets a reward"
         for cell in ("N/A", None)
     ]
 

@@ -56,7 +56,7 @@ def test_column_that_holds_no_number_is_refused(value):
 
 
 def test_more_stages_than_problems_are_refused():
-    with pytest.raises(ValueError, match="count=3 stages need as many problems, and the dataset has 2"):
+    with pytest.raises(ValueError, match="count=3 stages need at least that many problems, but the dataset has 2"):
         stages([1.0, 2.0], count=3)
 
 

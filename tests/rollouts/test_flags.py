@@ -155,8 +155,8 @@ def test_other_rules_stand_beside_environments_and_tools():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("offline_injection", "replaces completions, and tools, an environment or a rollout_func have a part in"),
-        ("prompt_temperature", "samples all completions together, each at its own temperature, and with tools, an"),
+        ("offline_injection", "replaces completions, which tools, an environment or a rollout_func"),
+        ("prompt_temperature", "samples all completions together, each at its own temperature, but with tools, an"),
     ],
 )
 def test_rules_that_decide_about_whole_completions_are_refused_beside_tools(rule, message, given):
@@ -192,11 +192,14 @@ def test_wrong_rules_are_refused(given, message):
     [
         (
             "Misspelt",
-            "names 'group' in acts, which is not a question. Allowed: problems, temperatures, completions, groups",
+            "lists 'group' in acts, which a rule cannot decide. Allowed: problems, temperatures, completions, groups",
         ),
-        ("Silent", "names 'temperatures' in acts: override temperature or visited, or drop the name"),
-        ("Unnamed", "overrides keep or rounds: name 'groups' in acts, or it is not asked"),
-        ("Idle", "decides nothing: name in acts what it does. Allowed: problems, temperatures, completions, groups"),
+        ("Silent", "lists 'temperatures' in acts: override temperature or visited, or drop 'temperatures'"),
+        ("Unnamed", "overrides keep or rounds: add 'groups' to acts, or the method is never called"),
+        (
+            "Idle",
+            "decides nothing: list in acts what it decides. Allowed: problems, temperatures, completions, groups",
+        ),
     ],
 )
 def test_rule_whose_questions_and_answers_do_not_fit_is_refused(name, message):
@@ -298,7 +301,7 @@ def test_other_rules_stand_with_a_stream(rule):
 @pytest.mark.parametrize("column", ["image", "images"])
 def test_images_are_refused(column):
     pictures = rows(**{column: ["a", "b", "c"]})
-    with pytest.raises(ValueError, match=r"rollout_rules \(dynamic_sampling\) are for problems in text, and"):
+    with pytest.raises(ValueError, match=r"rollout_rules \(dynamic_sampling\) only work on text problems, and"):
         plan_of(pictures, dynamic_sampling={})
     assert plan_of(pictures).rules == {}
 

@@ -163,11 +163,11 @@ def test_vllm_correction_of_the_surrogate_is_one_of_the_term_too(case):
 
 @pytest.mark.parametrize("loss_type", ["cispo", "sapo", "vespo"])
 def test_what_the_clip_stopped_is_not_given_back_where_no_clip_stops(loss_type):
-    with pytest.raises(ValueError, match=rf"loss_terms\.ce_gppo is for tokens .* loss_type='{loss_type}' stops none"):
+    with pytest.raises(ValueError, match=rf"loss_terms\.ce_gppo acts on .* loss_type='{loss_type}' never stops one"):
         EntropyGRPOConfig("unused", use_cpu=True, bf16=False, loss_type=loss_type, loss_terms={"ce_gppo": {}})
 
 
 def test_unknown_loss_type_is_named():
     ones = torch.ones(2, 3)
-    with pytest.raises(RuntimeError, match="it is not known how loss_type='tenth' averages over tokens"):
+    with pytest.raises(RuntimeError, match="we do not know how loss_type='tenth' averages over tokens"):
         micro_batch_mean("tenth", ones, ones.bool(), 3)

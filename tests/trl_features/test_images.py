@@ -149,7 +149,8 @@ def test_measures_are_of_the_policy_that_sees_the_images(run_llava):
 )
 def test_rollout_rules_are_refused(run_llava, column, rule):
     with pytest.raises(
-        ValueError, match=rf"^rollout_rules \({rule}\) are for problems in text, and these have images$"
+        ValueError,
+        match=rf"^rollout_rules \({rule}\) only work on text problems, and these have images: drop the rules$",
     ):
         run_llava(column, rollout_rules={rule: {}})
 
@@ -157,6 +158,6 @@ def test_rollout_rules_are_refused(run_llava, column, rule):
 @pytest.mark.parametrize("flag", ["fast_step", "trim_padding", "sort_by_length", "skip_zero_advantage"])
 def test_smaller_steps_are_refused(build_llava, flag):
     with pytest.raises(
-        ValueError, match="^trim_padding, sort_by_length and skip_zero_advantage are for text .*: drop"
+        ValueError, match="^trim_padding, sort_by_length and skip_zero_advantage only work on text.*: drop"
     ):
         build_llava(**{flag: True})

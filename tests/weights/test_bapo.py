@@ -100,7 +100,7 @@ def test_only_tokens_of_one_sign():
 
 
 def test_clip_before_it_is_refused():
-    message = "token_weights.bapo has bounds of its own.* epsilon to at least 0.4 and epsilon_high to at least 2$"
+    message = "token_weights.bapo has its own bounds.* epsilon to at least 0.4 and epsilon_high to at least 2$"
     for narrow in ({"epsilon": 0.4}, {"epsilon": 0.2, "epsilon_high": 2.0}):
         with pytest.raises(ValueError, match=message):
             EntropyGRPOConfig(**SETTINGS, **narrow, token_weights={"bapo": {}})
@@ -108,7 +108,7 @@ def test_clip_before_it_is_refused():
 
 
 def test_loss_without_a_clip_is_refused():
-    with pytest.raises(ValueError, match="bapo is for tokens whose gradient the clip range has stopped"):
+    with pytest.raises(ValueError, match="bapo acts on tokens whose gradient the clip range has stopped"):
         EntropyGRPOConfig(**SETTINGS, loss_type="cispo", token_weights={"bapo": {}})
 
 
@@ -116,7 +116,7 @@ def test_loss_without_a_clip_is_refused():
     "wrong", [{"low_start": 0.95}, {"low_end": 1.1}, {"high_start": 0.9}, {"high_end": 1.1}, {"high_end": math.inf}]
 )
 def test_bounds_out_of_order_are_refused(wrong):
-    with pytest.raises(ValueError, match="must be numbers in that order"):
+    with pytest.raises(ValueError, match="must be numbers in increasing order"):
         BAPO(**wrong)
 
 

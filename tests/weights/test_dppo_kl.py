@@ -71,7 +71,7 @@ def test_it_is_the_loss_of_verl():
 
 def test_clip_before_it_is_refused():
     settings = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
-    with pytest.raises(ValueError, match="token_weights.dppo_kl has bounds of its own"):
+    with pytest.raises(ValueError, match="token_weights.dppo_kl has its own bounds"):
         EntropyGRPOConfig(**settings, token_weights={"dppo_kl": {}})
 
 

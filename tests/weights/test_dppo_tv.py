@@ -77,7 +77,7 @@ def test_it_is_the_loss_of_verl_with_a_clip_that_never_acts():
 def test_clip_before_it_is_refused():
     with pytest.raises(
         ValueError,
-        match="token_weights.dppo_tv has bounds of its own.* epsilon=0.2 and epsilon_high=0.2: set "
+        match="token_weights.dppo_tv has its own bounds.* epsilon=0.2 and epsilon_high=0.2: set "
         "epsilon to at least 1 and epsilon_high to at least 19",
     ):
         EntropyGRPOConfig(**SETTINGS, token_weights={"dppo_tv": {}})

@@ -1,9 +1,9 @@
 """
-The seam into TRL, and the only folder that names a private attribute of TRL or transformers.
+The seam into TRL: the only folder that names private attributes of TRL or transformers.
 
-`GRPOTrainer._compute_loss` runs the policy first and reads `inputs["advantages"]` after it. The seam lends it a batch
-whose advantages are decided at the moment they are read, from the log-probs and entropies of that very forward.
-`docs/architecture.md` lists what it relies on.
+`GRPOTrainer._compute_loss` first runs the policy and then reads `inputs["advantages"]`. The seam passes it a batch
+whose advantages are computed when they are read, from the log-probs and entropies of that same forward pass.
+`docs/architecture.md` lists what the seam relies on.
 """
 
 from .checkpoints import last_checkpoint

@@ -1,4 +1,4 @@
-"""What TRL reads as advantages: decided late, and one for each token whatever TRL makes of them."""
+"""The advantages that TRL reads: computed late, and per token."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 class LateAdvantages(dict):
     """
-    TRL's batch, except that `advantages` is decided when it is first read after the forward pass.
+    TRL's batch, except that `advantages` is computed when it is first read after the forward pass.
 
-    Whoever reads it before gets what TRL has put there.
+    A read before that gets TRL's own value.
     """
 
     def __init__(self, inputs: dict, known: Callable[[], bool], decide: Callable[[Tensor], Tensor]):
@@ -32,10 +32,10 @@ class LateAdvantages(dict):
 
 class TokenAdvantages(Tensor):
     """
-    Advantages `(B, T)` that stay so if TRL adds the dimension of the tokens to what it takes for `(B,)`.
+    Advantages that stay `(B, T)` if TRL adds a token dimension because it expects `(B,)`.
 
-    GRPOTrainer adds it only where it is missing, and calls advantages per token "not on the roadmap". One that always
-    adds it would make `(B, 1, T)` of them and, without an error, a loss over `(B, B, T)`.
+    GRPOTrainer only adds it if it is missing, and calls advantages per token "not on the roadmap". A trainer that
+    always adds it would turn them into `(B, 1, T)` and, without an error, compute a loss over `(B, B, T)`.
     """
 
     @classmethod

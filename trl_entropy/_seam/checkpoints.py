@@ -1,4 +1,4 @@
-"""The state that stands beside a checkpoint, and which checkpoints are whole."""
+"""Save and load the state beside a checkpoint, and find complete checkpoints."""
 
 import json
 import logging
@@ -15,19 +15,19 @@ from ..checks import check_saved, damaged
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "entropy_control.json"
-VERSION = 1  # of its layout; a file without one has the first
+VERSION = 1  # of the state's layout; a file without a version has the first one
 
 
 def save(trainer, save_checkpoint: Callable, model, trial) -> None:
-    """TRL's checkpoint, then the trainer's `control_state()` beside it: where it stands the checkpoint is whole."""
+    """Save TRL's checkpoint, then the trainer's `control_state()`: a checkpoint with this state is complete."""
     folder = os.path.join(trainer._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}")
     try:
         save_checkpoint(model, trial)
-    except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors raise on a full disk
+    except (OSError, RuntimeError, SafetensorError) as error:  # raised by torch and safetensors on a full disk
         free = shutil.disk_usage(trainer.args.output_dir).free / 1e9
         raise OSError(
-            f"{folder} could not be written ({error}); {free:.1f} GB are free. Once there is room, "
-            "resume_from_checkpoint=true resumes from the checkpoint before it"
+            f"{folder} could not be written ({error}); {free:.1f} GB are free. Once there is space, "
+            "resume_from_checkpoint=true resumes from the previous checkpoint"
         ) from error
     trainer.accelerator.wait_for_everyone()
     if trainer.args.should_save:
@@ -38,11 +38,11 @@ def save(trainer, save_checkpoint: Callable, model, trial) -> None:
 
 
 def load(trainer, checkpoint: str | None) -> None:
-    """Let the trainer `load_control_state()` of a checkpoint. Raises `ValueError` if its state is damaged."""
+    """Pass a checkpoint's state to the trainer's `load_control_state()`. Raises `ValueError` if it is damaged."""
     if checkpoint is None:
         return
     path = os.path.join(checkpoint, STATE_FILE)
-    state = {"controllers": {}}  # of a checkpoint of plain TRL
+    state = {"controllers": {}}  # for a checkpoint of plain TRL
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             try:
@@ -53,16 +53,17 @@ def load(trainer, checkpoint: str | None) -> None:
         check_saved(path, version := state.get("version", VERSION), int, "version")
         if version > VERSION:
             raise ValueError(
-                f"{path} has version {version} of the state, and trl-entropy here reads {VERSION}: upgrade it"
+                f"{path} has version {version} of the state, but this trl-entropy reads version {VERSION}: upgrade "
+                "trl-entropy"
             )
     trainer.load_control_state(state, path)
 
 
 def last_checkpoint(output_dir: str) -> str | None:
     """
-    The last checkpoint of a run that is whole, or `None` if no checkpoint has a state of ours.
+    The last complete checkpoint of a run, or `None` if no checkpoint has our state.
 
-    One without it, after one with it, was not written to its end: the run was killed, or the disk was full.
+    A checkpoint without our state, after one with it, is incomplete: the run was killed, or the disk was full.
     """
     prefix = f"{PREFIX_CHECKPOINT_DIR}-"
     names = os.listdir(output_dir) if os.path.isdir(output_dir) else []
@@ -72,5 +73,5 @@ def last_checkpoint(output_dir: str) -> str | None:
     if not whole:
         return None
     for path in found[found.index(whole[-1]) + 1 :]:
-        logger.warning("%s was not written to its end, and is passed over", path)
+        logger.warning("%s was not written completely and is skipped", path)
     return whole[-1]

@@ -1,6 +1,6 @@
-"""What is raised where TRL no longer does what the seam relies on."""
+"""The error for a TRL that does not do what the seam relies on."""
 
-UNSUPPORTED = "This TRL version is not supported; see docs/architecture.md for what is relied on"
+UNSUPPORTED = "This TRL version is not supported; docs/architecture.md lists what trl-entropy relies on"
 UNREAD = (
     "TRL computed a loss without reading `advantages` after the forward pass of the policy, so no rule could act. "
     f"{UNSUPPORTED}"
@@ -8,4 +8,4 @@ UNREAD = (
 
 
 class SeamError(RuntimeError):
-    """TRL no longer computes its loss in the order the seam relies on, so that the rules could not act."""
+    """TRL does not compute its loss in the order that the seam relies on, so the rules could not act."""

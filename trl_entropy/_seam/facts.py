@@ -1,4 +1,4 @@
-"""The facts about the tokens of a micro-batch, from TRL's own forward pass, where TRL reads the advantages."""
+"""Collect the facts about a micro-batch's tokens from TRL's own forward pass, when TRL reads the advantages."""
 
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
@@ -28,11 +28,11 @@ class Step:
     An optimizer step, from its first micro-batch to its last.
 
     Attributes:
-        needs: what the rules read besides the facts that are always there.
-        measured: what the measures read besides them; nothing outside of training.
-        pool: the tokens of the step, or of the one before if pooling is lagged; `None` until they are known.
-        next_pool: if pooling is lagged, the tokens of this step, for the next.
-        reached: whether the loss of the last micro-batch came through the seam.
+        needs: the facts that the rules read besides those that are always there.
+        measured: the facts that the measures read besides those; empty outside training.
+        pool: the tokens of the step, or of the previous step if pooling is lagged; `None` until they are known.
+        next_pool: if pooling is lagged, the tokens of this step, for the next one.
+        reached: whether the last micro-batch's loss came through the seam.
     """
 
     needs: Set[str]
@@ -44,7 +44,7 @@ class Step:
 
 @dataclass
 class Forward:
-    """What TRL's forward pass gives while a loss is computed."""
+    """The results of TRL's forward pass during a loss."""
 
     logps: Tensor | None = None
     entropies: Tensor | None = None
@@ -52,26 +52,28 @@ class Forward:
 
 
 class Unnamed:
-    """Stands for a fact that no active rule has named in `needs`: reading it is an error, not another value."""
+    """Placeholder for a fact that no active rule lists in `needs`: reading it is an error."""
 
     def __init__(self, need: str):
         self._need = need
 
     def __getattr__(self, name: str):
-        raise ValueError(f"a rule reads tokens.{self._need} and does not name it: add {self._need!r} to its `needs`")
+        raise ValueError(
+            f"a rule reads tokens.{self._need} without listing it: add {self._need!r} to the rule's `needs`"
+        )
 
 
 class _Known(Exception):
-    """The facts of a micro-batch are known: the rest of its loss is not wanted."""
+    """Raised when the facts of a micro-batch are known and the rest of its loss is not needed."""
 
 
 class Facts:
     """
-    The facts of micro-batches.
+    Collects the facts of micro-batches.
 
     Args:
         trainer: the trainer.
-        rollouts ([`~rollouts.Rollouts`]): knows the temperatures of rows.
+        rollouts ([`~rollouts.Rollouts`]): knows the rows' temperatures.
     """
 
     def __init__(self, trainer, rollouts: Rollouts):
@@ -81,7 +83,7 @@ class Facts:
 
     @contextmanager
     def captured(self, inputs: dict, needs: Set[str]) -> Iterator[Forward]:
-        """While a loss is computed, keep what its forward gives."""
+        """Keep the results of the forward pass while a loss is computed."""
         trainer = self.trainer
         self.forward = Forward()
         try:
@@ -95,12 +97,12 @@ class Facts:
             self.forward = None
 
     def loss(self, compute_loss: Callable, model, inputs: dict, decide: Callable[[Tensor], Tensor]) -> Tensor:
-        """TRL's loss of a batch whose advantages are decided once the forward has given its facts."""
+        """TRL's loss of a batch whose advantages are computed once the forward pass has given the facts."""
         forward = self.forward
         return compute_loss(model, LateAdvantages(inputs, lambda: forward.logps is not None, decide))
 
     def look(self, model, inputs: dict, needs: Set[str], step: Step | None = None) -> Tokens:
-        """The facts of a micro-batch without its loss: TRL's own computation up to where it reads the advantages."""
+        """The facts of a micro-batch without its loss: runs TRL's computation up to the read of the advantages."""
         tokens = None
 
         def decide(raw: Tensor) -> Tensor:
@@ -116,7 +118,7 @@ class Facts:
         raise SeamError(UNREAD)
 
     def under_old(self, rows: dict) -> Tokens:
-        """The facts of rows, with the log-probs and entropies of the policy that has generated them."""
+        """The facts of rows, with the log-probs and entropies of the policy that generated them."""
         self.forward = Forward(rows["old_per_token_logps"], rows["old_entropies"])
         try:
             return self.tokens(rows, rows["advantages"], set())
@@ -124,23 +126,23 @@ class Facts:
             self.forward = None
 
     def tokens(self, inputs: dict, raw: Tensor, needs: Set[str], step: Step | None = None) -> Tokens:
-        """The facts of a micro-batch, once the forward has given log-probs and entropies."""
+        """The facts of a micro-batch, once the forward pass has given log-probs and entropies."""
         trainer, logps, entropies = self.trainer, self.forward.logps, self.forward.entropies
         if entropies is None:
-            raise SeamError(f"TRL's forward gave no entropies. {UNSUPPORTED}")
+            raise SeamError(f"TRL's forward pass returned no entropies. {UNSUPPORTED}")
         if "entropy_gradient" in needs and torch.is_grad_enabled() and not entropies.requires_grad:
             raise SeamError(
-                f"a loss term needs the gradient of the entropies, and {trainer.family.name} takes them without: drop "
-                "the term, or install a newer TRL"
+                f"a loss term needs the gradient of the entropies, but {trainer.family.name} computes them without "
+                "it: drop the term, or install a newer TRL"
             )
         if (
             "sampling_logps" in needs
             and getattr(trainer.args, "use_vllm", False)
             and "sampling_per_token_logps" not in inputs
         ):
-            raise SeamError(f"TRL's batch has no log-probs of vLLM, which a rule reads. {UNSUPPORTED}")
+            raise SeamError(f"TRL's batch lacks vLLM's log-probs, which a rule reads. {UNSUPPORTED}")
         if needs & {"pool", "completions"} and "completions" not in inputs:
-            inputs["completions"] = _completions(inputs)  # the same at every look at this micro-batch
+            inputs["completions"] = _completions(inputs)  # the same whenever this micro-batch is read
         mask = trained_tokens(inputs).bool()
         counts = "num_tokens" in needs and self._knows_whole_step(step)
         loss_type = getattr(trainer, "loss_type", None)
@@ -168,7 +170,7 @@ class Facts:
         return self._pooled(tokens, step) if "pool" in needs else tokens
 
     def _knows_whole_step(self, step: Step | None) -> bool:
-        """Whether statistics are of a whole step: before the first one lagged pooling has the micro-batch alone."""
+        """Whether statistics cover a whole step: in the first step, lagged pooling only has the micro-batch."""
         one = self.trainer.current_gradient_accumulation_steps == 1
         return bool(step and step.pool) or one or not self.trainer.model.training
 
@@ -179,7 +181,7 @@ class Facts:
         return tokens if step.pool is not None else tokens.with_pool(Pool([tokens.detach()], self.sum_over_ranks))
 
     def _looks(self, inputs: dict, needs: Set[str]) -> set[Look]:
-        """The looks at the vocabulary that have to be taken: at temperature 1 TRL gives the entropy itself."""
+        """The needed looks at the vocabulary: at temperature 1, TRL itself gives the entropy."""
         at_one = self.trainer.temperature == 1.0 and inputs.get("temperatures") is None
         return looks_among(needs) - ({EntropyAtOne()} if at_one else set())
 
@@ -198,7 +200,7 @@ class Facts:
         return facts | named | {"vocabulary": {look: seen[look] for look in wanted}}
 
     def look_ahead(self, model, needs: Set[str]) -> Pool | None:
-        """The pool of all micro-batches of the optimizer step; `None` if there is but one."""
+        """The pool of all micro-batches of the optimizer step; `None` if there is only one."""
         trainer, steps = self.trainer, self.trainer.current_gradient_accumulation_steps
         if steps == 1:
             return None
@@ -207,22 +209,22 @@ class Facts:
         return Pool([self.look(model, trainer._buffered_inputs[at], needs) for at in ahead], self.sum_over_ranks)
 
     def staleness(self, inputs: dict, mask: Tensor) -> Tensor:
-        """`(B, T)`: how many versions the policy is ahead of the one that sampled; 0 outside of the mask."""
+        """`(B, T)`: how many versions the policy is ahead of the one that sampled; 0 outside the mask."""
         return mask * float(self.trainer.seam.updates if self.trainer.model.training else 0)
 
     def tokens_of_step(self, inputs: dict) -> Tensor:
-        """What TRL's dapo loss divides the sum over an optimizer step and all ranks by."""
+        """The divisor of TRL's dapo loss for the sum over an optimizer step and all ranks."""
         total = inputs["num_items_in_batch"].clamp(min=1.0)
         if not self.trainer.model.training:  # an evaluation batch is neither split nor accumulated
             return total
         return total * self.trainer.current_gradient_accumulation_steps / self.trainer.args.steps_per_generation
 
     def micro_batch_mean(self, loss_type: str, values: Tensor, tokens: Tokens, inputs: dict) -> Tensor:
-        """The mean of a micro-batch as `loss_type` takes it."""
+        """The mean over a micro-batch, as `loss_type` averages."""
         return micro_batch_mean(loss_type, values, tokens.mask, self.trainer.max_completion_length)
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
-        """A tensor of each rank as its sum over the ranks."""
+        """The sum of a tensor over the ranks."""
         return self.trainer.accelerator.reduce(values, reduction="sum")
 
 
@@ -232,7 +234,7 @@ def per_token(advantages: Tensor, like: Tensor) -> Tensor:
 
 
 def _completions(inputs: dict) -> Tensor:
-    """`(B,)`: a hash of prompt and completion, whatever the padding."""
+    """`(B,)`: a hash of prompt and completion, independent of the padding."""
     prompts = token_hashes(inputs["prompt_ids"], inputs["prompt_mask"], -inputs["prompt_ids"].shape[1])
     completions = token_hashes(inputs["completion_ids"], inputs["completion_mask"], 0)
     return mixed(prompts.sum(-1) + completions.sum(-1))

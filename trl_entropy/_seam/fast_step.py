@@ -1,4 +1,4 @@
-"""The ways to compute less in an optimizer step, and when its gradient would be another."""
+"""Build the ways to compute less in an optimizer step, and refuse them if they would change the gradient."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,18 +15,18 @@ FLAGS = {"trim_padding": "trim", "sort_by_length": "sort", "skip_zero_advantage"
 
 def build_trimming(args: Any, sections: Mapping[str, Mapping[str, Rule]], controllers: list[Controller]) -> Trimming:
     """
-    What the flags `trim_padding`, `sort_by_length`, `skip_zero_advantage`, for these three `fast_step`, and
-    `skip_lm_head_tokens` ask for.
+    The trimming that the flags `trim_padding`, `sort_by_length`, `skip_zero_advantage`, `fast_step` (these three
+    together) and `skip_lm_head_tokens` set.
 
     Args:
         args (`EntropyFlags`):
             The config.
         sections (`Mapping[str, Mapping[str, Rule]]`):
-            Its rules, by section.
+            The config's rules, by section.
         controllers (`list[Controller]`):
-            Its controllers.
+            The config's controllers.
 
-    Raises `ValueError` with the first reason why the gradient, or what is controlled, would be another.
+    Raises `ValueError` with the first reason why the gradient, or a controller's signal, would change.
     """
     asked = {part: args.fast_step or getattr(args, flag) for flag, part in FLAGS.items()}
     how = Trimming(**asked, head=args.skip_lm_head_tokens)
@@ -45,7 +45,7 @@ def build_trimming(args: Any, sections: Mapping[str, Mapping[str, Rule]], contro
 
 def _reasons(part: str, args: Any, sections: Mapping, controllers: list[Controller]) -> list[str]:
     if not args.family.per_token:
-        return [f"{args.family.name} takes a mean over the rows of a micro-batch in a way of its own"]
+        return [f"{args.family.name} has its own way to average over the rows of a micro-batch"]
     if part == "trim" or args.family.packed:
         return []
     bonus = args.entropy_coef != 0 or args.use_adaptive_entropy
@@ -55,7 +55,7 @@ def _reasons(part: str, args: Any, sections: Mapping, controllers: list[Controll
         "the entropy bonus is a mean over the tokens of each micro-batch": bonus,
         "top_entropy_quantile is taken over each micro-batch": args.top_entropy_quantile < 1,
         f"steps_per_generation={args.steps_per_generation} is not a multiple of gradient_accumulation_steps="
-        f"{args.gradient_accumulation_steps}, so that optimizer steps cross rollouts": args.steps_per_generation
+        f"{args.gradient_accumulation_steps}, so optimizer steps cross rollouts": args.steps_per_generation
         % args.gradient_accumulation_steps
         != 0,
     }
@@ -63,16 +63,16 @@ def _reasons(part: str, args: Any, sections: Mapping, controllers: list[Controll
         turned = [controller.knob for controller in controllers]
         for section in ("advantage_bonuses", "loss_terms"):
             for name in acting(section, sections[section], turned):
-                reasons[f"{section}.{name} trains on completions without an advantage too"] = True
+                reasons[f"{section}.{name} also trains on completions with advantage 0"] = True
         pooled = [name for rules in sections.values() for name, rule in rules.items() if "pool" in rule.needs]
         clips = [controller.name for controller in controllers if controller.signal.startswith("clip_ratio")]
         of_rules = {f"{ENTROPY}/{section}." for section in sections}
         of_rules = [each.name for each in controllers if each.signal.startswith(tuple(of_rules))]
         reasons |= {
-            "beta > 0 trains on completions without an advantage too": args.beta > 0,
+            "beta > 0 also trains on completions with advantage 0": args.beta > 0,
             f"{', '.join(pooled)} take statistics over all tokens of the step": bool(pooled),
-            f"controllers {', '.join(clips)} look at TRL's clip ratios, which are of what is trained on": bool(clips),
-            f"controllers {', '.join(of_rules)} look at the tokens of a rule, which are of what is trained on": bool(
+            f"controllers {', '.join(clips)} read TRL's clip ratios, which only cover trained tokens": bool(clips),
+            f"controllers {', '.join(of_rules)} read the tokens of a rule, which only cover trained tokens": bool(
                 of_rules
             ),
         }

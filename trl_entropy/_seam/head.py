@@ -1,4 +1,4 @@
-"""The LM head of TRL: smaller tiles on a CPU, and a backward pass of the tokens that get a gradient."""
+"""Speed up TRL's LM head: smaller tiles on a CPU, and a backward pass only over tokens with a gradient."""
 
 import sys
 from collections.abc import Iterator
@@ -14,42 +14,40 @@ from .error import SeamError
 
 
 TILES = "trl.kernels.chunked_logprob"
-# The share of live tokens above which copying them costs more than it spares
+# The share of tokens with a gradient above which copying them costs more than it saves
 MOSTLY_LIVE = 0.7
-SMALL = 1024  # tokens, and entries of the vocabulary, of a small tile
-TOLERANCE = 1e-4  # of the gradient in float32: its sums have another order
+SMALL = 1024  # number of tokens and of vocabulary entries in a small tile
+TOLERANCE = 1e-4  # for the gradient in float32, whose sums have another order
 
 
 def has_tiles() -> bool:
-    """Whether the LM head of this TRL works on tiles; before TRL 1.15 it does not."""
+    """Whether this TRL's LM head works on tiles; before TRL 1.15 it does not."""
     return TILES in sys.modules
 
 
 @contextmanager
 def patched_head(device: torch.device, small_tiles: bool = False, skip_tokens: bool = False) -> Iterator[None]:
     """
-    Within this, TRL's LM head is faster with the same outputs and gradients, up to rounding.
+    Make TRL's LM head faster within a context, with the same outputs and gradients up to rounding.
 
     Args:
         device (`torch.device`):
-            Where the policy is: the patches are checked there before they are used.
+            The policy's device, on which the patches are checked before use.
         small_tiles (`bool`, *optional*, defaults to `False`):
-            Whether it works on tiles of 1024 tokens x 1024 entries of the vocabulary, if it [`has_tiles`]. On a CPU
-            its own, 4096 x 32768, spend most of their time on getting memory.
+            Whether to use tiles of 1024 tokens x 1024 vocabulary entries, if it [`has_tiles`]. On a CPU, TRL's own
+            tiles, 4096 x 32768, spend most of their time on allocating memory.
         skip_tokens (`bool`, *optional*, defaults to `False`):
-            Whether its backward pass leaves out the tokens that get no gradient. It asks the device how many there
-            are, once for each micro-batch.
+            Whether the backward pass leaves out tokens without a gradient. It reads their number from the device, once
+            per micro-batch.
 
-    Raises `ValueError` for a TRL whose LM head has no backward pass of its own, and [`SeamError`] if the gradient of
-    random tokens is not TRL's.
+    Raises `ValueError` if TRL's LM head has no backward pass of its own, and [`SeamError`] if the gradient of random
+    tokens differs from TRL's.
     """
     if not (small_tiles or skip_tokens):
         yield
         return
     if not has_tiles():
-        raise ValueError(
-            "skip_lm_head_tokens needs TRL >= 1.15, whose LM head has a backward pass of its own: drop it"
-        )
+        raise ValueError("skip_lm_head_tokens needs TRL >= 1.15, whose LM head has its own backward pass: drop it")
     kernel, head = sys.modules[TILES], utils._ChunkedLogProbFunction
     sizes = utils._CHUNKED_LOGPROB_CHUNK_SIZE, kernel.TOKEN_CHUNK_SIZE
     of_trl = _gradient(device)
@@ -61,8 +59,8 @@ def patched_head(device: torch.device, small_tiles: bool = False, skip_tokens: b
         difference = (_gradient(device) - of_trl).norm() / of_trl.norm()
         if not difference < TOLERANCE:
             raise SeamError(
-                f"the LM head of this TRL has another gradient, by {difference:.1g}, with small_lm_head_tiles or "
-                "skip_lm_head_tokens: drop them; this TRL version is not supported"
+                "with small_lm_head_tiles or skip_lm_head_tokens, the gradient of this TRL's LM head changes by "
+                f"{difference:.1g}: drop them; this TRL version is not supported"
             )
         yield
     finally:

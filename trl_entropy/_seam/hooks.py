@@ -1,4 +1,4 @@
-"""The methods of TRL's trainers that the seam has a part in."""
+"""The methods of TRL's trainers that the seam takes part in."""
 
 from functools import partial
 from typing import Any
@@ -9,10 +9,10 @@ from .seam import Seam
 
 
 class Hooks:
-    """Mixed in before a trainer of TRL: each method hands TRL's own over to the seam."""
+    """A mixin before a TRL trainer: each method passes TRL's own method to the seam."""
 
     seam: Seam
-    reward_func_names: Any = ()  # AsyncGRPOTrainer keeps none
+    reward_func_names: Any = ()  # AsyncGRPOTrainer has none
 
     def training_step(self, *args, **kwargs):
         return self.seam.training_step(super().training_step, *args, **kwargs)

@@ -1,7 +1,7 @@
 """
-The facts of TRL's asynchronous trainer: its micro-batch is one row of packed tokens, and reads advantages early.
+The facts for TRL's asynchronous trainer, whose micro-batch is one row of packed tokens and reads advantages early.
 
-Rules see the tokens of every completion as a row of `(B, T)`, as they do of the other trainers.
+Rules see the tokens of every completion as a row of `(B, T)`, as with other trainers.
 """
 
 from collections.abc import Callable, Set
@@ -25,9 +25,9 @@ UNVERSIONED = f"a completion does not say which version of the policy sampled it
 
 class Lent:
     """
-    Stands for `advantages` in a batch: what is selected of them is NaN until it is filled.
+    Placeholder for `advantages` in a batch: a selection of them is NaN until it is filled.
 
-    So a loss that was computed from what was there before is NaN, too, and not another loss.
+    So a loss that is computed from earlier values is NaN too, not a wrong number.
     """
 
     def __init__(self, raw: Tensor):
@@ -43,7 +43,7 @@ class Lent:
         return self._lent
 
     def decide(self, decide: Callable[[Tensor], Tensor]) -> None:
-        """Fill with what `decide` makes of what was or will be selected."""
+        """Fill past and future selections with the results of `decide`."""
         self._decide = decide
         self._fill()
 
@@ -55,15 +55,16 @@ class Lent:
 @dataclass
 class Layout:
     """
-    Where the `M` trained tokens of a micro-batch stand.
+    The places of a micro-batch's `M` trained tokens.
 
     Args:
         selected (`torch.Tensor`):
-            Bool: which places of its flat columns are tokens, and no padding.
+            Bool: which places of its flat columns are tokens, not padding.
         index (`torch.Tensor`):
-            `(M,)`: the place in the forward pass that predicts each.
+            `(M,)`: the place in the forward pass that predicts each token.
         rows, columns (`torch.Tensor`):
-            `(M,)`: the completion of each, and its place in that, counted from the first trained token.
+            `(M,)`: the completion of each token, and its place in the completion, counted from the first trained
+            token.
         shape (`tuple[int, int]`):
             `(B, T)`.
     """
@@ -76,7 +77,7 @@ class Layout:
 
     @classmethod
     def of(cls, inputs: dict) -> "Layout":
-        """That of TRL's batch."""
+        """The layout of TRL's batch."""
         selected = inputs["token_index"] >= 0
         index, rows = inputs["token_index"][selected], inputs["segment_id"][selected]
         places = inputs["position_ids"][inputs["attention_mask"].bool()][index]
@@ -86,7 +87,7 @@ class Layout:
         return cls(selected, index, rows, columns, (number, int(columns.max()) + 1))
 
     def spread(self, values: Tensor) -> Tensor:
-        """`(M, ...)` as `(B, T, ...)`, 0 where no token is."""
+        """`(M, ...)` as `(B, T, ...)`, 0 where there is no token."""
         return values.new_zeros(*self.shape, *values.shape[1:]).index_put((self.rows, self.columns), values)
 
     def flat(self, values: Tensor) -> Tensor:
@@ -96,11 +97,11 @@ class Layout:
 
 class PackedFacts(Facts):
     """
-    The facts of packed micro-batches.
+    Collects the facts of packed micro-batches.
 
     Attributes:
-        batches (`list[dict]`): the micro-batches of the optimizer step at work.
-        layout ([`Layout`]): that of the micro-batch at work.
+        batches (`list[dict]`): the micro-batches of the current optimizer step.
+        layout ([`Layout`]): the layout of the current micro-batch.
     """
 
     batches: list[dict]
@@ -108,7 +109,7 @@ class PackedFacts(Facts):
     _checked = False
 
     def loss(self, compute_loss: Callable, model, inputs: dict, decide: Callable[[Tensor], Tensor]) -> Tensor:
-        """TRL's loss of a batch whose advantages are filled in once the forward has given its facts."""
+        """TRL's loss of a batch whose advantages are filled in once the forward pass has given the facts."""
         lent, forward = Lent(inputs["advantages"]), self.forward
         self.layout = layout = Layout.of(inputs)
 
@@ -120,7 +121,7 @@ class PackedFacts(Facts):
             forward.logps, forward.entropies = (
                 layout.spread(values.flatten()[layout.index]) for values in (outputs.log_probs, outputs.entropy)
             )
-            if forward.hidden is not None:  # of the places that predict; Facts leaves out the last
+            if forward.hidden is not None:  # at the predicting places; Facts leaves out the last one
                 forward.hidden.states = padded(layout.spread(forward.hidden.states[0, layout.index]), (0, 0, 0, 1))
             lent.decide(effective)
 
@@ -135,7 +136,7 @@ class PackedFacts(Facts):
         return loss
 
     def tokens(self, inputs: dict, raw: Tensor, needs: Set[str], step: Step | None = None) -> Tokens:
-        """The facts of a micro-batch, once the forward has given log-probs and entropies, completion by completion."""
+        """The facts of a micro-batch by completion, once the forward pass has given log-probs and entropies."""
         layout = self.layout
         ids = inputs["input_ids"][inputs["attention_mask"].bool()]
         columns = {
@@ -149,24 +150,24 @@ class PackedFacts(Facts):
         return super().tokens(columns, layout.spread(raw), needs, step)
 
     def staleness(self, inputs: dict, mask: Tensor) -> Tensor:
-        """`(B, T)`: how many versions the policy is ahead of the one that sampled; 0 outside of the mask."""
+        """`(B, T)`: how many versions the policy is ahead of the one that sampled; 0 outside the mask."""
         return inputs["staleness"].float()
 
     def _version(self) -> Tensor:
-        """The version of the policy, which TRL counts on the main process alone."""
+        """The version of the policy, which TRL only counts on the main process."""
         return broadcast(torch.tensor(self.trainer.model_version, device=self.trainer.accelerator.device))
 
     def tokens_of_step(self, inputs: dict) -> Tensor:
-        """The trained tokens of the optimizer step, on all ranks."""
+        """The number of trained tokens in the optimizer step, over all ranks."""
         return sum(batch["global_n_tokens"][0] for batch in self.batches).clamp(min=1.0)
 
     def micro_batch_mean(self, loss_type: str, values: Tensor, tokens: Tokens, inputs: dict) -> Tensor:
-        """The mean over the trained tokens of a micro-batch on all ranks, which average their gradients."""
+        """The mean over the trained tokens of a micro-batch over all ranks, which average their gradients."""
         of_rank = inputs["global_n_tokens"][0] / self.trainer.accelerator.num_processes
         return values.sum() / of_rank.clamp(min=1.0)
 
     def look_ahead(self, model, needs: Set[str]) -> Pool | None:
-        """The pool of all micro-batches of the optimizer step; `None` if there is but one."""
+        """The pool of all micro-batches of the optimizer step; `None` if there is only one."""
         if len(self.batches) == 1:
             return None
         needs = needs - {"pool"} | {"completions"}
@@ -174,11 +175,11 @@ class PackedFacts(Facts):
         return Pool([self.look(model, batch, needs) for batch in batches], self.sum_over_ranks)
 
 
-# What a batch is told of its completions, `(1, B)`
+# Facts about its completions that are added to a batch, `(1, B)`
 
 
 class Versioned(dict):
-    """The metrics of a completion, which TRL hands on as they are, with the version of the policy that sampled it."""
+    """A completion's metrics, which TRL passes on unchanged, with the version of the policy that sampled it."""
 
     def __init__(self, metrics: dict, version: int):
         super().__init__(metrics)
@@ -186,7 +187,7 @@ class Versioned(dict):
 
 
 class VersioningQueue:
-    """TRL's queue of completions, each of which keeps its version."""
+    """TRL's queue of completions, in which each keeps its version."""
 
     def __init__(self, queue):
         self._queue = queue
@@ -202,7 +203,7 @@ class VersioningQueue:
 
 
 def versioned_dataloader(trainer, make: Callable):
-    """TRL's dataloader, whose batches say of every completion its version, its reward and a number that it is."""
+    """TRL's dataloader, with the version, the reward and an identifier of every completion added to its batches."""
     if not trainer.accelerator.is_main_process:
         return make()
     queue, trainer.rollout_queue = trainer.rollout_queue, VersioningQueue(trainer.rollout_queue)

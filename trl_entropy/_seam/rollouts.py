@@ -1,4 +1,4 @@
-"""What is sampled for training: a plan decides about the rollouts of a trainer."""
+"""Sample a trainer's rollouts as a plan decides."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -23,15 +23,15 @@ from .vocabulary import RowTemperatures
 @dataclass
 class Sampling:
     """
-    Rows while TRL samples and scores them, on this rank.
+    The rows of this rank while TRL samples and scores them.
 
     Attributes:
-        rows: what TRL samples.
-        old: log-probs and entropies under the policy that samples, if TRL takes them.
-        env_mask: of each token whether the policy wrote it, if an environment may write too.
+        rows: the rows that TRL samples.
+        old: log-probs and entropies under the sampling policy, if TRL computes them.
+        env_mask: whether the policy wrote each token, if an environment may write too.
         offline: which completions are stored solutions, if a rule replaces any.
-        rewards: of all ranks, `(rows, functions)`.
-        texts: what the policy wrote.
+        rewards: the rewards of all ranks, `(rows, functions)`.
+        texts: the policy's texts.
     """
 
     rows: list[dict]
@@ -45,14 +45,14 @@ class Sampling:
 @dataclass
 class Rollout:
     """
-    What was sampled.
+    A sampled rollout.
 
     Attributes:
         batch: TRL's batch of this rank.
-        rewards: of all ranks, `(groups, G)`.
-        completions: what the policy wrote, on all ranks, row by row.
+        rewards: the rewards of all ranks, `(groups, G)`.
+        completions: the policy's texts, on all ranks, row by row.
         by_function: the rewards `(groups, G)` of each reward function.
-        old: log-probs and entropies under the policy that sampled, of this rank, if TRL took them.
+        old: log-probs and entropies under the policy that sampled, on this rank, if TRL computed them.
     """
 
     batch: dict
@@ -77,14 +77,14 @@ class Rollouts:
         self.plan = RolloutPlan({}, 0, {}.__getitem__, 0)
         self.sampling: Sampling | None = None  # None while nothing is sampled
         self._row_temperatures: RowTemperatures | None = None
-        # Of each row that is sampled or scored, divided by the run's; None if all rows have the run's
+        # The temperature of each sampled or scored row, divided by the run's; None if all rows have the run's
         self._temperatures: Tensor | None = None
 
     def use(self, plan: RolloutPlan) -> None:
-        """Sample by this plan. Raises `ValueError` if the model or the trainer cannot."""
+        """Sample by this plan. Raises `ValueError` if the model or the trainer does not support it."""
         trainer, self.plan = self.trainer, plan
         if trainer.args.torch_compile:
-            torch.compiler.reset()  # a graph of an earlier policy would be taken, which lacks the hooks of this one
+            torch.compiler.reset()  # otherwise an earlier policy's graph would be used, without this policy's hooks
         if plan.sets_temperatures:
             models = [model for model in (trainer.model, trainer.ref_model) if model is not None]
             self._row_temperatures = RowTemperatures([trainer.accelerator.unwrap_model(model) for model in models])
@@ -92,7 +92,7 @@ class Rollouts:
         check_sources(plan.rules, *(getattr(trainer, name, None) for name in given))
 
     def planned(self, generate_and_score: Callable[[list[dict]], dict], inputs: list[dict]) -> Rollout:
-        """A training rollout of the size of `inputs`, which are TRL's rows of this rank."""
+        """A training rollout with the size of `inputs`, TRL's rows of this rank."""
         trainer, plan = self.trainer, self.plan
         ranks, size = trainer.accelerator.num_processes, trainer.num_generations
         whole = len(inputs) * ranks // size
@@ -131,7 +131,7 @@ class Rollouts:
                 batch = generate_and_score(rows)
         finally:
             self.sampling = None
-        if training and plan.rules and "pixel_values" in batch:  # of prompts, of a stream or from a tool
+        if training and plan.rules and "pixel_values" in batch:  # images of prompts, in a stream or from a tool
             raise given_images(plan.rules)
         if sampling.offline is not None:
             columns["offline"] = sampling.offline
@@ -150,7 +150,7 @@ class Rollouts:
         return rollout
 
     def _planned_rows(self, inputs: list[dict], groups: int) -> list[dict]:
-        """The rows of this rank, of so many groups on all ranks; `inputs` if no rule chooses problems."""
+        """The rows of this rank, for `groups` groups over all ranks; `inputs` if no rule chooses problems."""
         trainer = self.trainer
         if not self.plan.chooses_problems:
             return inputs
@@ -162,13 +162,13 @@ class Rollouts:
         return [trainer.train_dataset[problem] for problem in mine]
 
     def of_this_rank(self, count: int) -> slice:
-        """The rows of this rank among those of all ranks, which have `count` each."""
+        """The rows of this rank among those of all ranks, which have `count` rows each."""
         start = self.trainer.accelerator.process_index * count
         return slice(start, start + count)
 
     @torch.no_grad()
     def perplexities(self, problems: list[int]) -> list[float]:
-        """The perplexity of the prompts of these problems under the policy as it is, at the sampling temperature."""
+        """The perplexity of these problems' prompts under the current policy, at the sampling temperature."""
         trainer = self.trainer
         share = -(-len(problems) // trainer.accelerator.num_processes)
         filled = problems + problems[: share * trainer.accelerator.num_processes - len(problems)]
@@ -185,7 +185,7 @@ class Rollouts:
         return trainer.accelerator.gather((-means).exp())[: len(problems)].tolist()
 
     def _everywhere(self, batch: dict) -> dict:
-        """The rows of all ranks, one after another."""
+        """The rows of all ranks, in the order of ranks."""
         accelerator, whole = self.trainer.accelerator, {}
         for name, values in batch.items():
             if values.dim() > 1:
@@ -206,14 +206,14 @@ class Rollouts:
         return self._injected(prompts, list(outputs)) if injects else outputs
 
     def _injected(self, prompts: list, outputs: list) -> tuple:
-        """What TRL has generated, with stored solutions in the places that the plan gives to them."""
+        """TRL's generated completions, with stored solutions in the places that the plan chooses."""
         trainer, sampling = self.trainer, self.sampling
         completion_ids, completions, logps = list(outputs[1]), list(outputs[3]), outputs[4]
         trainer._calculate_rewards(sampling.rows, prompts, completions, completion_ids)
-        trainer._pending_extra_logs.clear()  # what the rewards log is of the completions that are trained on
+        trainer._pending_extra_logs.clear()  # rewards should only log the completions that are trained on
         trainer._pending_metrics.clear()
         may_go, mine = self.plan.replace(self._groups(sampling.rewards)), self.of_this_rank(len(prompts))
-        before = (may_go.cumsum(1) - 1).flatten()[mine].tolist()  # in the row's group
+        before = (may_go.cumsum(1) - 1).flatten()[mine].tolist()  # number of such rows before it in its group
         may_go = may_go.flatten()[mine].tolist()
         offline = [False] * len(prompts)
         for row, solutions in enumerate(map(self._solutions, sampling.rows)):
@@ -238,7 +238,7 @@ class Rollouts:
         return found
 
     def score(self, calculate: Callable, inputs, prompts, completions, completion_ids) -> Tensor:
-        """TRL's rewards; functions that have `reads_rollout` are told more of the rollout."""
+        """TRL's rewards; functions with `reads_rollout` get more facts about the rollout."""
         trainer = self.trainer
         facts = self._facts_for_rewards(completion_ids)
         functions = trainer.reward_funcs
@@ -252,12 +252,12 @@ class Rollouts:
         return rewards
 
     def _facts_for_rewards(self, completion_ids: list[list[int]]) -> dict[str, list | None]:
-        """What rewards that have `reads_rollout` are called with, besides what TRL hands to a reward."""
+        """The additional arguments of rewards with `reads_rollout`."""
         trainer, mask = self.trainer, self.sampling and self.sampling.env_mask
         first = trainer.accelerator.process_index * len(completion_ids)
         groups = [(first + place) // self._group_size for place in range(len(completion_ids))]
         texts = None
-        if mask is not None and not trainer.tools:  # with tools the messages say who wrote them
+        if mask is not None and not trainer.tools:  # with tools, the messages say who wrote them
             last = [_last_run(*row) for row in zip(completion_ids, mask, strict=True)]
             texts = trainer.processing_class.batch_decode(last, skip_special_tokens=True)
         return {"rollout_group": groups, "env_mask": mask, "policy_text": texts}
@@ -267,13 +267,13 @@ class Rollouts:
         return self.trainer.num_generations if self.trainer.model.training else self.trainer.num_generations_eval
 
     def _groups(self, rewards: Tensor) -> Tensor:
-        """`(groups, G)`: the rewards of a rollout on all ranks, from those of each function."""
+        """`(groups, G)`: the summed rewards of a rollout on all ranks, from those of each function."""
         weighted = rewards * self.trainer.reward_weights.to(rewards.device)
         return torch.where(rewards.isnan().all(1), torch.nan, weighted.nansum(1)).view(-1, self._group_size)
 
     @contextmanager
     def at(self, temperatures: Tensor | None) -> Iterator[None]:
-        """Sample and score rows at these temperatures over the run's."""
+        """Sample and score rows at these temperatures, given as factors on the run's."""
         self._temperatures = temperatures
         try:
             yield
@@ -281,7 +281,7 @@ class Rollouts:
             self._temperatures = None
 
     def tempered(self) -> AbstractContextManager:
-        """Around one pass over the rows: each is divided by its temperature."""
+        """A context for one pass over the rows, in which each row is divided by its temperature."""
         return nullcontext() if self._temperatures is None else self._row_temperatures.over(self._temperatures)
 
     def _log_mean(self, name: str, values: Tensor) -> None:
@@ -294,7 +294,7 @@ def _reads_rollout(reward: Callable) -> bool:
 
 
 def _told(reward: Callable, facts: dict) -> Callable:
-    def told(**given):  # a column of the dataset that has the name of a fact does not reach the reward
+    def told(**given):  # a fact takes precedence over a dataset column of the same name
         return reward(**{**given, **facts})
 
     async def told_async(**given):
@@ -305,7 +305,7 @@ def _told(reward: Callable, facts: dict) -> Callable:
 
 
 def _last_run(ids: list[int], mask: list[int]) -> list[int]:
-    """The last tokens in a row that the policy wrote."""
+    """The last run of consecutive tokens that the policy wrote."""
     end = max((place + 1 for place, own in enumerate(mask) if own), default=0)
     start = max((place + 1 for place, own in enumerate(mask[:end]) if not own), default=0)
     return ids[start:end]

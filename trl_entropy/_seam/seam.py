@@ -1,4 +1,4 @@
-"""A training step of TRL with the rules in it, in the order of time: rollout, facts, rules, loss, end of the step."""
+"""A TRL training step with the rules in it, in order of time: rollout, facts, rules, loss, end of the step."""
 
 import logging
 from collections.abc import Callable
@@ -28,21 +28,21 @@ logger = logging.getLogger(__name__)
 
 class Seam:
     """
-    Between a trainer of TRL and its rules. [`~hooks.Hooks`] hands TRL's methods over to it.
+    Connects a TRL trainer with its rules. [`~hooks.Hooks`] passes TRL's methods to it.
 
-    The trainer answers what it is asked here, in this order: `needs()`, `measured_needs`, `observe_rollout(...)`,
-    `effective_advantages(raw, tokens)`, `observe(tokens, effective)`, `extra_loss(tokens)`, `end_step()`; and it takes
-    in `metrics` what should be logged.
+    It calls the trainer in this order: `needs()`, `measured_needs`, `observe_rollout(...)`,
+    `effective_advantages(raw, tokens)`, `observe(tokens, effective)`, `extra_loss(tokens)`, `end_step()`. Values to
+    log go into the trainer's `metrics`.
 
     Args:
         trainer: the trainer.
 
     Attributes:
-        rollouts ([`~rollouts.Rollouts`]): what is sampled.
-        facts ([`~facts.Facts`]): the tokens of a micro-batch.
-        step ([`~facts.Step`] or `None`): the optimizer step at work.
-        updates (`int`): optimizer steps since completions were generated.
-        next_temperature (`float` or `None`): what the next rollout is sampled and scored at, if it changes.
+        rollouts ([`~rollouts.Rollouts`]): samples rollouts.
+        facts ([`~facts.Facts`]): collects the facts of a micro-batch's tokens.
+        step ([`~facts.Step`] or `None`): the current optimizer step.
+        updates (`int`): number of optimizer steps since completions were generated.
+        next_temperature (`float` or `None`): the temperature of the next rollout, if it changes.
     """
 
     def __init__(self, trainer):
@@ -53,41 +53,42 @@ class Seam:
         self.step: Step | None = None
         self.updates = 0
         self.next_temperature: float | None = None
-        self._last_pool = None  # if pooling is lagged, that of the step before
+        self._last_pool = None  # if pooling is lagged, the pool of the previous step
 
     def use(self, plan: RolloutPlan, trimming: Trimming) -> None:
-        """Sample by this plan, and trim steps in this way. Raises `ValueError` if the model or trainer cannot."""
+        """Sample by this plan, and trim steps this way. Raises `ValueError` if model or trainer do not allow it."""
         check_trimming(self.trainer, trimming)
         check_whole_head(self.trainer, self.trainer.needs())
         self.rollouts.use(plan)
         self.trimming = trimming
 
     def begin_run(self, plan: RolloutPlan) -> None:
-        """Forget the run before, and sample by a new plan of the same rules."""
+        """Forget the previous run, and sample by a new plan with the same rules."""
         self.rollouts.plan, self.step, self._last_pool = plan, None, None
 
     def patched(self) -> AbstractContextManager:
-        """Around a run: the patches of TRL's LM head that the config asks for."""
+        """A context for a run, with the patches of TRL's LM head that the config sets."""
         trainer = self.trainer
         vocabulary = trainer.model.config.get_text_config().vocab_size
         wants, small = trainer.args.small_lm_head_tiles, trainer.args.use_cpu and vocabulary > SMALL and has_tiles()
         if wants and not small:
             logger.warning(
-                "small_lm_head_tiles does nothing here: it is for a CPU (use_cpu), a vocabulary above %d, here %d, "
+                "small_lm_head_tiles does nothing here: it needs a CPU (use_cpu), a vocabulary above %d, here %d, "
                 "and TRL >= 1.15",
                 *(SMALL, vocabulary),
             )
         elif small and not wants:
             logger.info(
-                "on a CPU, small_lm_head_tiles=true makes the LM head two to three times as fast, equal to rounding"
+                "on a CPU, small_lm_head_tiles=true makes the LM head two to three times as fast, with results equal "
+                "up to rounding"
             )
         return patched_head(trainer.accelerator.device, wants and small, self.trimming.head)
 
     # A step begins
 
     def training_step(self, train: Callable, *args, **kwargs) -> Tensor:
-        """TRL's, for one micro-batch. Raises [`SeamError`] if its loss came from elsewhere."""
-        self.step = self.step or self._step(training=True)  # TRL has not said so to the model yet
+        """TRL's training step for one micro-batch. Raises [`SeamError`] if its loss came from elsewhere."""
+        self.step = self.step or self._step(training=True)  # TRL has not yet put the model into training mode
         self.step.reached = False
         loss = train(*args, **kwargs)
         if not self.step.reached:
@@ -109,7 +110,7 @@ class Seam:
     # Its rollout
 
     def rollout(self, generate_and_score: Callable[[list[dict]], dict], inputs: list[dict]) -> dict:
-        """TRL's batch of completions with their rewards, and facts beside them."""
+        """TRL's batch of completions with their rewards and additional facts."""
         trainer = self.trainer
         if not trainer.model.training:
             return self.rollouts.sample(generate_and_score, inputs).batch
@@ -123,7 +124,7 @@ class Seam:
         return rollout.batch
 
     def _add_facts(self, rollout: Rollout) -> None:
-        """What is added here is shuffled and split with the rest of the batch."""
+        """Add facts to the batch of a rollout; TRL shuffles and splits them with the rest."""
         trainer, batch, groups = self.trainer, rollout.batch, rollout.rewards
         needs = self.step.needs if self.step else trainer.needs()
         mine = self.rollouts.of_this_rank(len(batch["completion_mask"]))
@@ -135,7 +136,9 @@ class Seam:
         old_logps, old_entropies = rollout.old or (None, None)
         if not trainer.family.keeps_old_logps:
             if old_logps is None:
-                raise SeamError(f"{trainer.family.name} took no log-probs of the policy that sampled. {UNSUPPORTED}")
+                raise SeamError(
+                    f"{trainer.family.name} did not compute log-probs of the policy that sampled. {UNSUPPORTED}"
+                )
             batch["old_per_token_logps"] = old_logps
         if old_entropies is not None and batch.get("old_per_token_logps") is old_logps:
             batch["old_entropies"] = old_entropies
@@ -144,12 +147,12 @@ class Seam:
             batch["group_logps"] = means.repeat_interleave(groups.shape[1], dim=0)[mine]
 
     def _mean_logps(self, batch: dict) -> Tensor:
-        """`(B,)`: the mean log-prob of each completion under the policy that has sampled it; NaN without a token."""
+        """`(B,)`: the mean log-prob of each completion under the policy that sampled it; NaN without a token."""
         logps = batch.get("old_per_token_logps")
-        if logps is None:  # TRL takes none where the policy is not updated before it trains on all of them
+        if logps is None:  # TRL computes none if the policy is not updated before it trains on all of them
             if "pixel_values" in batch:
                 raise ValueError(
-                    "a rule reads the log-probs of the group, which are taken of problems in text, and these have "
+                    "a rule reads the log-probs of the group, which only exist for text problems, but these have "
                     "images: drop it, or set its scope to step"
                 )
             size, rows = self.trainer.args.per_device_train_batch_size, len(batch["completion_ids"])
@@ -159,18 +162,20 @@ class Seam:
         return torch.where(mask, logps.float(), 0.0).sum(1) / mask.sum(1)
 
     def _contexts(self, batch: dict) -> Tensor:
-        """`(B, T)` int64, of all ranks: of every trained token a hash of its context, 0 elsewhere."""
+        """`(B, T)` int64, of all ranks: a hash of every trained token's context, 0 elsewhere."""
         accelerator, columns = self.trainer.accelerator, ("prompt_ids", "prompt_mask", "completion_ids")
-        known = trained_tokens(batch).bool() & ("pixel_values" not in batch)  # a text is a context, images are not
+        known = trained_tokens(batch).bool() & (
+            "pixel_values" not in batch
+        )  # contexts are text, so rows with images have none
         hashes = contexts(*(batch[name] for name in (*columns, "completion_mask"))).masked_fill(~known, 0)
         return accelerator.gather(accelerator.pad_across_processes(hashes, dim=1))
 
     # Its losses
 
     def forward(self, forward: Callable[..., tuple], *args, **kwargs) -> tuple:
-        """TRL's log-probs and entropies; also called, outside of a loss, for the old and the reference policy."""
+        """TRL's log-probs and entropies; outside a loss, this is also called for the old and the reference policy."""
         captured, sampling = self.facts.forward, self.rollouts.sampling
-        of_policy = bool(args) and args[0] is self.trainer.model  # the head of the reference model gives no entropies
+        of_policy = bool(args) and args[0] is self.trainer.model  # the reference model's head gives no entropies
         of_old = captured is None and of_policy and sampling is not None and sampling.old is None
         if of_old and ("old_entropies" in (self.step or self._step()).needs or self.trimming.skip):
             kwargs["compute_entropy"] = True
@@ -183,13 +188,13 @@ class Seam:
         return outputs
 
     def loss(self, compute_loss: Callable, model, inputs: dict) -> Tensor:
-        """TRL's loss with the effective advantages, and the loss terms."""
+        """TRL's loss with the effective advantages, plus the loss terms."""
         trainer, training = self.trainer, self.trainer.model.training
         step = self.step if training and self.step else self._step(training)
         if training and self.trimming.skip:
             self._observe_left_out(inputs, step)
         if "entropy_gradient" in step.needs:
-            trainer._entropy_bonus_enabled = True  # without its bonus TRL < 1.15 takes entropies without gradient
+            trainer._entropy_bonus_enabled = True  # without its bonus, TRL < 1.15 computes entropies without gradient
         if "pool" in step.needs and training and step.pool is None and trainer.args.pooling == "exact":
             step.pool = self.facts.look_ahead(model, step.needs)
         needs = step.needs | step.measured
@@ -203,7 +208,7 @@ class Seam:
             effective = trainer.effective_advantages(raw, seen)
             level = getattr(trainer, "importance_sampling_level", "token")
             per_row = not trainer.family.per_token or level == "sequence"
-            if effective is not raw and per_row:  # one ratio for each completion: only the mean over its tokens acts
+            if effective is not raw and per_row:  # one ratio per completion: only the mean over its tokens acts
                 effective = seen.mean_over_row(effective)
             return effective
 
@@ -214,7 +219,7 @@ class Seam:
         step.reached = True
         if training:
             advantages = seen.advantages if effective is given else per_token(effective, seen.mask)
-            if "importance_sampling_ratio" in inputs:  # with vLLM; TRL multiplies the loss of each token by it
+            if "importance_sampling_ratio" in inputs:  # with vLLM, TRL multiplies each token's loss by it
                 advantages = advantages * inputs["importance_sampling_ratio"]
             trainer.observe(seen, advantages)
         if training and self.trimming.skip and trainer.args.loss_type in OVER_ROWS:
@@ -224,16 +229,16 @@ class Seam:
         return loss
 
     def _observe_left_out(self, inputs: dict, step: Step) -> None:
-        """Measure the rows that a micro-batch leaves out, under the policy as it is at this optimizer step."""
+        """Measure the rows that a micro-batch leaves out, under the policy of this optimizer step."""
         trainer, rows = self.trainer, inputs.get(LEFT_OUT)
         measured = step.measured | {"group_rewards"} & step.needs
-        # Up to the first update the policy is that of the rollout, whose log-probs and entropies were taken there
+        # Until the first update the policy is the rollout's, whose log-probs and entropies are known
         known = self.updates == 0 and "old_entropies" in inputs and not measured & VOCABULARY
         share_parameters = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         if rows is not None:
             tokens = self.facts.under_old(rows) if known else self.facts.look(trainer.model, rows, measured)
             trainer.observe(tokens, torch.zeros_like(tokens.logps))
-        elif share_parameters and not known:  # the ranks that have such rows wait for this one in their forward pass
+        elif share_parameters and not known:  # ranks with such rows wait for this rank in their forward pass
             self.facts.look(trainer.model, inputs, measured)
 
     def _mean_of_term(self, values: Tensor, tokens: Tokens, inputs: dict, follows_loss_type: bool) -> Tensor:
@@ -242,20 +247,23 @@ class Seam:
         # An evaluation batch is not accumulated
         micro_batches = trainer.current_gradient_accumulation_steps if trainer.model.training else 1
         divided_later = 1 if trainer.family.scales_loss else micro_batches  # by transformers
-        corrects = trainer.family.has_loss_types and loss_type != "vespo"  # whose surrogate has it in its own weight
+        corrects = (
+            trainer.family.has_loss_types and loss_type != "vespo"
+        )  # vespo's surrogate includes it in its own weight
         if follows_loss_type and corrects and "importance_sampling_ratio" in inputs:
             values = values * inputs["importance_sampling_ratio"]  # as TRL corrects its surrogate for vLLM's log-probs
         if follows_loss_type and loss_type not in OVER_TOKENS:
             mean = self.facts.micro_batch_mean(loss_type, values, tokens, inputs)
             return mean * divided_later / micro_batches
-        # Divided by the ranks, because DDP averages gradients: a term does not depend on how the batch is split
+        # Divided by the number of ranks, because DDP averages gradients: so a term does not depend on how the batch is
+        # split
         of_rank = self.facts.tokens_of_step(inputs) / trainer.accelerator.num_processes
         return values.sum() / (of_rank / divided_later)
 
-    # Its end: all gradients are there, and the optimizer has not stepped yet
+    # Its end: all gradients are there, but the optimizer has not stepped yet
 
     def gradient_sample(self) -> Tensor:
-        """`(D,)`: some coordinates of the gradient of the optimizer step, those that this rank holds."""
+        """`(D,)`: some coordinates of this rank's part of the optimizer step's gradient."""
         return gradient_sample(self.trainer)
 
     def _end_step(self) -> None:

@@ -1,4 +1,4 @@
-"""The state of a running trainer: what it logs, its parameters, and what is set in it while it trains."""
+"""Read and set the state of a running trainer: its logs, its parameters and its knobs."""
 
 import torch
 from torch import Tensor
@@ -9,45 +9,45 @@ from .error import SeamError
 
 
 def log_means(trainer, means: dict[str, float]) -> None:
-    """Log values of one optimizer step beside TRL's; TRL averages them over `logging_steps`."""
+    """Log values of one optimizer step beside TRL's own; TRL averages them over `logging_steps`."""
     for name, value in means.items():
         trainer._metrics["train"][name].append(value)
 
 
 def set_logged_entropy(trainer, value: float) -> None:
-    """Log this as TRL's `entropy` of the optimizer step that has just ended."""
+    """Log this as TRL's `entropy` of the optimizer step that just ended."""
     steps = trainer.current_gradient_accumulation_steps
     trainer._metrics["train"]["entropy"][-steps:] = [value] * steps
 
 
 def logged_signal(trainer, name: str) -> float | None:
     """
-    A signal of the optimizer step that has just ended, from what TRL logs, the same on every rank.
+    A signal of the optimizer step that just ended, from TRL's logs, the same on every rank.
 
-    TRL takes the mean over tokens and ranks in each micro-batch, and this is the mean of those. `None` if TRL logs it
-    elsewhere, or no token was trained on. Raises [`SeamError`] if TRL has logged none.
+    TRL averages over tokens and ranks in each micro-batch, and this is the mean of these values. `None` if TRL logs
+    the signal elsewhere, or if no token was trained on. Raises [`SeamError`] if TRL logged no value.
     """
     steps = trainer.current_gradient_accumulation_steps
     logged, entropies = (trainer._metrics["train"].get(key, [])[-steps:] for key in (name, "entropy"))
-    if name == "reward":  # TRL logs it where it generates
+    if name == "reward":  # TRL logs it when it generates
         if not _crosses_rollout(trainer, trainer._step - 1):
             return None
         logged = logged[-1:]
     if not logged:
         raise SeamError(
-            f"TRL has logged no {name} for this optimizer step, so there is nothing to control: it depends on "
+            f"TRL did not log {name} for this optimizer step, so there is nothing to control: it depends on "
             f"loss_type={getattr(trainer.args, 'loss_type', None)!r}, on use_liger_kernel=False, and on no callback "
             "before calling trainer.log"
         )
     masks = any(getattr(trainer, name, None) for name in ("mask_truncated_completions", "tools", "rollout_func"))
     if name != "reward" and masks:
-        # of a micro-batch without a trained token TRL logs 0
+        # TRL logs 0 for a micro-batch without a trained token
         logged = [value for value, entropy in zip(logged, entropies, strict=True) if entropy != 0]
     return sum(logged) / len(logged) if logged else None
 
 
 def clipped_bounds(trainer) -> set[str]:
-    """The bounds of the clip range, by knob, that TRL has logged clipped tokens at in this run."""
+    """The bounds of the clip range, by knob, at which TRL logged clipped tokens in this run."""
     pending, rows = trainer._metrics["train"], trainer.state.log_history
     return {
         bound
@@ -57,7 +57,7 @@ def clipped_bounds(trainer) -> set[str]:
 
 
 def rollout_ends(trainer) -> bool:
-    """Whether the optimizer step that has just ended was the last of its rollout batch; each is, of packed ones."""
+    """Whether the optimizer step that just ended was the last of its rollout batch; always with packed batches."""
     return not hasattr(trainer, "_buffered_inputs") or _crosses_rollout(trainer, trainer._step)
 
 
@@ -75,9 +75,9 @@ def set_entropy_coef(trainer, value: float) -> None:
 
 def set_temperature(trainer, value: float) -> None:
     """
-    Sample and score at another temperature from now on.
+    Sample and score at this temperature from now on.
 
-    Raises [`SeamError`] if the place where TRL divides the logits by it cannot be found.
+    Raises [`SeamError`] if we cannot find where TRL divides the logits by the temperature.
     """
     trainer.temperature = value
     if trainer.use_vllm:
@@ -101,27 +101,29 @@ def _fused_temperature(model):
             return function.__closure__[function.__code__.co_freevars.index("temperature")]
         forward = getattr(function, "__wrapped__", None)
     raise SeamError(
-        "the temperature of TRL's fused LM head was not found, so completions would be scored at another temperature "
-        "than they were sampled at: drop the controller of temperature; this TRL version is not supported"
+        "the temperature of TRL's fused LM head was not found, so completions would not be scored at the temperature "
+        "they were sampled at: drop the controller of temperature; this TRL version is not supported"
     )
 
 
 def lower_learning_rate(optimizer, scheduler, factor: float) -> list[float]:
-    """Multiply the learning rate of all parameter groups, now and as scheduled; the new ones."""
+    """Multiply the learning rate of all parameter groups, now and as scheduled; returns the new rates."""
     for group in optimizer.param_groups:
         group["lr"] *= factor
     rates = [group["lr"] for group in optimizer.param_groups]
     scheduler = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
-    if hasattr(scheduler, "base_lrs"):  # one that follows a metric has none, and continues from the groups
+    if hasattr(scheduler, "base_lrs"):  # a scheduler that follows a metric has none, and continues from the groups
         scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
-    scheduler._last_lr = rates  # what is logged for the next step
+    scheduler._last_lr = rates  # logged for the next step
     return rates
 
 
 def check_finite(model, step: int, accelerator) -> None:
-    """Raise `FloatingPointError` on all ranks if a parameter is not finite; sampling would fail without saying why."""
+    """Raise `FloatingPointError` on all ranks if a parameter is not finite: sampling would fail unclearly."""
     finite = [_shard(parameter).isfinite().all() for parameter in model.parameters()]
-    faults = (~torch.stack([flag.to(accelerator.device) for flag in finite])).sum()  # a device_map has several devices
+    faults = (
+        ~torch.stack([flag.to(accelerator.device) for flag in finite])
+    ).sum()  # with a device_map there are several devices
     if accelerator.reduce(faults, reduction="sum") > 0:
         raise FloatingPointError(
             f"the policy has parameters that are not finite after step {step}: resume from an earlier checkpoint "
@@ -131,9 +133,9 @@ def check_finite(model, step: int, accelerator) -> None:
 
 def gradient_sample(trainer, most: int = 65536) -> Tensor:
     """
-    `(D,)` float32, detached: what this rank holds of the gradient, at most so many coordinates, evenly spaced.
+    `(D,)` float32, detached: up to `most` evenly spaced coordinates of this rank's part of the gradient.
 
-    0 where a parameter has none; empty with DeepSpeed, which keeps the gradient to itself.
+    0 where a parameter has no gradient; empty with DeepSpeed, which does not expose the gradient.
     """
     device = trainer.accelerator.device
     trained = [] if trainer.is_deepspeed_enabled else [one for one in trainer.model.parameters() if one.requires_grad]
@@ -148,7 +150,7 @@ def gradient_sample(trainer, most: int = 65536) -> Tensor:
 
 
 def _shard(parameter: Tensor) -> Tensor:
-    """What this rank holds of a parameter."""
+    """This rank's part of a parameter."""
     parameter = getattr(parameter, "ds_tensor", parameter)  # DeepSpeed ZeRO-3
     shard = parameter.to_local() if hasattr(parameter, "to_local") else parameter  # FSDP2
     return shard.detach()

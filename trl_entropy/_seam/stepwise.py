@@ -1,4 +1,4 @@
-"""`GRPOTrainer` for a method with rewards at every step of an environment, and a loss and networks of its own."""
+"""`GRPOTrainer` for methods with a reward at every environment step, and with their own loss and networks."""
 
 import os
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from .vocabulary import HiddenStates
 
 class StepwiseGRPOTrainer(GRPOTrainer):
     """
-    The methods of TRL that such a method has a part in; it stands behind [`~hooks.Hooks`].
+    Overrides the methods of TRL that this needs; in the class order it comes after [`~hooks.Hooks`].
 
-    TRL's loss gets advantages of 0 and no KL penalty, so that it is 0: what is trained on is `own_loss`. The trainer
-    answers what it is asked here: `rewards_of_steps(...)`, `prepared_batch(batch, rewards)`, `own_loss(...)`,
-    `save_networks(folder)` and `load_networks(folder)`.
+    TRL's loss gets advantages of 0 and no KL penalty, so it is 0, and only `own_loss` is trained on. The trainer must
+    have `rewards_of_steps(...)`, `prepared_batch(batch, rewards)`, `own_loss(...)`, `save_networks(folder)` and
+    `load_networks(folder)`.
     """
 
     def _generate(self, prompts):
@@ -39,7 +39,8 @@ class StepwiseGRPOTrainer(GRPOTrainer):
             loss = super()._compute_loss(model, inputs)
         finally:
             kept.remove()
-        # Divided by the ranks, because gradients are averaged: the loss is a mean over the optimizer step of all ranks
+        # Divided by the number of ranks, because gradients are averaged: the loss is a mean over the optimizer step on
+        # all ranks
         of_rank = self.seam.facts.tokens_of_step(inputs) / self.accelerator.num_processes
         states = kept.states[:, -inputs["completion_ids"].shape[1] - 1 : -1]
         return loss + self.own_loss(inputs, states, trained_tokens(inputs).bool(), of_rank)
@@ -57,11 +58,11 @@ class StepwiseGRPOTrainer(GRPOTrainer):
 
 
 def sampled_turns(trainer, contexts: list[list[int]]) -> tuple[list[list[int]], Sequence[list[float] | None]]:
-    """What the policy writes after these tokens, by TRL's own sampler, and its log-probs where vLLM gives them."""
+    """The policy's continuations of these tokens, from TRL's own sampler, and their log-probs if vLLM gives them."""
     ids, logps = trainer._generate_single_turn(contexts, None, {}, 1)
     return [list(row) for row in ids], [None] * len(ids) if logps is None else logps
 
 
 def sampled_rows(trainer) -> list[dict]:
-    """The rows of the dataset that are sampled right now, on this rank; `rollout_func` gets their prompts alone."""
+    """This rank's dataset rows that are currently sampled; `rollout_func` only gets their prompts."""
     return trainer.seam.rollouts.sampling.rows

@@ -1,4 +1,4 @@
-"""The micro-batches of an optimizer step, with less padding and without rows that have no gradient."""
+"""Trim the micro-batches of an optimizer step: less padding, and no rows without a gradient."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,25 +9,25 @@ from torch import Tensor
 from ..rollouts.batch import Batch, picked
 
 
-# The rows that a micro-batch leaves out, beside TRL's columns
+# The key for the rows that a micro-batch leaves out, beside TRL's columns
 LEFT_OUT = "left_out"
-# How columns begin that have a value for each completion of a group, which may be as wide as the completions by chance
+# Prefix of columns with a value per completion of a group, which may by chance be as wide as the completions
 OF_GROUP = "group_"
 
 
 class Trimming(NamedTuple):
     """
-    What is done to the micro-batches of an optimizer step. Loss and gradient stay what they are, up to rounding.
+    How to trim the micro-batches of an optimizer step. Loss and gradient stay the same, up to rounding.
 
     Args:
         trim (`bool`):
             Cut off the columns that are padding in all rows of a micro-batch.
         sort (`bool`):
-            Bring rows of similar length together.
+            Put rows of similar length into the same micro-batch.
         skip (`bool`):
             Leave out the rows whose advantage is 0 at all trained tokens.
         head (`bool`):
-            Leave out the tokens without a gradient from the backward pass of the LM head.
+            Leave tokens without a gradient out of the LM head's backward pass.
     """
 
     trim: bool = False
@@ -38,17 +38,17 @@ class Trimming(NamedTuple):
 
 def compacted(batches: list[Batch], how: Trimming, least: int = 0) -> list[tuple[Batch, Batch | None]]:
     """
-    The same rows in as many micro-batches: each with what is trained on and what is left out of it.
+    The same rows in the same number of micro-batches, each with the rows to train on and the rows to leave out.
 
     Args:
         batches (`list[dict[str, torch.Tensor]]`):
             The micro-batches of one optimizer step on this rank: `(B, ...)` tensors of the same widths, and single
             numbers.
         how ([`Trimming`]):
-            What to do. Every micro-batch keeps a row to train on, so that every rank takes as many steps.
+            How to trim. Every micro-batch keeps a row to train on, so that all ranks take the same number of steps.
         least (`int`, *optional*, defaults to `0`):
-            How many rows of the optimizer step to train on at least: TRL gathers a number for each row of a
-            micro-batch, so that every rank must have as many.
+            Least number of rows of the optimizer step to train on: TRL gathers a number per row of a micro-batch, so
+            all ranks must have the same number of rows.
     """
     if not (how.sort or how.skip):
         return [(trimmed(batch) if how.trim else batch, None) for batch in batches]
@@ -70,7 +70,7 @@ def compacted(batches: list[Batch], how: Trimming, least: int = 0) -> list[tuple
 
 
 def has_advantage(batch: Batch) -> Tensor:
-    """Bool `(B,)`: the rows with an advantage other than 0; if it is `(B, T)`, at one of their trained tokens."""
+    """Bool `(B,)`: the rows whose advantage is not 0; with `(B, T)`, at one of their trained tokens."""
     advantages = batch["advantages"]
     if advantages.dim() == 1:
         return advantages != 0
@@ -78,16 +78,16 @@ def has_advantage(batch: Batch) -> Tensor:
 
 
 def trained_tokens(batch: Batch) -> Tensor:
-    """`(B, T)` of 0 and 1: the tokens of completions that neither padding nor an environment wrote."""
+    """`(B, T)` of 0 and 1: the completion tokens that are neither padding nor written by an environment."""
     mask = batch["completion_mask"]
     return mask * batch["tool_mask"] if "tool_mask" in batch else mask
 
 
 def trimmed(batch: Batch) -> Batch:
     """
-    The batch without the columns that are padding in all rows, which stand before prompts and after completions.
+    The batch without the columns that are padding in all rows, before prompts and after completions.
 
-    A column as wide as the completions has a value for each token and is cut with them, unless its name begins with
+    A tensor as wide as the completions has a value per token and is cut with them, unless its name begins with
     `group_`.
     """
     prompts, completions = batch["prompt_mask"].bool().any(0), batch["completion_mask"].bool().any(0)
@@ -104,16 +104,16 @@ def trimmed(batch: Batch) -> Batch:
 
 
 def check_trimming(trainer, how: Trimming) -> None:
-    """Raise `ValueError` for a mixture of experts and for images, whose micro-batches cannot be cut."""
+    """Raise `ValueError` for a mixture of experts or images, whose micro-batches cannot be trimmed."""
     if any(how[:3]) and (getattr(trainer, "aux_loss_enabled", False) or getattr(trainer, "_is_vlm", False)):
         raise ValueError(
-            "trim_padding, sort_by_length and skip_zero_advantage are for text without the auxiliary loss of a "
-            "mixture of experts, which is taken over each micro-batch: drop them"
+            "trim_padding, sort_by_length and skip_zero_advantage only work on text, and not with the auxiliary loss "
+            "of a mixture of experts, which is computed per micro-batch: drop them"
         )
 
 
 def prepared(trainer, prepare: Callable[[Any], dict], generation_batch, how: Trimming) -> dict:
-    """TRL's next micro-batch; those of a new rollout are trimmed first, an optimizer step at a time."""
+    """TRL's next micro-batch; the micro-batches of a new rollout are trimmed first, one optimizer step at a time."""
     if not any(how[:3]):
         return prepare(generation_batch)
     before = trainer._buffered_inputs
@@ -132,6 +132,6 @@ def prepared(trainer, prepare: Callable[[Any], dict], generation_batch, how: Tri
 
 
 def _rows_to_train(trainer, windows: list[list[dict]]) -> list[int]:
-    """How many rows of each optimizer step have an advantage, on the rank where most have."""
+    """The number of rows with an advantage in each optimizer step, on the rank with the most."""
     counts = torch.stack([sum(has_advantage(batch).sum() for batch in window) for window in windows])
     return trainer.accelerator.gather(counts.unsqueeze(0)).amax(0).tolist()

@@ -1,4 +1,4 @@
-"""Looks at the whole vocabulary at every token, without a (B, T, V) tensor."""
+"""Compute looks at the whole vocabulary at every token, without a (B, T, V) tensor."""
 
 from collections.abc import Collection, Set
 from contextlib import contextmanager
@@ -13,7 +13,9 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 from ..rules.looks import Distributions, Entropy, Look, looks_among
 
 
-ENTRIES = 2**25  # logits that are held at once: 128 MiB in float32, about 220 tokens of a vocabulary of 152,000
+ENTRIES = (
+    2**25
+)  # number of logits in memory at once: 128 MiB in float32, about 220 tokens with a vocabulary of 152,000
 
 
 class HiddenStates:
@@ -33,9 +35,9 @@ class HiddenStates:
 
 class RowTemperatures:
     """
-    Divide the logits of each row by a number of its own, by a hook on the backbones of these models.
+    Divide the logits of each row by its own number, through a hook on the backbones of these models.
 
-    Sampling and scoring go through it alike: the LM head is linear, so it is the states before it that are divided.
+    This works the same in sampling and scoring. The LM head is linear, so the hook divides the states before it.
 
     Raises `ValueError` for a model whose logits are not linear in its last hidden states.
     """
@@ -45,16 +47,18 @@ class RowTemperatures:
         self._row = 0
         for model in models:
             model = model.get_base_model() if hasattr(model, "get_base_model") else model
-            check_plain_head(model.config, "a temperature for each prompt")
+            check_plain_head(model.config, "a temperature per prompt")
             if getattr(model.get_output_embeddings(), "bias", None) is not None:
-                raise ValueError("a temperature for each prompt does not know an LM head with a bias: drop it")
+                raise ValueError(
+                    "a temperature per prompt does not work with an LM head that has a bias: drop the rule"
+                )
             model.base_model.register_forward_hook(self._divide)
 
     @contextmanager
     def over(self, values: Tensor | None):
         """
-        Within this, forward passes go over rows with these temperatures `(B,)`, in this order and again from the
-        first; `None` leaves them as they are.
+        Within this context, forward passes go over rows with these temperatures `(B,)`, in this order and then again
+        from the first; `None` changes nothing.
         """
         before = self._values, self._row
         self._values, self._row = values, 0
@@ -73,23 +77,24 @@ class RowTemperatures:
 
 
 def check_plain_head(config: PreTrainedConfig, what: str) -> None:
-    """Raise `ValueError` if the logits of a model with this config are not those of its LM head alone."""
+    """Raise `ValueError` if the logits of a model with this config are not simply those of its LM head."""
     config = config.get_text_config()
     scaled = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
     given = [name for name in scaled if getattr(config, name, None) not in (None, 1.0)]
     if given:
         raise ValueError(
-            f"{what} does not know logits that are changed after the LM head: {', '.join(given)} is set for this model"
+            f"{what} does not work with logits that are changed after the LM head: {', '.join(given)} is set for this "
+            "model"
         )
 
 
 def check_whole_head(trainer, needs: Set) -> None:
-    """Raise `ValueError` if a look has a gradient, and the LM head, which gets a part of it, is split over ranks."""
+    """Raise `ValueError` if a look has a gradient and the LM head, which gets a part of it, is split over ranks."""
     with_gradient = sorted(str(look) for look in looks_among(needs) if look.has_gradient)
     zero3 = trainer.is_deepspeed_enabled and any(hasattr(one, "ds_id") for one in trainer.model.parameters())
     if with_gradient and (trainer.is_fsdp_enabled or zero3):
         raise ValueError(
-            f"a loss term needs the gradient of {', '.join(with_gradient)} by the whole LM head, which FSDP and "
+            f"a loss term needs the gradient of {', '.join(with_gradient)} through the whole LM head, which FSDP and "
             "DeepSpeed ZeRO-3 split over ranks: use DDP or ZeRO-2, or drop the term"
         )
 
@@ -103,26 +108,26 @@ def take_looks(
     looks: Collection[Look],
 ) -> dict[Look, Tensor]:
     """
-    Looks at the vocabulary, `(B, T)` by look, by one pass of the LM head over a few tokens at a time.
+    Looks at the vocabulary, `(B, T)` by look, in one pass of the LM head over a few tokens at a time.
 
-    Where gradients are on, the looks that have one carry it: the logits are then computed again in the backward pass,
-    a few tokens at a time as well.
+    If gradients are on, looks with a gradient carry it: the backward pass then recomputes the logits, also a few
+    tokens at a time.
 
     Args:
         model (`nn.Module`):
-            Causal language model of transformers; its LM head is applied here.
+            A transformers causal language model, whose LM head is applied here.
         before (`torch.Tensor`):
             `(B, T, D)`: the last hidden state before each token.
         sampled (`torch.Tensor`):
             `(B, T)` int64: the tokens.
         temperature (`float`):
-            What the logits are divided by.
+            Divisor of the logits.
         of_rows (`torch.Tensor`, *optional*):
-            `(B,)`: what the hidden states of each row are divided by already.
+            `(B,)`: the number by which each row's hidden states are already divided.
         looks (`Collection[Look]`):
-            What is wanted.
+            The looks to compute.
 
-    Raises `ValueError` for a model whose logits are not those of its LM head alone.
+    Raises `ValueError` for a model whose logits are not simply those of its LM head.
     """
     names = ", ".join(sorted(map(str, looks)))
     check_plain_head(model.config, f"a rule that looks at the vocabulary ({names}) or entropy_measures='full'")
@@ -149,16 +154,16 @@ def take_looks(
 @torch.no_grad()
 def prompt_entropies(model: nn.Module, states: Tensor, ids: Tensor, mask: Tensor, temperature: float) -> Tensor:
     r"""
-    Entropy in nats at the tokens of the prompt, `(B, P - 1)`; NaN at its first token, which nothing predicts, and at
+    Entropy in nats at the prompt's tokens, `(B, P - 1)`; NaN at the first token, which nothing predicts, and at
     padding.
 
     Args:
         states (`torch.Tensor`):
             `(B, P + T, D)`: last hidden states of prompt and completion.
         ids, mask (`torch.Tensor`):
-            `(B, P)`: the prompts; 1 where they have a token, 0 at padding.
+            `(B, P)`: the prompts; the mask is 1 at tokens, 0 at padding.
 
-    The other arguments and the errors are those of [`take_looks`].
+    Other arguments and errors are as in [`take_looks`].
     """
     mask = mask.bool()
     before, look = states[:, : mask.shape[1] - 1], Entropy()
@@ -168,7 +173,7 @@ def prompt_entropies(model: nn.Module, states: Tensor, ids: Tensor, mask: Tensor
 
 @contextmanager
 def _whole_head(model: nn.Module, device: torch.device):
-    """Weight and bias of the LM head on this device; every rank has to ask if each has a shard of them."""
+    """Weight and bias of the LM head on this device; if they are sharded, every rank must call this."""
     head = model.get_output_embeddings()
     parameters = head.weight, getattr(head, "bias", None)
     with maybe_gather_lm_head_ctx(*parameters):  # DeepSpeed ZeRO-3

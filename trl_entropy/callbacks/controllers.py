@@ -29,30 +29,30 @@ from .attached import Attached
 
 logger = logging.getLogger(__name__)
 
-STEPS_OF_AUTHORITY = 100  # ours: the last optimizer steps whose predicted changes are looked at
+STEPS_OF_AUTHORITY = 100  # ours: the number of last optimizer steps whose predicted changes count
 SOURCE = "trainer_state.json of the checkpoint"
 
 
 class EntropyController(TrainerCallback):
     """
-    After every optimizer step, let controllers decide their knobs' values for the next.
+    Let controllers set their knobs' values for the next optimizer step, after every step.
 
-    A knob that touched no token in the first steps of a run is warned about once, and so is a coefficient of one sign
+    It warns once about a knob that changed no token in the first steps of a run, and about a coefficient of one sign
     in a run where both signs pull the entropy down.
 
     Args:
         controllers (`list[Controller]`):
             The laws, their knobs and their state.
         knobs (`MutableMapping[str, float]`):
-            Where the knobs are turned.
+            The knobs to turn.
         read (`Callable[[str], float | None]`):
-            A signal's value in the step that has ended, the same on every rank; `None` if it had none.
+            Returns a signal's value in the completed step, the same on every rank; `None` if there is none.
         log (`Callable[[dict[str, float]], None]`):
-            Where target and error are logged.
+            Logs target and error.
         rollout_ends (`Callable[[], bool]`):
-            Whether the step that has ended was the last of its rollout batch.
+            Whether the completed step was the last of its rollout batch.
         clipped (`Callable[[], Collection[str]]`):
-            The bounds of the clip range, by knob, at which tokens have been clipped in this run.
+            The bounds of the clip range, by knob, at which tokens were clipped in this run.
 
     Raises `ValueError` for a signal that is not finite.
     """
@@ -82,7 +82,7 @@ class EntropyController(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self._begin()
         for controller in self.controllers:
-            if state.global_step == 0:  # a resumed one continues
+            if state.global_step == 0:  # a resumed run continues
                 controller.start(_num_epochs(state))
             self.knobs[controller.knob.name] = controller.value
 
@@ -107,7 +107,7 @@ class EntropyController(TrainerCallback):
                 logger.warning("%s %s: %s. See docs/authority.md", used[0], NO_AUTHORITY, HOLD)
 
     def _acts(self, knob: str) -> bool:
-        # A callback that calls trainer.log has taken the step's clip ratios away, but they are in the history
+        # A callback that calls trainer.log removes the step's clip ratios, but they are in the history
         return knob in self.clipped() if knob in CLIP_RATIOS else bool(self.read(ACTS_ON[knob]))
 
     def _decide(self, controller: Controller, state: TrainerState) -> None:
@@ -126,10 +126,10 @@ class EntropyController(TrainerCallback):
 
 class LearningRateScale(TrainerCallback):
     """
-    Multiply the learning rate during each optimizer step; schedule, checkpoint and log keep the one that is set.
+    Multiply the learning rate during each optimizer step; schedule, checkpoint and log keep the configured one.
 
     Attributes:
-        value (`float`): The factor in force.
+        value (`float`): The current factor.
     """
 
     def __init__(self):
@@ -149,10 +149,11 @@ class LearningRateScale(TrainerCallback):
 
 class EntropyCallback(Attached, EntropyController):
     """
-    A controller on a plain [`~trl.GRPOTrainer`], of a knob that TRL itself has.
+    A controller for a plain [`~trl.GRPOTrainer`], on one of TRL's own knobs.
 
-    It reads the `entropy` that TRL logs. With one micro-batch per optimizer step that is the mean over all tokens and
-    ranks; with several it is the mean of their means. Its state is in the checkpoint's `trainer_state.json`.
+    It reads the `entropy` that TRL logs. With one micro-batch per optimizer step this is the mean over all tokens and
+    ranks; with several it is the mean of the micro-batches' means. The callback's state is in the checkpoint's
+    `trainer_state.json`.
 
     Args:
         law (`str`):
@@ -160,11 +161,11 @@ class EntropyCallback(Attached, EntropyController):
         knob (`str`):
             `epsilon_low`, `epsilon_high` or `entropy_coef`.
         name (`str`, *optional*):
-            Metrics stand under `controllers/<name>`. By default the knob's name.
+            Metrics are under `controllers/<name>`. By default the knob's name.
         settings:
-            What else stands under a name in the config's `controllers`: `target` or `target_ratio`, which a law with a
-            target needs here, `initial`, `low`, `high`, `signal` (entropy, or one that TRL logs), `cadence`,
-            `start_steps`, `raises_signal`, and the law's parameters.
+            The other settings of an entry in the config's `controllers`: `target` or `target_ratio` (a law with a
+            target needs one of them here), `initial`, `low`, `high`, `signal` (entropy, or one that TRL logs),
+            `cadence`, `start_steps`, `raises_signal`, and the law's parameters.
 
     Raises `ValueError` for a knob that plain TRL does not have, and at the start of training if `attach` was not
     called.
@@ -201,7 +202,7 @@ class EntropyCallback(Attached, EntropyController):
         return f"the callback of {self.spec['knob']}"
 
     def take(self, trainer: Trainer) -> None:
-        """Take the knob from a trainer. Raises `ValueError` for wrong settings, or if something else steers."""
+        """Take the knob from a trainer. Raises `ValueError` for wrong settings, or beside other control of entropy."""
         self._check(trainer)
         knobs = {knob.name: knob for knob in trl_knobs_of(trainer)}
         values = {name: getattr(trainer, name) for name in knobs}
@@ -214,7 +215,7 @@ class EntropyCallback(Attached, EntropyController):
     def _check(self, trainer: Trainer) -> None:
         if isinstance(trainer, Hooks):
             raise ValueError(
-                "an EntropyGRPOTrainer needs no callback: "
+                "an EntropyGRPOTrainer does not need this callback: "
                 f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
             )
         family = family_of(type(trainer))
@@ -234,12 +235,12 @@ class EntropyCallback(Attached, EntropyController):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self.attached()
-        # Not by way of ExportableState: restoring one makes a new callback, which would be attached to nothing
+        # Not through ExportableState: restoring one makes a new callback, which would not be attached to a trainer
         saved = state.stateful_callbacks.get(self._key)
         if saved is None and state.global_step > 0:
             raise ValueError(
-                f"the checkpoint of step {state.global_step} has no state of {self._key}: resume with the callbacks "
-                "that it was written with"
+                f"the checkpoint of step {state.global_step} has no state of {self._key}: resume with the same "
+                "callbacks as in that run"
             )
         (controller,) = self.controllers
         if saved is not None:
@@ -250,7 +251,7 @@ class EntropyCallback(Attached, EntropyController):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         (controller,) = self.controllers
         knob = controller.knob.name
-        self.log({f"knobs/{knob}": self.knobs[knob]})  # in force in the step that has ended
+        self.log({f"knobs/{knob}": self.knobs[knob]})  # the value in the completed step
         super().on_step_end(args, state, control, **kwargs)
         state.stateful_callbacks[self._key] = controller.state_dict()
 
@@ -260,7 +261,7 @@ class EntropyCallback(Attached, EntropyController):
 
 
 def announce(args: TrainingArguments, controllers: Iterable[Controller]) -> None:
-    """Log what a user should know before a run: what its controllers do, and which values are odd."""
+    """Log, before a run, what its controllers do and which values are unusual."""
     warn_if_untested(installed_trl())
     warn_of_cut_sampling(args)
     for controller in controllers:
@@ -268,12 +269,12 @@ def announce(args: TrainingArguments, controllers: Iterable[Controller]) -> None
 
 
 def trl_knobs_of(trainer: Trainer) -> list[Knob]:
-    """TRL's own knobs that a trainer has."""
+    """The trainer's knobs that are TRL's own."""
     return [knob for knob in TRL_KNOBS if knob.name not in family_of(type(trainer)).lacks]
 
 
 def trl_knobs(trainer: Trainer) -> Knobs:
-    """The same, to read and to turn."""
+    """TRL's own knobs of a trainer, to read and to turn."""
     knobs = Knobs()
     for knob in trl_knobs_of(trainer):
         write = partial(setattr, trainer, knob.name)
@@ -284,7 +285,7 @@ def trl_knobs(trainer: Trainer) -> Knobs:
 
 
 def all_knobs(trainer: Trainer, scale: LearningRateScale) -> Knobs:
-    """Those, and the knobs that a trainer with entropy control has besides: its temperature, its rules' numbers."""
+    """All knobs of a trainer with entropy control: TRL's own, the temperature, and the rules' parameters."""
     knobs, (temperature, learning_rate_scale) = trl_knobs(trainer), TRAINER_KNOBS[len(TRL_KNOBS) :]
     next_temperature = partial(setattr, trainer.seam, "next_temperature")
     if temperature.name not in trainer.family.lacks:

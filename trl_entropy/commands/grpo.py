@@ -1,4 +1,4 @@
-"""One GRPO run from flags: read them, load the problems, build the trainer, train."""
+"""Run GRPO from flags: read them, load the problems, build the trainer, train."""
 
 import inspect
 import logging
@@ -43,9 +43,9 @@ from .sources import SourceArguments, check, is_drawn, load_eval, load_train, se
 logger = logging.getLogger(__name__)
 
 OVERLONG = "get_soft_overlong_punishment"
-OVERLONG_OF_TRL = (1280, 256)  # tokens, as its `trl grpo`
+OVERLONG_OF_TRL = (1280, 256)  # tokens, as in its `trl grpo`
 DAPO_OVERLONG = "dapo_overlong_reward"
-# What a reward is called with besides the columns of the dataset: by TRL, and by the seam if it has `reads_rollout`
+# A reward's arguments besides the columns of the dataset: from TRL, and from the seam if it has `reads_rollout`
 OF_TRL = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
 OF_ROLLOUT = {"rollout_group", "env_mask", "policy_text"}
 
@@ -54,7 +54,7 @@ OF_ROLLOUT = {"rollout_group", "env_mask", "policy_text"}
 @dataclass
 class GRPOArguments(SourceArguments):
     """
-    Where problems and rewards come from; [`~sources.SourceArguments`] with a few more.
+    Flags for problems and rewards: [`~sources.SourceArguments`] and a few more.
 
     Args:
         reward_funcs (`list[str]`, *optional*):
@@ -64,24 +64,24 @@ class GRPOArguments(SourceArguments):
             think_format_reward and get_soft_overlong_punishment (between 1024 and 1280 tokens, as in trl grpo), or
             dotted paths of your own.
         reward_model_name_or_path (`str`, *optional*):
-            A reward model, a folder or a name on the hub, whose score is added to those of reward_funcs. With it
-            there is no default for reward_funcs.
+            A reward model, as a folder or a name on the hub. Its score is added to those of reward_funcs, which then
+            has no default.
         answer_from (`list[str]`, *optional*, defaults to `["boxed"]`):
             Where math_verify_reward and reasoning_gym_reward look for the answer, in order: boxed, all_boxed,
             announced, hashes, last_maths, last_latex, last_number.
         grading_deadline (`float`, *optional*, defaults to `3.0`):
             Seconds after which math_verify_reward gives up on an answer; it tries twice.
         grading_batch_deadline (`float`, *optional*, defaults to `60.0`):
-            Seconds after which math_verify_reward gives up on what is not graded of a batch.
+            Seconds after which math_verify_reward gives up on the ungraded rest of a batch.
         grading_workers (`int`, *optional*):
-            Processes of math_verify_reward on each rank; by default the rank's share of the cores, at most 8.
+            Number of math_verify_reward's processes per rank; by default the rank's share of the cores, at most 8.
         pass_at_k_every (`int`, *optional*):
-            Optimizer steps from one evaluation of the held-out problems by PassAtKCallback to the next, with answers
-            from answer_from; by default there is none.
+            Number of optimizer steps between two evaluations of the held-out problems by PassAtKCallback, with answers
+            from answer_from; by default there are none.
         pass_at_k_samples (`int`, *optional*, defaults to `8`):
-            Responses to each held-out problem in it.
+            Number of responses per held-out problem in these evaluations.
         dry_run (`bool`, *optional*, defaults to `False`):
-            Whether to build everything but the weights, print what it would do and end.
+            Whether to build everything except the weights, print what the run would do, and end.
     """
 
     reward_funcs: list[str] | None = None
@@ -96,7 +96,7 @@ class GRPOArguments(SourceArguments):
 
 
 class Job(NamedTuple):
-    """All that a run needs, checked, before a model is loaded."""
+    """Everything a run needs, checked before a model is loaded."""
 
     script: GRPOArguments
     training: EntropyGRPOConfig
@@ -114,7 +114,7 @@ class _Parser(TrlParser):
 
 
 class Flags(NamedTuple):
-    """All flags of a run, checked as far as that is possible without its problems."""
+    """All flags of a run, checked as far as possible without its problems."""
 
     script: GRPOArguments
     training: EntropyGRPOConfig
@@ -132,7 +132,7 @@ def parse(arguments: list[str]) -> Flags:
     classes = (GRPOArguments, EntropyGRPOConfig, ModelConfig, DatasetMixtureConfig)
     script, training, model, mixture, launch = read_flags("grpo", classes, arguments)
     if model.model_name_or_path is None and script.dataset_name is None and not mixture.datasets:
-        logger.warning("no model and no dataset given: training the embedded policy on its own problems")
+        logger.warning("neither a model nor a dataset is given: training the embedded policy on its own problems")
     _fill_in_embedded(script, model, mixture)
     check(script)
     return Flags(script, training, model, mixture, launch)
@@ -140,21 +140,21 @@ def parse(arguments: list[str]) -> Flags:
 
 def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> list:
     """
-    The flags and `--config` of a verb, as dataclasses, and after them what they say to `accelerate launch`.
+    The flags and `--config` of a verb, as dataclasses, followed by the arguments for `accelerate launch`.
 
     Raises `ValueError` as [`parse`] does.
     """
-    # TRL's own use of a name that transformers has deprecated: nothing the user could change
+    # TRL uses a name that transformers has deprecated: the user cannot change that
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing`", category=FutureWarning)
     parser = _Parser(
         classes,
         prog=f"trl-entropy {verb}",
         allow_abbrev=False,
-        epilog="--config FILE.yaml sets the defaults of all of these; its key base names a file that sets them first.",
+        epilog="--config FILE.yaml sets defaults for all flags; its key base names a file to override.",
     )
     if not torch.accelerator.is_available():  # TRL's defaults are for a GPU
         parser.set_defaults_with_config(use_cpu=True, bf16=False)
-    launched = is_launched()  # whatever the recipe's own env says
+    launched = is_launched()  # before the recipe's own env is set
     arguments = [part for given in arguments for part in _config_in_two(given)]
     unread: dict = {}
     if "--config" in arguments:
@@ -169,7 +169,7 @@ def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> li
     *read, rest = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     launch = tuple(launch_arguments(unread, rest, vars(parser.parse_args([])), verb))
     if launch and launched and OURS not in os.environ:
-        logger.info("this process is launched already, so nothing reads %s", " ".join(launch))
+        logger.info("this process is already launched, so these settings have no effect: %s", " ".join(launch))
     return [*read, launch]
 
 
@@ -182,7 +182,7 @@ def prepare(arguments: list[str]) -> Job:
         check_not_in_dataset(training.output_dir, script.dataset_name)
     train_dataset = load_train(script, mixture)
     if not isinstance(train_dataset, Dataset) and training.max_steps <= 0:
-        raise ValueError("the train dataset is a stream, whose length is not known: set max_steps")
+        raise ValueError("the train dataset is a stream of unknown length: set max_steps")
     train_dataset = with_columns(script, train_dataset, _needed(reward_funcs))
     _check_columns(reward_funcs, next(iter(train_dataset)))
     train_dataset, removed = selected(script, train_dataset)
@@ -190,7 +190,7 @@ def prepare(arguments: list[str]) -> Job:
         logger.info(line)
     train_dataset = with_messages(script, train_dataset)
     check_rollout_fits(training, train_dataset)
-    # a column or a reward function that a rule names, before a model loads
+    # check the columns and reward functions that rules name before a model loads
     rollout_plan(training, train_dataset, [reward_name(reward) for reward in reward_funcs])
     eval_dataset = pass_at_k = None
     wanted = training.eval_strategy != "no" or script.pass_at_k_every is not None
@@ -207,7 +207,7 @@ def prepare(arguments: list[str]) -> Job:
 
 
 def check_start(training: EntropyGRPOConfig, model: str) -> None:
-    """Raise `ValueError` for what would end the run after the model has loaded: flags of TRL, and folders."""
+    """Raise `ValueError` for flags of TRL, and folders, that would only fail after the model has loaded."""
     temperature, resume = training.temperature, _resumes_from(training)
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be a number > 0, got {temperature}: completions are sampled")
@@ -219,22 +219,24 @@ def check_start(training: EntropyGRPOConfig, model: str) -> None:
     output = Path(training.output_dir)
     there = next(path for path in (output, *output.parents) if os.path.lexists(path))
     if not training.output_dir or not there.is_dir():
-        raise ValueError(f"output_dir must be a folder or a new one, got {training.output_dir!r}")
+        raise ValueError(f"output_dir must be a new or an existing folder, got {training.output_dir!r}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"output_dir={training.output_dir!r} cannot be written: you may not write to {str(there)!r}")
+        raise ValueError(
+            f"output_dir={training.output_dir!r} cannot be written: you have no permission to write to {str(there)!r}"
+        )
     if resume is True and (not output.is_dir() or get_last_checkpoint(training.output_dir) is None):
         raise ValueError(
-            f"resume_from_checkpoint=true, and output_dir={training.output_dir!r} has no checkpoint: leave it out to "
+            f"resume_from_checkpoint=true, but output_dir={training.output_dir!r} has no checkpoint: leave it out to "
             "start from the model"
         )
     if isinstance(resume, str) and not os.path.isfile(os.path.join(resume, "trainer_state.json")):
         raise ValueError(f"resume_from_checkpoint must be a checkpoint's folder or true, got {resume!r}")
     if os.path.isdir(model) and not resume and Path(os.path.realpath(model)).is_relative_to(os.path.realpath(output)):
-        raise ValueError(f"output_dir={training.output_dir!r} holds the model that is trained: choose another folder")
+        raise ValueError(f"output_dir={training.output_dir!r} holds the model to train: choose another folder")
     if not resume and output.is_dir() and (last := get_last_checkpoint(training.output_dir)) is not None:
         logger.warning(
-            "output_dir=%r holds %s of another run: resume_from_checkpoint=true takes the checkpoint of the highest "
-            "step, whichever run it is of",
+            "output_dir=%r holds %s of another run: resume_from_checkpoint=true takes the checkpoint with the "
+            "highest step, from either run",
             training.output_dir,
             os.path.basename(last),
         )
@@ -281,7 +283,7 @@ def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer
 
 
 def of_model(training: EntropyGRPOConfig, model: ModelConfig) -> dict:
-    """What a trainer takes that says which model it loads, and how."""
+    """The trainer's arguments that say which model to load, and how."""
     training.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
@@ -298,7 +300,7 @@ def of_model(training: EntropyGRPOConfig, model: ModelConfig) -> dict:
 
 def fit(job: Any, trainer: EntropyGRPOTrainer) -> None:
     """
-    Train, from a checkpoint if the job names one, and save model and state to `output_dir`.
+    Train, from a checkpoint if the job names one, and save the model and the state to `output_dir`.
 
     Raises `KeyboardInterrupt` with one line that says where the run is, and how to resume it.
     """
@@ -322,7 +324,7 @@ def _stopped(trainer: EntropyGRPOTrainer) -> str:
 
 
 def finish(trainer: EntropyGRPOTrainer) -> None:
-    """Say where the run is saved and what to do next, and end its trackers and process group."""
+    """Print where the run is saved and what to do next, and end its trackers and process group."""
     folder = trainer.args.output_dir
     trainer.accelerator.print(
         f"saved to {folder}. Next: trl-entropy report {folder}; "
@@ -332,7 +334,7 @@ def finish(trainer: EntropyGRPOTrainer) -> None:
 
 
 def train(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
-    """Build the trainer of a job, fit it, push it to the hub if asked, and return it."""
+    """Build the trainer of a job, fit it, push it to the hub if requested, and return it."""
     trainer = build_trainer(job, callbacks)
     fit(job, trainer)
     if job.training.push_to_hub:
@@ -348,14 +350,14 @@ def _fill_in_embedded(script: GRPOArguments, model: ModelConfig, mixture: Datase
         script.dataset_name = EMBEDDED
     if model.model_name_or_path is None or (script.dataset_name is None and not mixture.datasets):
         raise ValueError(
-            f"model_name_or_path={model.model_name_or_path!r} and dataset_name={script.dataset_name!r}: give both, or "
+            f"model_name_or_path={model.model_name_or_path!r} and dataset_name={script.dataset_name!r}: set both, or "
             "neither to train the embedded policy"
         )
     model.model_name_or_path = model_path(model.model_name_or_path, "model_name_or_path")
 
 
 def reward_name(reward: Callable | str) -> str:
-    """As TRL calls it."""
+    """The reward's name in TRL."""
     if isinstance(reward, str):
         return reward.split("/")[-1]
     return getattr(getattr(reward, "func", reward), "__name__", type(reward).__name__)
@@ -396,7 +398,7 @@ def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[C
     model, names = script.reward_model_name_or_path, script.reward_funcs
     if OVERLONG in (names or []) and (max_completion_length or longest) <= longest - interval:
         logger.warning(
-            "%s does nothing: it begins above %d tokens, and max_completion_length is %s. %s begins at 4/5 of it",
+            "%s does nothing: it begins above %d tokens, but max_completion_length is %s. %s begins at 4/5 of it",
             *(OVERLONG, longest - interval, max_completion_length, DAPO_OVERLONG),
         )
     if not names and model is None:

@@ -1,4 +1,4 @@
-"""What a recipe of `trl grpo` says to `accelerate launch`, in the same file as its flags."""
+"""Handle keys for `accelerate launch` in a recipe, as `trl grpo` does."""
 
 import argparse
 import logging
@@ -14,25 +14,25 @@ from ..checks import unknown
 
 logger = logging.getLogger(__name__)
 
-OF_TRL = "accelerate_config"  # a file, or the name of one that TRL has
-OURS = "TRL_ENTROPY_LAUNCHED"  # set in the processes that were launched here
+OF_TRL = "accelerate_config"  # a file, or the name of one of TRL's
+OURS = "TRL_ENTROPY_LAUNCHED"  # set in the processes launched here
 SCRIPT = "trl_entropy"
-# Of accelerate's parser, what says which program is launched and how it ends: not for a recipe
+# The arguments of accelerate's parser that choose the program and how it ends: not for a recipe
 OF_PROGRAM = ("module", "no_python", "quiet", "training_script", "training_script_args")
 
 
 def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: str) -> list[str]:
     """
-    What is left of a recipe and of a command line, as arguments of `accelerate launch`.
+    The rest of a recipe and of a command line, as arguments of `accelerate launch`.
 
     Args:
         recipe (`dict`), line (`list[str]`):
-            The keys of the recipe and the arguments of the command line that are not flags of the verb; the line
+            The recipe's keys and the command line's arguments that are not flags of the verb; the command line
             overrides the recipe.
         flags (`Iterable[str]`), verb (`str`):
-            The verb and its flags, for the hint.
+            The verb's flags and its name, for the hint.
 
-    Raises `ValueError` for what accelerate does not know either, or does not take.
+    Raises `ValueError` for arguments that accelerate does not know or does not accept.
     """
     if not recipe and not line:
         return []
@@ -60,7 +60,7 @@ def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: 
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Accelerate's, except that it raises `ValueError`."""
+    """Accelerate's parser, except that it raises `ValueError`."""
     from accelerate.commands.launch import launch_command_parser
 
     def fail(message: str) -> NoReturn:
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _split(part: str) -> list[str]:
-    """`--num-processes=2` as `--num_processes` and `2`."""
+    """Split `--num-processes=2` into `--num_processes` and `2`."""
     if not part.startswith("--"):
         return [part]
     name, equals, value = part.partition("=")
@@ -80,11 +80,11 @@ def _split(part: str) -> list[str]:
 
 
 def _with_config_file(arguments: list[str]) -> list[str]:
-    """Where TRL's `--accelerate_config` is given, accelerate's `--config_file` in its place."""
+    """Replace TRL's `--accelerate_config` by accelerate's `--config_file`."""
     if f"--{OF_TRL}" not in arguments:
         return arguments
     if "--config_file" in arguments:
-        raise ValueError(f"{OF_TRL} and config_file both name a config of accelerate: drop one of them")
+        raise ValueError(f"{OF_TRL} and config_file both name an accelerate config: drop one of them")
     place = arguments.index(f"--{OF_TRL}")
     name = (arguments + [""])[place + 1]
     configs = {file.name.removesuffix(".yaml"): file for file in resources.files("trl.accelerate_configs").iterdir()}
@@ -96,7 +96,7 @@ def _with_config_file(arguments: list[str]) -> list[str]:
 
 
 def is_launched() -> bool:
-    """Whether a launcher has started this process."""
+    """Whether a launcher started this process."""
     return any(name in os.environ for name in (OURS, "LOCAL_RANK", "ACCELERATE_USE_CPU"))
 
 
@@ -110,7 +110,7 @@ def launch(verb: str, arguments: list[str], of_launch: Iterable[str]) -> None:
     given = _parser().parse_args([*of_launch, "--quiet", "--module", SCRIPT, verb, *arguments])
     if (given.num_processes or 1) > 1 and not given.multi_gpu and not torch.accelerator.is_available():
         logger.warning(
-            "accelerate starts one process where there is no accelerator, whatever num_processes is; multi_gpu: true "
+            "without an accelerator, accelerate starts one process, whatever num_processes is; multi_gpu: true "
             "starts them all"
         )
     print("accelerate launch", *of_launch, "--module", SCRIPT, verb, *arguments, file=sys.stderr)
@@ -118,7 +118,7 @@ def launch(verb: str, arguments: list[str], of_launch: Iterable[str]) -> None:
     try:
         launch_command(given)
     except (KeyboardInterrupt, SignalException):
-        sys.exit(130)  # the processes have said where they are
+        sys.exit(130)  # the processes have printed where they stopped
     except ChildFailedError as error:
         sys.exit(error.get_first_failure()[1].exitcode)
     finally:

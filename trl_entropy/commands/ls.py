@@ -1,4 +1,4 @@
-"""What there is, from the first docstring lines."""
+"""List everything that is available, from the first lines of docstrings."""
 
 import inspect
 from importlib.resources import files
@@ -15,12 +15,12 @@ from ..rules.rule import Rule
 from .grpo import DAPO_OVERLONG, OVERLONG
 
 
-# What TRL has itself and this package composes with, by TRL's flag
+# TRL's own methods, which combine with this package's, by TRL's flag
 TRL_FLAGS = {
-    "epsilon_high": "Clip-Higher: another upper clip bound than the lower",
-    "entropy_coef": "bonus of the entropy in the loss",
+    "epsilon_high": "Clip-Higher: an upper clip bound that differs from the lower one",
+    "entropy_coef": "entropy bonus in the loss",
     "use_adaptive_entropy": "Skywork-OR1's controller of entropy_coef",
-    "top_entropy_quantile": "80/20: train on the tokens of highest entropy of a micro-batch",
+    "top_entropy_quantile": "80/20: train on the tokens with the highest entropy in a micro-batch",
     "loss_type cispo": "CISPO: clipped importance weights, no clipped gradients",
     "loss_type sapo": "SAPO: a smooth gate instead of the clip",
     "loss_type vespo": "VESPO: gamma weights on the ratio of a sequence",
@@ -34,7 +34,7 @@ def first_line(documented: object) -> str:
 
 
 def catalogue() -> dict[str, dict[str, str]]:
-    """Every name that a flag takes, with one line about it, by section."""
+    """Every name that a flag accepts, with a one-line description, by section."""
     defaults = {section: {name: rule() for name, rule in rules.items()} for section, rules in SECTIONS.items()}
     knobs = {knob.name: knob for knob in TRAINER_KNOBS} | rule_knobs(defaults)
     return {
@@ -54,7 +54,7 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 
 def card(name: str) -> str:
-    """All about an entry: its docstring or its YAML, and its page. Raises `ValueError` for a name that is not one."""
+    """The details of an entry: its docstring or YAML, and its page. Raises `ValueError` for an unknown name."""
     found = catalogue()
     documented = {**SECTIONS, "rollout_rules": ROLLOUT_RULES, "laws of controllers": LAWS}
     parts = []
@@ -87,5 +87,9 @@ def _preset_line(name: str) -> str:
 
 
 def _knob_line(knob: Knob) -> str:
-    effect = {True: "a larger value raises entropy", False: "a larger value lowers entropy", None: "effect not known"}
+    effect = {
+        True: "a larger value raises entropy",
+        False: "a larger value lowers entropy",
+        None: "unknown effect on entropy",
+    }
     return f"[{knob.low:g}, {knob.high:g}], default {knob.default:g}; {effect[knob.raises_entropy]}"

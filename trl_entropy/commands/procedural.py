@@ -1,4 +1,4 @@
-"""Problems that are drawn, not stored: the tasks of reasoning-gym."""
+"""Draw problems from the tasks of reasoning-gym, which are generated, not stored."""
 
 import json
 from collections.abc import Mapping
@@ -17,26 +17,26 @@ def draw_problems(
     name: str, settings: Mapping[str, object], seed: int, train_size: int, test_size: int = 0
 ) -> tuple[Dataset, Dataset]:
     """
-    Problems to train on and problems to hold out, of one task; none of the latter is among the former.
+    Draw problems to train on and problems to hold out from one task, without overlap.
 
-    Columns: `prompt`, `solution` (empty where a task has many) and `reasoning_gym`, from which
+    Columns: `prompt`, `solution` (empty if a problem has many) and `reasoning_gym`, from which
     [`~rewards.ReasoningGymReward`] finds the task's own scorer.
 
     Args:
         name (`str`):
-            Task of reasoning-gym.
+            Name of the reasoning-gym task.
         settings (`Mapping[str, object]`):
-            Its settings.
+            Settings of the task.
         seed (`int`):
-            What is drawn.
+            Seed of the draw.
         train_size (`int`):
-            Problems to train on; some may be drawn twice.
+            Number of problems to train on; some may be drawn twice.
         test_size (`int`, *optional*, defaults to `0`):
-            Problems to hold out; all different.
+            Number of problems to hold out; all different.
 
-    Raises `ValueError` for a wrong name or setting, and if the task has too few different problems.
+    Raises `ValueError` for a wrong name or setting, or if the task has too few different problems.
     """
-    drawn = 20 * (train_size + test_size)  # made when read: costs nothing
+    drawn = 20 * (train_size + test_size)  # problems are made when read, so this costs nothing
     settings = {**settings, "seed": seed * SEEDS_APART, "size": drawn}
     items = task(name, settings)
     test: dict[str, dict[str, str]] = {}
@@ -54,6 +54,6 @@ def draw_problems(
     if len(test) < test_size or len(train) < train_size:
         raise ValueError(
             f"the task {name!r} of reasoning-gym has too few different problems to hold out {test_size}: hold out "
-            "fewer, or give it wider settings"
+            "fewer, or widen the task's settings"
         )
     return Dataset.from_list(train), Dataset.from_list(list(test.values()))

@@ -1,4 +1,4 @@
-"""The flags of a recipe, with those of the recipe that it is based on."""
+"""Read the flags of a recipe and of the recipe it is based on."""
 
 import os
 
@@ -7,23 +7,23 @@ import yaml
 
 def read_recipe(path: str, what: str = "--config", above: tuple[str, ...] = ()) -> dict:
     """
-    The flags in a YAML file.
+    Read the flags in a YAML file.
 
-    Its key `base` names another recipe, relative to the file, whose flags hold where it sets none of its own. A flag
+    The key `base` names another recipe, relative to the file. The file's flags override those of that recipe; a flag
     that is a mapping is replaced as a whole.
 
     Args:
         path (`str`):
             The file.
         what (`str`, *optional*), above (`tuple[str, ...]`, *optional*):
-            What names it, and the files that are based on it; for the messages.
+            What names the file, and the files that are based on it; for the messages.
 
-    Raises `ValueError` for a file that is not there or holds no YAML mapping, and for one that is based on itself.
+    Raises `ValueError` for a file that does not exist, does not contain a YAML mapping, or is based on itself.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"{what} must be a YAML file, and there is none at {path!r}")
+        raise ValueError(f"{what} must be a YAML file, but {path!r} does not exist")
     if os.path.realpath(path) in above:
-        raise ValueError(f"{what} is {path!r}, which is based on it: a recipe cannot be based on itself")
+        raise ValueError(f"{what} is {path!r}, which is itself based on that file: a recipe cannot be based on itself")
     try:
         with open(path, encoding="utf-8") as file:
             own = yaml.safe_load(file)

@@ -1,4 +1,4 @@
-"""Where the problems of a run come from, and what is done to them before it starts."""
+"""Load the problems of a run, and prepare them before it starts."""
 
 import json
 from collections.abc import Mapping
@@ -20,52 +20,51 @@ from .procedural import PREFIX, draw_problems
 
 
 WAYS = ("kmeans", "random")
-DATASET_SIZE, EVAL_DATASET_SIZE = 1000, 100  # of problems that are drawn
+DATASET_SIZE, EVAL_DATASET_SIZE = 1000, 100  # default numbers of drawn problems
 
 
 @with_help
 @dataclass
 class SourceArguments(ScriptArguments):
     """
-    Where problems come from; TRL's [`~trl.ScriptArguments`] with a few more.
+    Flags for problems: TRL's [`~trl.ScriptArguments`] and a few more.
 
     Args:
         dataset_name (`str`, *optional*):
-            A dataset of the hub or a saved one, a .jsonl, .json, .parquet or .csv file, "embedded" (the default with
-            the embedded policy), or "reasoning-gym:TASK" for problems that are drawn.
+            A dataset on the hub or a saved one, a .jsonl, .json, .parquet or .csv file, "embedded" (the default with
+            the embedded policy), or "reasoning-gym:TASK" for generated problems.
         eval_dataset_name (`str`, *optional*):
-            The same as dataset_name for the held-out problems; by default the split dataset_test_split of
-            dataset_name.
+            The held-out problems, named as in dataset_name; by default the split dataset_test_split of dataset_name.
         prompt_column (`str`, *optional*, defaults to `"prompt"`):
-            Column that holds the problem; dotted inside of another: prompt.0.content.
+            Column with the problem. A dotted name means a nested column: prompt.0.content.
         solution_column (`str`, *optional*, defaults to `"solution"`):
-            Column that holds the solution; dotted inside of another: reward_model.ground_truth.
+            Column with the solution. A dotted name means a nested column: reward_model.ground_truth.
         instruction (`str`, *optional*):
             Line to append to every problem.
         chat (`bool`, *optional*, defaults to `False`):
-            Whether to hand the problem to the chat template as a user message.
+            Whether to pass the problem to the chat template as a user message.
         system_prompt (`str`, *optional*):
             System message before the problem; implies chat.
         dataset_size (`int`, *optional*):
-            Problems to draw from reasoning-gym; 1000 by default.
+            Number of problems to draw from reasoning-gym; 1000 by default.
         eval_dataset_size (`int`, *optional*):
-            Problems to draw and hold out; 100 by default.
+            Number of problems to draw and hold out; 100 by default.
         dataset_settings (`dict` or `str`, *optional*):
-            Settings of the task of reasoning-gym, as JSON on the command line.
+            Settings of the reasoning-gym task, as JSON on the command line.
         dataset_seed (`int`, *optional*, defaults to `0`):
-            Of problems that are drawn, of the subset, and of a mixture's split.
+            Seed of drawn problems, of the subset, and of a mixture's split.
         deduplicate (`bool`, *optional*, defaults to `False`):
-            Whether to train on every problem once.
+            Whether to remove duplicate problems.
         duplicate_threshold (`float`, *optional*, defaults to `1.0`):
-            Similarity from which deduplicate leaves a problem out; 1 for the same words.
+            Similarity from which deduplicate removes a problem; 1 means the same words.
         decontaminate (`list[str]`, *optional*):
-            Benchmarks, or files with problems, whose words no problem to train on may share.
+            Benchmarks, or files with problems; training problems that share words with them are removed.
         benchmarks_dir (`str`, *optional*):
             Folder with NAME.jsonl or NAME/test.jsonl of the benchmarks; by default they come from the hub.
         subset_size (`int`, *optional*):
-            Problems to train on; by default all.
+            Number of problems to train on; by default all.
         subset_by (`str`, *optional*, defaults to `"kmeans"`):
-            How to choose them: kmeans or random.
+            How to choose subset_size problems: kmeans or random.
     """
 
     eval_dataset_name: str | None = None
@@ -87,16 +86,16 @@ class SourceArguments(ScriptArguments):
 
 
 def is_drawn(script: SourceArguments) -> bool:
-    """Whether the problems are drawn by a task of reasoning-gym."""
+    """Whether the problems are drawn from a reasoning-gym task."""
     return bool(script.dataset_name) and script.dataset_name.startswith(PREFIX)
 
 
 def check(script: SourceArguments) -> None:
-    """Raises `ValueError` for flags that do not go together, before anything is loaded."""
+    """Raise `ValueError` for flags that do not fit together, before anything is loaded."""
     for name in ("dataset_size", "eval_dataset_size", "dataset_settings"):
         drawn = is_drawn(script) or (script.eval_dataset_name or "").startswith(PREFIX)
         if getattr(script, name) is not None and not drawn:
-            raise ValueError(f"{name} is for problems that are drawn: set dataset_name to {PREFIX}TASK")
+            raise ValueError(f"{name} only applies to drawn problems: set dataset_name to {PREFIX}TASK")
     for name in ("dataset_size", "eval_dataset_size", "subset_size"):
         if getattr(script, name) is not None and getattr(script, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(script, name)}")
@@ -114,7 +113,7 @@ def check(script: SourceArguments) -> None:
 
 
 def load_train(script: SourceArguments, mixture: DatasetMixtureConfig) -> Dataset:
-    """The problems to train on, as they come."""
+    """The problems to train on, as loaded."""
     if mixture.datasets:
         return _mixed(script, mixture)[script.dataset_train_split]
     if script.dataset_name == EMBEDDED:
@@ -125,7 +124,7 @@ def load_train(script: SourceArguments, mixture: DatasetMixtureConfig) -> Datase
 
 
 def load_eval(script: SourceArguments, mixture: DatasetMixtureConfig, wish: str) -> Dataset:
-    """The held-out problems, as they come; `wish` says in an error what asks for them."""
+    """The held-out problems, as loaded; `wish` says in an error what needs them."""
     name = script.eval_dataset_name or script.dataset_name
     if name == EMBEDDED:
         return data.held_out_problems()
@@ -135,13 +134,13 @@ def load_eval(script: SourceArguments, mixture: DatasetMixtureConfig, wish: str)
         splits = _mixed(script, mixture)
         if script.dataset_test_split not in splits:
             raise ValueError(
-                f"{wish}, but the mixture has no split {script.dataset_test_split!r}: give the held-out problems as "
+                f"{wish}, but the mixture has no split {script.dataset_test_split!r}: set the held-out problems as "
                 "eval_dataset_name"
             )
         return splits[script.dataset_test_split]
     if script.eval_dataset_name is None and (Path(name).suffix in LOCAL_FILES or is_one_dataset(name)):
         kind = "file" if Path(name).suffix in LOCAL_FILES else "dataset without splits"
-        raise ValueError(f"{wish}, but {name} is one {kind}: give the held-out one as eval_dataset_name")
+        raise ValueError(f"{wish}, but {name} is a single {kind}: set eval_dataset_name to the held-out problems")
     return _load(script, name, script.dataset_test_split)
 
 
@@ -149,7 +148,7 @@ def with_columns(script: SourceArguments, dataset: Dataset, needed: set[str]) ->
     """
     The dataset with the problems as `prompt`, and the solutions as `solution` if they are needed.
 
-    Raises `ValueError` for a missing column, and for a value that is not a prompt.
+    Raises `ValueError` for a missing column, or a value that is not a prompt.
     """
     first = next(iter(dataset), None)
     if first is None:
@@ -162,17 +161,17 @@ def with_columns(script: SourceArguments, dataset: Dataset, needed: set[str]) ->
     if "reasoning_gym" in needed and "reasoning_gym" not in first:
         raise ValueError(f"reasoning_gym_reward scores its own problems: set dataset_name to {PREFIX}TASK")
     dataset = renamed(dataset, given, first)
-    # a stream is not read before its time
+    # a stream is not read in advance
     prompts = list(dataset["prompt"]) if isinstance(dataset, Dataset) else [next(iter(dataset))["prompt"]]
     check_prompts(prompts, script.prompt_column)
-    with_images = {*IMAGES} & {*first} or any(map(has_image, prompts))  # their places are among the parts
+    with_images = {*IMAGES} & {*first} or any(map(has_image, prompts))  # the parts say where the images go
     if with_images or prompts == list(map(with_plain_text, prompts)):
         return dataset
     return dataset.map(lambda prompt: {"prompt": with_plain_text(prompt)}, input_columns=["prompt"])
 
 
 def selected(script: SourceArguments, dataset: Dataset) -> tuple[Dataset, list[str]]:
-    """The problems to train on, and lines that say what was left out; the same on every process."""
+    """The problems to train on, and lines that say what was removed; the same on every process."""
     if not _selects(script):
         return dataset, []
 
@@ -193,13 +192,11 @@ def selected(script: SourceArguments, dataset: Dataset) -> tuple[Dataset, list[s
 
 
 def with_messages(script: SourceArguments, dataset: Dataset) -> Dataset:
-    """The problems with the instruction, and as messages if a chat is wanted."""
+    """The problems with the instruction, and as messages if chat is set."""
     if not (script.instruction or script.chat or script.system_prompt):
         return dataset
     if not isinstance(next(iter(dataset))["prompt"], str):
-        raise ValueError(
-            "instruction, chat and system_prompt need prompts that are text, and these are conversations already"
-        )
+        raise ValueError("instruction, chat and system_prompt need text prompts, but these are already conversations")
     ending = f"\n{script.instruction}" if script.instruction else ""
     system = [{"role": "system", "content": script.system_prompt}] if script.system_prompt else []
 
@@ -238,7 +235,7 @@ def _drawn(script: SourceArguments, name: str) -> tuple[Dataset, Dataset]:
 
 
 def settings_of(flag: str, given: Mapping | str | None) -> dict:
-    """A flag that is a mapping, or one as JSON. Raises `ValueError` if it is neither."""
+    """A flag given as a mapping or as JSON. Raises `ValueError` if it is neither."""
     if isinstance(given, str):
         try:
             given = json.loads(given)

@@ -1,1 +1,1 @@
-"""Laws, the knobs that they turn, and what they look at: numbers only."""
+"""Control laws, the knobs they turn and the signals they read: numbers only."""

@@ -1,4 +1,4 @@
-"""What to do about an entropy that goes the wrong way, by the facts of a run."""
+"""Advice on what to do when entropy moves the wrong way in a run."""
 
 from collections.abc import Collection, Mapping, Sequence
 from math import inf, sqrt
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class Use(NamedTuple):
-    """Whether a larger value of a knob raises entropy, and between which values it is worth turning."""
+    """Whether a larger value of a knob raises entropy, and the range in which turning it is worthwhile."""
 
     raises_entropy: bool
     low: float
     high: float
 
 
-# As in `knobs`, which loads torch; a bonus below 0 and a weight above 1 are legal, but nothing to advise (ours)
+# As in `knobs`, which loads torch. A bonus below 0 and a weight above 1 are legal, but we do not advise them
 KNOBS = {
     "entropy_coef": Use(raises_entropy=True, low=0.0, high=inf),
     "epsilon_high": Use(raises_entropy=True, low=0.0, high=inf),
@@ -23,35 +23,35 @@ KNOBS = {
     "negative_advantage_coef": Use(raises_entropy=True, low=0.0, high=1.0),
 }
 SIGN_COEFFICIENTS = ("positive_advantage_coef", "negative_advantage_coef")
-# The bonuses that put another advantage in the place of TRL's, and so are refused with a weight
+# The bonuses that replace TRL's advantage, and therefore are refused beside a weight
 REPLACING_BONUSES = ("max_rl", "pass_k", "quantile_advantage", "w_reinforce")
 LEARNING_RATE_SCALE = "learning_rate_scale"
-# The bounds of the clip range, and what TRL logs the share of tokens beyond each as. A loss that has no such bound
-# (cispo, sapo, vespo) logs none
+# The bounds of the clip range, and TRL's metric for the share of tokens beyond each. A loss without such a bound
+# (cispo, sapo, vespo) does not log it
 CLIP_RATIOS = {"epsilon_low": "clip_ratio/low_mean", "epsilon_high": "clip_ratio/high_mean"}
-# What the tokens of either sign predict, for steps in a row, and when that says something; ours
+# The predicted changes of entropy by sign over consecutive steps, and when they are conclusive; ours
 PREDICTED = ("entropy_change/predicted_positive", "entropy_change/predicted_negative")
 LEAST_STEPS, ERRORS, LEAST_SHARE = 30, 3.0, 0.3
-NO_AUTHORITY = "has little authority in this run: tokens of negative advantage pull the entropy down, too"
+NO_AUTHORITY = "has little authority in this run: tokens with negative advantage pull the entropy down too"
 HOLD = "hold the entropy with entropy_coef (--entropy_control hold)"
 FLAGS = {"epsilon_low": "epsilon (set epsilon_high too, which follows it otherwise)"}
 
 
 class Facts(NamedTuple):
     """
-    What advice depends on.
+    The facts that advice depends on.
 
     Args:
         values (`Mapping[str, float]`):
-            The knobs that the run has, with the values in force.
+            The knobs of the run, with their current values.
         turned (`Collection[str]`):
             Knobs that a controller or schedule turns.
         holding (`Collection[str]`):
-            Those of them that hold an entropy at a target.
+            Those of `turned` whose controller holds an entropy at a target.
         clipped (`Collection[str]`):
-            The bounds of the clip range, by knob, that tokens have been clipped at.
+            The bounds of the clip range, by knob, at which tokens have been clipped.
         replaced (`bool`):
-            Whether a bonus puts another advantage in the place of TRL's, beside which weights are refused.
+            Whether a bonus replaces TRL's advantage, so that weights are refused.
     """
 
     values: Mapping[str, float]
@@ -62,20 +62,21 @@ class Facts(NamedTuple):
 
 
 def acts(knob: str, facts: Facts) -> bool:
-    """Whether turning a knob does anything: a bound of the clip range does not where no token is clipped at it."""
+    """Whether turning a knob has an effect: a bound of the clip range has none if no token is clipped at it."""
     return knob not in CLIP_RATIOS or knob in facts.clipped
 
 
 def without_authority(positive: Sequence[float], negative: Sequence[float]) -> bool:
     """
-    Whether no weight on one sign can hold the entropy: both signs pull it down.
+    Whether weights on one sign cannot hold the entropy, because both signs pull it down.
 
-    Tokens of negative advantage lower it by more than [`ERRORS`] standard errors and have [`LEAST_SHARE`] of the fall
-    or more, so that even without the others it falls. Those of positive advantage do not raise it.
+    That is the case if tokens with negative advantage lower it by more than [`ERRORS`] standard errors and cause at
+    least [`LEAST_SHARE`] of the fall, so that it falls even without the others, and if tokens with positive advantage
+    do not raise it.
 
     Args:
         positive, negative (`Sequence[float]`):
-            The predicted changes of entropy, one for each of the same steps; with fewer than [`LEAST_STEPS`] the
+            The predicted changes of entropy, one per step, for the same steps; with fewer than [`LEAST_STEPS`] the
             answer is no.
     """
     if len(negative) < LEAST_STEPS:
@@ -86,7 +87,7 @@ def without_authority(positive: Sequence[float], negative: Sequence[float]) -> b
 
 
 def turns(up: bool, facts: Facts) -> dict[str, bool]:
-    """The knobs that can still move the entropy up, or else down: name -> whether to raise or to lower it."""
+    """The knobs that can still move the entropy up (or down): name -> whether to raise the knob."""
     found = {}
     for name, knob in KNOBS.items():
         if name not in facts.values or name in facts.turned or not acts(name, facts):
@@ -100,7 +101,7 @@ def turns(up: bool, facts: Facts) -> dict[str, bool]:
 
 
 def to_move(up: bool, facts: Facts) -> str:
-    """What to do to move the entropy up, or else down."""
+    """Advice on how to move the entropy up (or down)."""
     found = turns(up, facts)
     raised, lowered = ([FLAGS.get(name, name) for name in found if found[name] is way] for way in (True, False))
     if LEARNING_RATE_SCALE not in facts.turned:
@@ -116,7 +117,7 @@ def _control(facts: Facts) -> str:
         return f"give the controller of {held} a wider range or larger gains, or turn another knob"
     if facts.holding:
         idle = either(sorted(facts.holding))
-        return f"hold the entropy with another knob than {idle}, which does nothing while no token is clipped"
+        return f"hold the entropy with a knob other than {idle}, which does nothing while no token is clipped"
     return "hold the entropy with a controller"
 
 

@@ -1,4 +1,4 @@
-"""One law on one knob, with its target and its state. Knows no trainer."""
+"""A controller: one law on one knob, with its target and its state. It does not know the trainer."""
 
 import inspect
 import logging
@@ -21,29 +21,29 @@ CADENCES = ("step", "rollout")
 @dataclass
 class Controller:
     """
-    One law on one knob. The value decided after an optimizer step is used from the next.
+    One law on one knob. The value that it sets after an optimizer step acts from the next step.
 
     Args:
         name (`str`):
-            Its key in the config's `controllers`; metrics stand under `controllers/<name>`.
+            Its key in the config's `controllers`; its metrics are under `controllers/<name>`.
         law ([`~laws.Law`]):
-            How the next value follows from the error or from the progress of the run.
+            The formula for the next value, from the error or from the progress of the run.
         knob ([`Knob`]):
-            What it turns.
+            The knob that it turns.
         raises_signal (`bool`):
             Whether a larger value of the knob raises the signal.
         low, high (`float`):
             Range to which the value is clipped.
         value (`float`):
-            Value in force; at construction, the one that every run starts with.
+            Current value; at construction, the starting value of every run.
         target ([`~targets.Target`], *optional*):
-            The value that the signal should have; `None` for a schedule.
+            The value to hold the signal at; `None` for a schedule.
         signal (`str`, *optional*, defaults to `"entropy"`):
-            What is measured: one of [`~signals.SIGNALS`], the entropy of the tokens of a rule, or the mean of your own
+            What is measured: one of [`~signals.SIGNALS`], the entropy of a rule's tokens, or the mean of your own
             function of tokens.
         cadence (`str`, *optional*, defaults to `"step"`):
-            Whether the law decides after every optimizer step, or after the last one of a `"rollout"` batch, from the
-            mean of the signal over its steps.
+            Whether the law acts after every optimizer step, or after the last step of a `"rollout"` batch, on the mean
+            of the signal over its steps.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Controller:
     signal: str = ENTROPY
     cadence: str = "step"
     memory: Memory = field(default_factory=dict)
-    # Of the steps since the law last decided: the sum of the signal, and how many they are
+    # The sum of the signal and the number of steps, since the law last acted
     signal_sum: float = 0.0
     num_steps: int = 0
-    # What the law last saw
+    # The law's last input
     current_target: float | None = None
     error: float | None = None
 
@@ -68,7 +68,7 @@ class Controller:
         self._initial = self.value
 
     def __str__(self) -> str:
-        """What it does, in one line."""
+        """A description in one line."""
         law = next((name for name, of_law in LAWS.items() if of_law is type(self.law)), type(self.law).__name__)
         turns = f"turns {self.knob.name} in [{self.low:g}, {self.high:g}]"
         if self.target is None:
@@ -80,7 +80,7 @@ class Controller:
         return f"{self.name}: {law} {turns}, from {self.value:g}, {aim}"
 
     def start(self, num_epochs: int) -> None:
-        """Begin a run: forget the one before, and bring a schedule to its first value."""
+        """Begin a run: forget the previous run, and set a schedule to its first value."""
         self.value, self.memory, self.signal_sum, self.num_steps = self._initial, {}, 0.0, 0
         self.current_target = self.error = None
         if self.target is not None:
@@ -91,7 +91,7 @@ class Controller:
     def update(
         self, signal: float | None, progress: float, epoch: float, num_epochs: int, rollout_ends: bool = True
     ) -> None:
-        """Decide the next value from the signal of the step that has ended; `None` if the step had none."""
+        """Set the next value from the signal of the completed step; `None` if the step had no signal."""
         if not self.law.uses_target:
             self._apply(Observation(error=0.0, progress=progress, epoch=epoch, num_epochs=num_epochs))
             return
@@ -106,7 +106,7 @@ class Controller:
         if self.current_target is None:
             return
         self.error = self.current_target - signal if self.raises_signal else signal - self.current_target
-        if self.current_target != signal or self.target.low == self.target.high:  # inside of a band the knob rests
+        if self.current_target != signal or self.target.low == self.target.high:  # within a band the knob rests
             self._apply(Observation(self.error, progress, epoch, num_epochs))
 
     def _apply(self, observation: Observation) -> None:
@@ -114,18 +114,18 @@ class Controller:
         self.value = min(self.high, max(self.low, value))
 
     def reach(self) -> list[float]:
-        """The ends of its range; one step from where the knob starts on a side without an end."""
+        """The ends of its range; on a side without an end, one step away from the knob's start."""
         ends = ((self.low, -1), (self.high, 1))
         return [end if math.isfinite(end) else self._initial + side for end, side in ends]
 
     def metrics(self) -> dict[str, float]:
-        """Where the signal was to be, how far it was, and the starting signal; what is known of them."""
+        """The target, the error and the starting signal, as far as they are known."""
         start = None if self.target is None else self.target.start
         values = {"target": self.current_target, "error": self.error, "start": start}
         return {f"controllers/{self.name}/{key}": value for key, value in values.items() if value is not None}
 
     def state_dict(self) -> dict:
-        """What a checkpoint must hold, JSON as it stands."""
+        """The state for a checkpoint, ready for JSON."""
         state = {"knob": self.knob.name, "value": self.value, "memory": dict(self.memory)}
         if self.target is not None:
             state |= {"signal": self.signal, "total": self.signal_sum, "count": self.num_steps}
@@ -134,14 +134,14 @@ class Controller:
 
     def load_state_dict(self, state: Mapping, source: str = "the checkpoint") -> None:
         """
-        Continue from a checkpoint, from its value in the range of this controller.
+        Restore the state from a checkpoint, with the value clipped to this controller's range.
 
-        Raises `ValueError` if the state in `source` is damaged, was written for another knob or signal, or has no
-        start for a target that is a share of one.
+        Raises `ValueError` if the state in `source` is damaged, belongs to another knob or signal, or lacks the
+        starting signal that a relative target needs.
         """
         name = f"controllers.{self.name}"
         check_saved(source, state, {"knob": str, "value": float, "memory": {str: float}}, name)
-        with_target = {"total": 0.0, "count": 0, "target": {}, **state}  # a schedule has none of these
+        with_target = {"total": 0.0, "count": 0, "target": {}, **state}  # a schedule saves none of these
         check_saved(source, with_target, {"total": float, "count": int, "target": dict}, name)
         if not all(map(math.isfinite, (state["value"], with_target["total"], *state["memory"].values()))):
             raise damaged(source, f"{name} has a number that is not finite")
@@ -168,7 +168,7 @@ START_STEPS = 5
 
 
 def without_target(specs: Mapping[str, Mapping]) -> list[str]:
-    """The names of the controllers whose law has a target and that give none of their own."""
+    """The names of the controllers that need a target and do not set one themselves."""
     given = {name: spec for name, spec in specs.items() if isinstance(spec, Mapping) and "law" in spec}
     return [
         name
@@ -187,21 +187,22 @@ def build_controllers(
     given: Mapping[str, bool] | None = None,
 ) -> list[Controller]:
     """
-    Controllers from the config's mapping.
+    Build the controllers from the config's mapping.
 
     Args:
         specs (`Mapping[str, Mapping]`):
             `{"guided": {"law": "bang_bang", "knob": "positive_advantage_coef", "target": 0.2, "step": 0.05}}`.
         knobs (`Mapping[str, Knob]`):
-            The knobs there are.
+            The available knobs.
         values (`Mapping[str, float]`):
-            Where the config sets them.
+            The knobs' values in the config.
         target, target_ratio (`float`, *optional*):
-            For the controllers of an entropy that give neither; `target_ratio` goes first.
+            For the controllers of an entropy that set neither; `target_ratio` takes precedence.
         signals (`Collection[str]`, *optional*):
-            The signals of rules that there are besides [`~signals.SIGNALS`].
+            The signals from rules, in addition to [`~signals.SIGNALS`].
         given (`Mapping[str, bool]`, *optional*):
-            Whether the config sets a knob, where it can tell; elsewhere a value other than the default counts as set.
+            Whether the config sets a knob, where that is known; otherwise a value that differs from the default counts
+            as set.
 
     Raises `ValueError` for an unknown name, a value out of range, or two controllers on one knob.
     """
@@ -257,8 +258,8 @@ def _initial(
     if is_set and (configured != initial or not law.uses_target):
         instead = f" and set {what}.initial" if law.uses_target else ""
         raise ValueError(
-            f"{knob.name} is set to {configured:g}, but {what} decides where it starts: leave {knob.name} unset"
-            f"{instead}"
+            f"{knob.name} is set to {configured:g}, but {what} decides its starting value: leave {knob.name} "
+            f"unset{instead}"
         )
     check_number(f"{what}: the starting value of {knob.name}", initial, low, high)
     try:
@@ -269,7 +270,7 @@ def _initial(
 
 
 def _target_settings(what: str, law: Law, knob: Knob, spec: Mapping, target, target_ratio, signals) -> dict:
-    """What only a law with a target has: signal, direction, target and cadence."""
+    """The settings that only a law with a target has: signal, direction, target and cadence."""
     if not law.uses_target:
         given = [key for key in TARGET_OPTIONS if key in spec]
         if given:
@@ -288,13 +289,13 @@ def _target_settings(what: str, law: Law, knob: Knob, spec: Mapping, target, tar
 
 
 def _direction(what: str, knob: Knob, signal: str, spec: Mapping) -> bool:
-    # A larger temperature raises the entropy at that temperature; what it does to the policy is not known
+    # A larger temperature raises the entropy at that temperature; its effect on the policy is unknown
     known = is_entropy(signal) and (knob.name, signal) != (TEMPERATURE, AT_ONE)
     raises_signal = spec.get("raises_signal", knob.raises_entropy if known else None)
     if not isinstance(raises_signal, bool):
         raise ValueError(
-            f"{what}: it is not known whether a larger {knob.name} raises or lowers {signal}; "
-            f"set raises_signal to true or false, got {raises_signal!r}"
+            f"{what}: we do not know whether a larger {knob.name} raises or lowers {signal}; set raises_signal to "
+            f"true or false, got {raises_signal!r}"
         )
     return raises_signal
 
@@ -303,9 +304,9 @@ def _target(what: str, signal: str, spec: Mapping, target, target_ratio) -> Targ
     given = {key: spec[key] for key in TARGETS if key in spec}
     prefix = f"{what}."
     if len(given) == 2:
-        raise ValueError(f"{what}: give target or target_ratio (share of the starting signal), not both")
+        raise ValueError(f"{what}: set either target or target_ratio (share of the starting signal), not both")
     if not is_entropy(signal) and "target" not in given:
-        raise ValueError(f"{what}: the signal {signal} needs a target of its own: entropy_target is in nats")
+        raise ValueError(f"{what}: the signal {signal} needs a target in the controller: entropy_target is in nats")
     if not given and target is None and target_ratio is None:
         raise ValueError(
             f"{what} has no target: set entropy_target (nats) or entropy_target_ratio, or target or target_ratio in "
@@ -319,7 +320,9 @@ def _target(what: str, signal: str, spec: Mapping, target, target_ratio) -> Targ
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"{what}.start_steps must be a whole number >= 1, got {steps!r}")
     if "start_steps" in spec and key == "target":
-        raise ValueError(f"{what}.start_steps is for a target_ratio: drop it, or give target_ratio instead of target")
+        raise ValueError(
+            f"{what}.start_steps only applies to a target_ratio: drop it, or set target_ratio instead of target"
+        )
     is_ratio = key == "target_ratio"
     return build_target(f"{prefix}{key}", value, is_ratio, steps if is_ratio else 1, positive=is_entropy(signal))
 
@@ -330,13 +333,13 @@ def states(controllers: list[Controller]) -> dict[str, dict]:
 
 
 def load_states(controllers: list[Controller], saved: dict[str, dict], source: str) -> None:
-    """Continue every controller. Raises `ValueError` if one has no state in `source`."""
+    """Restore all controllers. Raises `ValueError` if one has no state in `source`."""
     for controller in controllers:
         if controller.name not in saved:
             raise ValueError(
                 f"{source} has no state of controller {controller.name!r} (it has: {', '.join(saved) or 'none'}): "
-                "resume with the controllers that the checkpoint was written with"
+                "resume with the same controllers as in the checkpoint"
             )
         controller.load_state_dict(saved[controller.name], source)
     for name in saved.keys() - {controller.name for controller in controllers}:
-        logger.warning("controller %r was on when %s was written, and is off now", name, source)
+        logger.warning("controller %r was on in the run that wrote %s, and is off in this one", name, source)

@@ -1,4 +1,4 @@
-"""The named scalars that a law may turn."""
+"""Knobs: the named scalars that a law may turn."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -26,7 +26,7 @@ class Knob:
         default (`float`):
             Value of a run that sets nothing.
         section, rule, parameter (`str`, *optional*):
-            Where it stands, if it is a number of a rule.
+            Its place in the config, if it is a parameter of a rule.
     """
 
     name: str
@@ -39,30 +39,30 @@ class Knob:
     parameter: str = ""
 
 
-# TRL's own: the names of the trainer's attributes
+# TRL's own knobs: the names of the trainer's attributes
 TRL_KNOBS = (
     Knob("epsilon_low", low=0.0, high=1.0, raises_entropy=False, default=0.2),
     Knob("epsilon_high", low=0.0, high=inf, raises_entropy=True, default=0.2),
     Knob("entropy_coef", low=-inf, high=inf, raises_entropy=True, default=0.0),
 )
-# What a knob acts on in a step: a signal that is 0, or missing, if no token is there to act on
+# What a knob acts on in a step: a signal that is 0 or missing if there is no token to act on
 ACTS_ON = {
     **CLIP_RATIOS,
     "positive_advantage_coef": "entropy/positive_advantage",
     "negative_advantage_coef": "entropy/negative_advantage",
 }
 TEMPERATURE = "temperature"
-# What TRL fixes when the trainer is made
+# Values that TRL fixes when the trainer is made
 TRAINER_KNOBS = (
     *TRL_KNOBS,
     Knob(TEMPERATURE, low=0.01, high=inf, raises_entropy=True, default=1.0),
-    # How fast entropy moves, whichever way it goes
+    # It changes how fast entropy moves, in either direction
     Knob(LEARNING_RATE_SCALE, low=0.0, high=inf, raises_entropy=None, default=1.0),
 )
 
 
 def rule_knobs(sections: Mapping[str, Mapping[str, Rule]]) -> dict[str, Knob]:
-    """Every number of the rules, section by section, that a law may turn; by name."""
+    """All parameters of the rules that a law may turn, section by section; by name."""
     found = {}
     for section, rules in sections.items():
         for rule_name, rule in rules.items():
@@ -76,25 +76,25 @@ def rule_knobs(sections: Mapping[str, Mapping[str, Rule]]) -> dict[str, Knob]:
 
 
 def acting(section: str, rules: Mapping[str, Rule], turned: Iterable[Knob]) -> dict[str, Rule]:
-    """The rules of a section that change anything, or that controllers of these knobs may make change something."""
+    """The rules of a section that change the loss, or may change it once a controller turns one of these knobs."""
     return active(rules) | {knob.rule: rules[knob.rule] for knob in turned if knob.section == section}
 
 
 class Knobs(Mapping[str, float]):
     """
-    The knobs of one trainer. Reading gives the value in force; setting one takes effect at the next loss, and the
-    temperature at the next rollout.
+    The knobs of one trainer. Reading gives the current value. A new value acts from the next loss, a temperature from
+    the next rollout.
     """
 
     def __init__(self) -> None:
         self._entries: dict[str, tuple[Knob, Callable[[], float], Callable[[float], None]]] = {}
 
     def add(self, knob: Knob, read: Callable[[], float], write: Callable[[float], None]) -> None:
-        """Make a scalar turnable."""
+        """Add a scalar as a knob."""
         self._entries[knob.name] = knob, read, write
 
     def add_rules(self, knobs: Iterable[Knob], sections: Mapping[str, dict[str, Rule]]) -> None:
-        """Make numbers of rules turnable; a turned rule replaces the old one in its section."""
+        """Add parameters of rules as knobs; turning one replaces the rule in its section."""
         for knob in knobs:
             rules = sections[knob.section]
             self.add(knob, partial(_number, rules, knob), partial(_turn, rules, knob))

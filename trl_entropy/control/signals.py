@@ -1,4 +1,4 @@
-"""What a controller may measure."""
+"""The signals that a controller may read."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -12,21 +12,21 @@ from ..rules.tokens import Tokens
 ENTROPY = "entropy"
 AT_ONE = "entropy/temperature_1"
 MASS = "gradient_mass/"
-# name -> what it is; one value for each optimizer step, on all ranks
+# name -> what it is; one value per optimizer step, over all ranks
 SIGNALS = {
     ENTROPY: "Entropy (nats) over all trained tokens, at the sampling temperature",
     AT_ONE: "Entropy (nats) over all trained tokens, at temperature 1",
-    "entropy/positive_advantage": "Entropy (nats) over the tokens of positive advantage",
-    "entropy/negative_advantage": "Entropy (nats) over the tokens of negative advantage",
-    "gradient_mass/positive": "Pull of the tokens of positive advantage at their logits",
-    "gradient_mass/negative": "Pull of the tokens of negative advantage at their logits",
-    "gradient_mass/positive_share": "Share of the tokens of positive advantage in the pull of all",
+    "entropy/positive_advantage": "Entropy (nats) over the tokens with positive advantage",
+    "entropy/negative_advantage": "Entropy (nats) over the tokens with negative advantage",
+    "gradient_mass/positive": "Total pull of the tokens with positive advantage on their logits",
+    "gradient_mass/negative": "Total pull of the tokens with negative advantage on their logits",
+    "gradient_mass/positive_share": "Share of the total pull that comes from tokens with positive advantage",
     "clip_ratio/low_mean": "TRL's share of tokens below the clip range",
     "clip_ratio/high_mean": "TRL's share of tokens above the clip range",
-    "clip_ratio/region_mean": "TRL's share of tokens outside of the clip range",
-    "reward": "TRL's mean reward, of every new rollout batch",
+    "clip_ratio/region_mean": "TRL's share of tokens outside the clip range",
+    "reward": "TRL's mean reward of each new rollout batch",
 }
-# Those that a plain GRPOTrainer has
+# The signals that a plain GRPOTrainer has
 TRL_SIGNALS = (ENTROPY, *(name for name in SIGNALS if not name.startswith((ENTROPY, MASS))))
 
 
@@ -36,17 +36,17 @@ def is_entropy(signal: str) -> bool:
 
 
 def is_measured(signal: str) -> bool:
-    """Whether a signal is taken from the tokens of an optimizer step, and not from TRL's log."""
+    """Whether a signal comes from the tokens of an optimizer step, not from TRL's log."""
     return signal.startswith((ENTROPY, MASS)) or is_own(signal)
 
 
 def needs_clipping(name: str) -> bool:
-    """Whether a signal, or a knob, means something only where TRL clips ratios."""
+    """Whether a signal or a knob only means something where TRL clips ratios."""
     return name.startswith(("clip_ratio/", "epsilon_"))
 
 
 def rule_signals(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
-    """The signals that rules give by section: name -> (section, rule)."""
+    """The signals that rules provide: name -> (section, rule)."""
     return {f"{ENTROPY}/{section}.{name}": (section, name) for section, names in rules.items() for name in names}
 
 
@@ -56,7 +56,7 @@ def is_own(signal: str) -> bool:
 
 
 def own_signal(what: str, path: str) -> Callable[[Tokens], Tensor]:
-    """The function of tokens, to `(B, T)` values, at a dotted path. Raises `ValueError` if there is none."""
+    """The function from tokens to `(B, T)` values at a dotted path. Raises `ValueError` if there is none."""
     function = imported(f"signal in {what}", path)
     if not callable(function) or inspect.isclass(function):
         raise ValueError(f"signal in {what}: {path} must be a function of tokens, got {function!r}")
@@ -72,5 +72,5 @@ def check_signal(what: str, signal: str, rules: Collection[str]) -> None:
 
 
 def needs(signals: Collection[str]) -> set[str]:
-    """The facts of tokens that these signals read besides those that are always there."""
+    """The facts of tokens that these signals read in addition to those that are always there."""
     return {"entropies_at_one"} if AT_ONE in signals else set()

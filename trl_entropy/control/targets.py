@@ -1,4 +1,4 @@
-"""Where a controller is to bring its signal."""
+"""The target of a controller: the value at which it holds its signal."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 @dataclass
 class Target:
     r"""
-    The value that a signal \\( H \\) should have: a point, a band, or a point that moves over the run.
+    The value to hold a signal \\( H \\) at: a point, a band, or a point that moves over the run.
 
     $$
     \text{low}_k \le H_k \le \text{high}_k, \qquad \text{times } H_0 = \frac{1}{M} \sum_{k=1}^{M} H_k
@@ -24,32 +24,33 @@ class Target:
 
     Args:
         low, high (`float` or [`~laws.Schedule`]):
-            The bounds of the band, the same for a point; in the unit of the signal, or shares of its start.
+            The bounds of the band, equal for a point; in the signal's unit, or as shares of its starting value.
         is_ratio (`bool`, *optional*, defaults to `False`):
             Whether the bounds are shares of the starting signal \\( H_0 \\).
         start_steps (`int`, *optional*, defaults to `1`):
-            \\( M \\): first optimizer steps over which the starting signal is measured. The knob rests until then.
+            \\( M \\): the number of first optimizer steps over which the starting signal is measured. The knob rests
+            during them.
     """
 
     low: float | Schedule
     high: float | Schedule
     is_ratio: bool = False
     start_steps: int = 1
-    num_steps: int = 0  # over which the start is measured so far
+    num_steps: int = 0  # the steps measured so far
     signal_sum: float = 0.0
-    known: bool = False  # whether the start is measured
+    known: bool = False  # whether the starting signal is known
 
     @property
     def start(self) -> float | None:
-        """The starting signal; `None` if it is not needed, or not measured yet."""
+        """The starting signal; `None` if it is not needed or not known yet."""
         return self.signal_sum / self.num_steps if self.known else None
 
     def forget(self) -> None:
-        """Measure the start anew."""
+        """Measure the starting signal again."""
         self.num_steps, self.signal_sum, self.known = 0, 0.0, False
 
     def text(self, unit: str) -> str:
-        """The target in words; `unit` is that of the signal."""
+        """The target in words; `unit` is the signal's unit."""
         low, high = (
             f"{bound.start:g} moving to {bound.end:g}" if isinstance(bound, Schedule) else f"{bound:g}"
             for bound in (self.low, self.high)
@@ -61,14 +62,14 @@ class Target:
         return f"{bounds} of its start, the mean of optimizer {steps}"
 
     def measure(self, signal: float) -> None:
-        """See the signal of an optimizer step."""
+        """Count the signal of an optimizer step into the starting signal."""
         if self.is_ratio and not self.known:
             self.num_steps += 1
             self.signal_sum += signal
             self.known = self.num_steps >= self.start_steps
 
     def nearest(self, signal: float, progress: float) -> float | None:
-        """The value in the band that is nearest to a signal; `None` until the starting signal is known."""
+        """The value in the band nearest to a signal; `None` until the starting signal is known."""
         if self.is_ratio and self.start is None:
             return None
         scale = self.start if self.is_ratio else 1.0
@@ -79,20 +80,20 @@ class Target:
         return min(high, max(low, signal))
 
     def state_dict(self) -> dict:
-        """What a checkpoint must hold."""
+        """The state for a checkpoint."""
         return {"measured": self.num_steps, "total": self.signal_sum, "known": self.known} if self.is_ratio else {}
 
     def load_state_dict(self, state: Mapping, source: str) -> None:
         """
-        Continue from a checkpoint; a start that is known there stays the start, whatever `start_steps` is.
+        Restore the state from a checkpoint. A starting signal that is known there stays, whatever `start_steps` is.
 
-        Raises `ValueError` if the checkpoint has no start to take a share of.
+        Raises `ValueError` if the target is relative and the checkpoint has no starting signal.
         """
         if not self.is_ratio:
             return
         if not state:
             raise ValueError(
-                f"{source} has no starting signal, which a target_ratio is a share of: give target, in the signal's "
+                f"{source} has no starting signal, and a target_ratio is a share of it: set target, in the signal's "
                 "own unit"
             )
         check_saved(source, state, {"measured": int, "total": float})
@@ -102,34 +103,32 @@ class Target:
         self.known = self.num_steps >= self.start_steps or state.get("known") is True
         if self.known and self.num_steps != self.start_steps:
             logger.warning(
-                "start_steps=%d is too late: the start was measured over the first %d steps, and that of %s stays in "
-                "force",
+                "start_steps=%d has no effect: the start was measured over the first %d steps, and the start in %s "
+                "stays in force",
                 *(self.start_steps, self.num_steps, source),
             )
 
 
 def build_target(flag: str, value, is_ratio: bool, start_steps: int, positive: bool) -> Target:
     """
-    A target from what the config gives.
+    Build a target from the config.
 
     Args:
         flag (`str`):
-            What was set; for error messages.
+            The flag that was set; for error messages.
         value (`float`, `list` or `Mapping`):
-            A point; `[low, high]`, a band; or the settings of [`~laws.Schedule`], with `start` and `end`.
+            A number (a point), `[low, high]` (a band), or the settings of [`~laws.Schedule`] with `start` and `end`.
         is_ratio (`bool`), start_steps (`int`):
             As in [`Target`].
         positive (`bool`):
-            Whether the signal is always positive, and so must be its target.
+            Whether the signal, and therefore its target, is always positive.
 
     Raises `ValueError` for anything else.
     """
     if isinstance(value, Mapping):
         for key in ("start", "end"):
             if key not in value:
-                raise ValueError(
-                    f"{flag} has no {key}: a target that moves is {{start: ..., end: ...}}, got {value!r}"
-                )
+                raise ValueError(f"{flag} has no {key}: a moving target is {{start: ..., end: ...}}, got {value!r}")
         low = high = bind(flag, Schedule, value)
         points = {f"{flag}.start": low.start, f"{flag}.end": low.end}
     elif isinstance(value, list | tuple):

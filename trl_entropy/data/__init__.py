@@ -1,4 +1,4 @@
-"""The embedded problems and the policy that ships with the package, and where others are."""
+"""The problems and the policy embedded in this package, and access to others."""
 
 from .files import EMBEDDED_POLICY
 from .splits import held_out_problems, train_problems

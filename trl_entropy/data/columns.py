@@ -1,16 +1,16 @@
-"""Columns of a dataset, also those inside of others: `reward_model.ground_truth`, `prompt.0.content`."""
+"""Columns of a dataset, also nested ones such as `reward_model.ground_truth` and `prompt.0.content`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from datasets import Dataset, IterableDataset
 
 
-# What TRL takes the images of a prompt from
+# The columns from which TRL takes a prompt's images
 IMAGES = ("image", "images")
 
 
 def is_there(row: Mapping[str, object], name: str) -> bool:
-    """Whether a row has a column of this name, or one inside of another by a dotted name."""
+    """Whether a row has a column of this name; a dotted name means a nested one."""
     try:
         value_at(row, name)
     except (KeyError, IndexError):
@@ -19,7 +19,7 @@ def is_there(row: Mapping[str, object], name: str) -> bool:
 
 
 def value_at(row: Mapping[str, object], name: str) -> object:
-    """What stands at a name, dotted or not; raises `KeyError` or `IndexError` if there is nothing."""
+    """The value of a column, nested or not; raises `KeyError` or `IndexError` if there is none."""
     if name in row:
         return row[name]
     column, *path = name.split(".")
@@ -27,7 +27,7 @@ def value_at(row: Mapping[str, object], name: str) -> object:
 
 
 def values_at(dataset: Dataset, name: str) -> list:
-    """What stands at a name, dotted or not, in every row; `None` in a row that has nothing there."""
+    """The values of a column, nested or not; `None` in a row without it."""
     if name in dataset.column_names:
         return list(dataset[name])
     column, *path = name.split(".")
@@ -38,19 +38,18 @@ def renamed(
     dataset: Dataset | IterableDataset, names: Mapping[str, str], row: Mapping[str, object]
 ) -> Dataset | IterableDataset:
     """
-    The dataset with columns under other names; one of that name that stood there is gone.
+    The dataset with renamed columns; a new name replaces an old column of that name.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
             The rows.
         names (`Mapping[str, str]`):
-            New name to old one, which may be dotted; the column that it is inside of stays, and a row that has
-            nothing there gets `None`.
+            New name to old name, which may be dotted. The outer column stays, and a row without the value gets `None`.
         row (`Mapping[str, object]`):
             One of the rows.
     """
     nested = {new: old for new, old in names.items() if old not in row}
-    # before anything is renamed or removed: what they are inside of may be
+    # before anything is renamed or removed, since that may include their outer columns
     for new, old in nested.items():
         column, *path = old.split(".")
         dataset = _with_inside(dataset, f"{new}.{old}", column, path)
@@ -64,7 +63,7 @@ def renamed(
 
 
 def column_names(row: Mapping[str, object]) -> Iterable[str]:
-    """The names of all columns of a row, dotted for those inside of a mapping."""
+    """The names of all columns of a row, dotted for nested ones."""
     for name, value in row.items():
         yield name
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Datasets and models by name: local ones, those of the hub, and the embedded."""
+"""Load datasets and models by name: local, from the hub, or embedded."""
 
 import os
 from collections.abc import Callable
@@ -20,19 +20,19 @@ def load(
     name: str, config: str | None = None, split: str = "train", streaming: bool = False
 ) -> Dataset | IterableDataset:
     """
-    A split of a dataset of the hub or of one that was saved to a folder, or all of a local file.
+    Load a split of a dataset from the hub or a saved folder, or a whole local file.
 
     Args:
         name (`str`):
-            Name on the hub, folder of `save_to_disk`, or file with one of the endings of [`LOCAL_FILES`].
+            Name on the hub, folder of `save_to_disk`, or file with one of the extensions in [`LOCAL_FILES`].
         config (`str`, *optional*):
-            Configuration of a dataset of the hub.
+            Configuration of a dataset on the hub.
         split (`str`, *optional*, defaults to `"train"`):
-            Split; a file has none.
+            The split; files have none.
         streaming (`bool`, *optional*, defaults to `False`):
-            Whether to read rows as they are asked for.
+            Whether to read rows on demand.
 
-    Raises `ValueError` with one line that names the dataset if it cannot be read.
+    Raises `ValueError`, with one line that names the dataset, if it cannot be read.
     """
     kind = None if os.path.isdir(name) else LOCAL_FILES.get(Path(name).suffix)
     if kind is not None and not os.path.exists(name):
@@ -51,12 +51,12 @@ def load(
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, for a message of one line."""
+    """The first line of an error, for a one-line message."""
     return (str(error).strip().splitlines() or [repr(error)])[0]
 
 
 def on_main(state: PartialState, function: Callable[[], object]) -> object:
-    """What a function gives on the main process, on every process; a `ValueError` of it too."""
+    """Call a function on the main process, and return its result, or raise its `ValueError`, on every process."""
     outcome = [None, None]
     if state.is_main_process:
         try:
@@ -70,7 +70,7 @@ def on_main(state: PartialState, function: Callable[[], object]) -> object:
 
 
 def is_one_dataset(name: str) -> bool:
-    """Whether it is a folder of `save_to_disk` that holds a dataset without splits."""
+    """Whether the name is a folder of `save_to_disk` with a dataset that has no splits."""
     return os.path.isfile(os.path.join(name, "state.json"))
 
 
@@ -78,12 +78,12 @@ def _split_of(saved: Dataset | DatasetDict, name: str, split: str) -> Dataset:
     if isinstance(saved, Dataset):
         return saved
     if split not in saved:
-        raise ValueError(f"it has no split {split!r}, but {', '.join(saved)}")
+        raise ValueError(f"it has no split {split!r}; available: {', '.join(saved)}")
     return saved[split]
 
 
 def model_path(name: str, flag: str) -> str:
-    """The folder of the embedded policy, or `name` itself; raises `ValueError` if it is a folder that is not there."""
+    """The folder of the embedded policy, or `name` itself; raises `ValueError` for a folder that does not exist."""
     if name == EMBEDDED:
         return str(EMBEDDED_POLICY)
     folder = os.path.dirname(name)

@@ -1,4 +1,4 @@
-"""Problems with solutions: the benchmarks by name, and datasets of your own."""
+"""Load problems with solutions, from benchmarks by name and from your own datasets."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
@@ -15,7 +15,7 @@ from .files import EMBEDDED, LOCAL_FILES, load
 
 
 class Benchmark(NamedTuple):
-    """Where a benchmark is on the hub, and what else its folder or file may be called."""
+    """A benchmark's place on the hub, and other names for its folder or file."""
 
     hub: str
     config: str | None = None
@@ -32,13 +32,13 @@ BENCHMARKS = {
     "minerva": Benchmark("math-ai/minervamath", aliases=("minerva_math",)),
     "olympiadbench": Benchmark("math-ai/olympiadbench"),
 }
-# Columns that hold problem and solution in the layouts that benchmarks come in; the first that is there counts
+# Columns for problem and solution in the usual layouts of benchmarks; the first that exists is used
 PROMPTS = ("problem", "question", "prompt")
 SOLUTIONS = ("answer", "final_answer", "reward_model", "solution")
 
 
 class Problem(NamedTuple):
-    """A prompt, text or conversation, and its solution or several."""
+    """A prompt, as text or conversation, and one or several solutions."""
 
     prompt: str | list[dict[str, str]]
     solution: object
@@ -52,10 +52,10 @@ def read_benchmark(name: str, folder: str | None = None) -> list[Problem]:
         name (`str`):
             One of [`BENCHMARKS`].
         folder (`str`, *optional*):
-            Folder that holds it as `<name>.jsonl`, `<name>_test.jsonl`, `<name>/test.jsonl` or `*_<name>.jsonl`, in
-            any of the usual layouts; by default it is taken from the hub.
+            Folder with the benchmark as `<name>.jsonl`, `<name>_test.jsonl`, `<name>/test.jsonl` or `*_<name>.jsonl`,
+            in any of the usual layouts; by default it comes from the hub.
 
-    Raises `ValueError` for an unknown name, and if it is not there.
+    Raises `ValueError` for an unknown name, or if the benchmark does not exist there.
     """
     if name not in BENCHMARKS:
         raise unknown("benchmark", name, BENCHMARKS)
@@ -75,7 +75,7 @@ def read_benchmark(name: str, folder: str | None = None) -> list[Problem]:
     return [Problem(_text(prompt), solution) for prompt, solution in problems]
 
 
-LOOKED_AT = 1000  # rows, in search of one that has a column inside of another
+LOOKED_AT = 1000  # rows to search for one with a nested column
 _LAYOUT = (PROMPTS, SOLUTIONS)
 
 
@@ -91,13 +91,13 @@ def read_dataset(
 
     Args:
         name (`str`):
-            "embedded" for the embedded held-out problems, or what [`~data.files.load`] takes.
+            "embedded" for the embedded held-out problems, or a name for [`~data.files.load`].
         config, split (`str`, *optional*):
-            Of a dataset of the hub or a saved one.
+            Configuration and split of a dataset from the hub or a saved one.
         prompt_column, solution_column (`str`, *optional*):
-            Columns that hold problem and solution, dotted inside of another.
+            Columns with problem and solution; a dotted name means a nested column.
 
-    Raises `ValueError` if there is no such dataset or column, or no problem in it.
+    Raises `ValueError` if the dataset or column does not exist or has no problems.
     """
     if name == EMBEDDED:
         return problems_of(held_out_problems())
@@ -105,14 +105,14 @@ def read_dataset(
 
 
 def problems_of(dataset: Dataset, prompt_column: str = "prompt", solution_column: str = "solution") -> list[Problem]:
-    """The problems in two columns of a dataset; errors are those of [`read_dataset`]."""
+    """The problems in two columns of a dataset; raises as [`read_dataset`] does."""
     prompts = values_in(dataset, prompt_column, "prompt_column")
     solutions = values_in(dataset, solution_column, "solution_column")
     return checked(prompts, solutions, prompt_column, dataset.column_names)
 
 
 def values_in(dataset: Dataset, column: str, flag: str) -> list:
-    """A column, dotted or not; raises `ValueError` if it has no rows, or that names the flag if there is none."""
+    """A column, nested or not; raises `ValueError` if there are no rows, or no such column, naming the flag then."""
     if len(dataset) == 0:
         raise ValueError("the dataset is empty")
     check_column(dataset, column, flag)
@@ -120,7 +120,7 @@ def values_in(dataset: Dataset, column: str, flag: str) -> list:
 
 
 def check_column(rows: Iterable[Mapping[str, object]], column: str, flag: str) -> None:
-    """Raise `ValueError` that names the flag for a column, dotted or not, that none of the first rows has."""
+    """Raise `ValueError`, naming the flag, for a column, nested or not, that none of the first rows has."""
     first = next(iter(rows))
     if not is_there(first, column) and not any(is_there(row, column) for row in islice(rows, LOOKED_AT)):
         raise ValueError(f"{unknown('dataset column', column, column_names(first))}; set {flag}")
@@ -134,18 +134,18 @@ def checked(
     source: str = "the dataset",
 ) -> list[Problem]:
     """
-    Problems from prompts, which are in one of the columns of a dataset, and solutions.
+    Problems from the prompts in a column of a dataset, and their solutions.
 
-    Raises `ValueError` for a value that is not a prompt, and for images, which would not be looked at.
+    Raises `ValueError` for a value that is not a prompt, and for images, which would be ignored.
     """
     for image in sorted({*IMAGES} & {*columns}):
-        raise ValueError(
-            f"only the text of a problem is sampled, and the dataset has images: drop the column {image!r}"
-        )
+        raise ValueError(f"only the text of a problem is used, but the dataset has images: drop the column {image!r}")
     check_prompts(prompts, column, source)
     for row, prompt in enumerate(prompts):
         if has_image(prompt):
-            raise ValueError(f"only the text of a problem is sampled, and row {row} of {source} has an image")
+            raise ValueError(
+                f"only the text of a problem is used, but row {row} of {source} has an image: drop the image"
+            )
     return list(map(Problem, map(with_plain_text, prompts), solutions))
 
 
@@ -162,20 +162,20 @@ def benchmark_file(name: str, folder: str) -> str:
 
 
 def _text(prompt: str | list[Mapping[str, str]]) -> str | list[Mapping[str, str]]:
-    """The problem itself where a benchmark has it as a user message, so that a template can be put around it."""
+    """The problem itself if a benchmark has it as a user message, so that a template can be put around it."""
     alone = not isinstance(prompt, str) and [message["role"] for message in prompt] == ["user"]
     return text_of(prompt) if alone else prompt
 
 
 def _truth(solution: object) -> object:
-    """A number as it is written, and the answer in the layout of verl."""
+    """A number as text, and the answer from verl's layout."""
     if isinstance(solution, Mapping):
         solution = solution["ground_truth"]
     return str(int(solution)) if isinstance(solution, float) and solution.is_integer() else solution
 
 
 def check_benchmarks(names: Sequence[str]) -> None:
-    """Raises `ValueError` for a name that is neither a benchmark nor a file."""
+    """Raise `ValueError` for a name that is neither a benchmark nor a file."""
     for name in names:
         if Path(name).suffix not in LOCAL_FILES and name not in BENCHMARKS:
             raise unknown("benchmark", name, BENCHMARKS)

@@ -1,7 +1,8 @@
 r"""
-Numbers to be written as a sum of two positive numbers: `24=` asks for `\boxed{7+17}`.
+Embedded problems: write a number as a sum of two positive numbers. `24=` may be answered by `\boxed{7+17}`.
 
-Any of a number's n - 1 splits is right, so the problems can be solved in many ways; the answer is judged by its value.
+Each of the n - 1 splits of a number n is right, so there are many ways to solve a problem. An answer is judged by its
+value.
 """
 
 import random
@@ -11,7 +12,7 @@ from datasets import Dataset
 
 NUMBERS = range(10, 200)
 HELD_OUT = 90  # numbers that neither the supervised nor the reinforcement learning ever sees
-TRAIN = 16  # few enough that a policy which gives up its variety fits them and fails on other numbers
+TRAIN = 16  # so few that a policy which loses its variety fits them and fails on other numbers
 
 
 def train_problems() -> Dataset:
@@ -20,12 +21,12 @@ def train_problems() -> Dataset:
 
 
 def held_out_problems() -> Dataset:
-    """The problems for evaluation: other numbers of the same range."""
+    """The problems for evaluation: other numbers from the same range."""
     return _problems(_shuffled_numbers()[:HELD_OUT])
 
 
 def known_numbers() -> list[int]:
-    """The numbers that are not held out, which the embedded policy was supervised on."""
+    """The numbers that are not held out, on which the embedded policy was supervised."""
     return _shuffled_numbers()[HELD_OUT:]
 
 
@@ -58,6 +59,6 @@ def _problems(numbers: list[int]) -> Dataset:
 
 def problem_of(number: int) -> dict:
     """The row of a number."""
-    # `number` and `solutions` are for rollout rules: something to sort by, and what the policy might have written
+    # `number` and `solutions` are for rollout rules: a value to sort by, and possible completions of the policy
     columns = {"number": number, "solutions": [even_completion(number)]}
     return {"prompt": prompt_of(number), "solution": f"${number}$", **columns}

@@ -7,7 +7,7 @@ from .environments import Environment, Episodes, as_messages, as_tool, environme
 from .trainer import EtpoTrainer
 
 
-# By the name that the flag `environment` has for it
+# Environments by the name in the flag `environment`
 ENVIRONMENTS = {"arithmetic": Arithmetic, "data_science": DataScience}
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""An environment for the embedded policy: sums, with another attempt after the value of a wrong one is told."""
+"""An environment for the embedded policy: sums, with another attempt after the value of a wrong sum is shown."""
 
 import re
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ class Arithmetic:
     r"""
     The embedded problems with feedback; ours.
 
-    `24=` asks for a sum such as `\boxed{7+17}`. The reward is 1 for one with that value, which ends the episode, and
-    -1 for anything else. After a wrong sum its value is told, and the problem again: `=2524=`.
+    `24=` asks for a sum such as `\boxed{7+17}`. The reward is 1 for a sum with that value, which ends the episode, and
+    -1 for anything else. After a wrong sum the environment shows its value and the problem again: `=2524=`.
 
     Args:
         attempts (`int`, *optional*, defaults to `2`):
-            Attempts at a problem.
+            Number of attempts per problem.
     """
 
     def __init__(self, attempts: int = 2):

@@ -14,26 +14,26 @@ from .family import ETPO
 @dataclass
 class EtpoConfig(EntropyGRPOConfig):
     r"""
-    [`EntropyGRPOConfig`] for [`EtpoTrainer`], whose loss reads no advantages: rules on tokens are refused.
+    [`EntropyGRPOConfig`] for [`EtpoTrainer`], whose loss does not read advantages, so rules on tokens are refused.
 
-    `max_completion_length` is that of one action.
+    `max_completion_length` limits one action.
 
     Parameters:
         beta (`float`, *optional*, defaults to `0.01`):
-            KL penalty > 0 against the initial policy, reward per nat and token.
+            KL penalty > 0 towards the initial policy, in reward per nat and token.
         gamma (`float`, *optional*, defaults to `0.99`):
-            Discount in (0, 1] from one action to the next; there is none inside of an action.
+            Discount in (0, 1] from one action to the next; there is none within an action.
         critic (`str`, *optional*, defaults to `"model"`):
-            What has a value for every entry of the vocabulary: model is a copy of the policy, adapters are two more
-            adapters of a policy with an adapter, head is two layers on the states of the policy.
+            The network with a value for every entry of the vocabulary. model: a copy of the policy; adapters: two more
+            adapters of a policy with an adapter; head: two layers on the policy's hidden states.
         critic_learning_rate (`float`, *optional*, defaults to `1e-6`):
-            Learning rate of the critic, constant; its optimizer is another one of the same optim.
+            Constant learning rate of the critic; its optimizer is a second one with the same optim.
         critic_max_grad_norm (`float`, *optional*, defaults to `10.0`):
-            Norm to which the critic's gradient is clipped; 0 for none.
+            Norm to which the critic's gradient is clipped; 0 turns clipping off.
         polyak (`float`, *optional*, defaults to `0.995`):
             Share in [0, 1] of itself that the slow copy of the critic keeps at every optimizer step.
         huber_delta (`float`, *optional*, defaults to `10.0`):
-            Error > 0 from which the critic's loss is linear.
+            Error > 0 above which the critic's loss is linear.
 
     Raises `ValueError` for a value out of range, a rule on tokens, or a setting that would do nothing.
     """
@@ -63,7 +63,7 @@ class EtpoConfig(EntropyGRPOConfig):
         self._refuse_what_does_nothing()
 
     def _refuse_plain(self, cls: type) -> None:
-        raise TypeError(f"an EtpoConfig is for EtpoTrainer, and {cls.__name__} would read none of its flags")
+        raise TypeError(f"an EtpoConfig needs an EtpoTrainer: {cls.__name__} would not read its flags")
 
     def _refuse_what_does_nothing(self) -> None:
         control = self.control
@@ -74,8 +74,8 @@ class EtpoConfig(EntropyGRPOConfig):
             if not rule.neutral
         }  # fmt: skip
         for name in sorted(turned | given | acting):
-            raise ValueError(f"{name} is a rule on advantages or on TRL's loss, which ETPO does not have: drop it")
+            raise ValueError(f"{name} acts on advantages or on TRL's loss, which ETPO does not use: drop it")
         if self.fp16:
-            raise ValueError("fp16 scales the loss of the policy alone, and the critic has one of its own: set bf16")
+            raise ValueError("fp16 only scales the policy's loss, and the critic has its own: set bf16")
         if self.sync_ref_model:
-            raise ValueError("sync_ref_model would move the initial policy, which ETPO keeps: drop it")
+            raise ValueError("sync_ref_model would change the initial policy, which ETPO keeps: drop it")

@@ -15,24 +15,24 @@ from .vocabulary import Head, Net
 
 
 KINDS = ("model", "adapters", "head")
-WIDTHS = (1024, 512)  # of the hidden layers of a head: those of the authors' ETPOCritic
-SHARED = 10.0  # how much faster the value that all tokens share is learnt than what each adds
+WIDTHS = (1024, 512)  # widths of a head's hidden layers, as in the authors' ETPOCritic
+SHARED = 10.0  # how much faster the value shared by all tokens is learnt than the part of each token
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The causal language model, without what PEFT has put around it."""
+    """The causal language model without PEFT's wrapper."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def head_of(model: nn.Module, temperature: float = 1.0) -> Head:
-    """The LM head of a model. Raises `ValueError` if the logits of the model are not those of one linear layer."""
+    """The LM head of a model. Raises `ValueError` unless the logits are those of one linear layer."""
     model = plain(model)
     check_plain_head(model.config, "ETPO")
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise ValueError(
-            f"ETPO reads the weights of the LM head, and this model has {type(head).__name__} there: leave it out of "
-            "the adapter and of the quantization"
+            f"ETPO reads the weights of the LM head, but here it is a {type(head).__name__}: leave the head out of "
+            "the adapter and the quantization"
         )
     return Head(head.weight, head.bias, temperature)
 
@@ -48,9 +48,9 @@ def states_before(model: nn.Module, batch: dict) -> Tensor:
 @contextmanager
 def active_adapter(model: PeftModel, name: str | None, trained: tuple[nn.Parameter, ...] = ()) -> Iterator[None]:
     """
-    Within this, an adapter is the active one, or none is; `trained` has a gradient, and what has one keeps it.
+    Make an adapter, or none, the active one; `trained` gets a gradient, and other parameters keep theirs.
 
-    PEFT takes the gradient from the adapters that are not active, and with it from a loss that waits for its backward.
+    PEFT turns off the gradient of inactive adapters, and thereby of a loss whose backward pass is still to come.
     """
     if name is None:
         with model.disable_adapter():
@@ -77,8 +77,8 @@ class Critic:
     \\( Q(s, v) \\) for every entry of the vocabulary, and its slow copy \\( \bar Q \\).
 
     Attributes:
-        trained, slow (`list[nn.Parameter]`): the parameters of both, in the same order.
-        optimizer (`torch.optim.Optimizer`): of `trained`; set by the trainer.
+        trained, slow (`list[nn.Parameter]`): the parameters of the critic and of its slow copy, in the same order.
+        optimizer (`torch.optim.Optimizer`): the optimizer of `trained`; set by the trainer.
     """
 
     optimizer: torch.optim.Optimizer
@@ -90,22 +90,22 @@ class Critic:
 
     def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
         """
-        Its states and head, or those of its slow copy, at the `N` tokens of a batch that are in the mask `(B, T)`.
+        The states and head of the critic, or of its slow copy, at the `N` tokens of a batch in the mask `(B, T)`.
 
-        `states` `(B, T, D)` are those of the policy, without gradient.
+        `states` `(B, T, D)` are the policy's, without gradient.
         """
         raise NotImplementedError
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Around the forward and the backward pass of the critic's loss."""
+        """A context for the forward and backward pass of the critic's loss."""
         yield
 
     def freeze(self) -> None:
-        """Take the gradient from what stands among the parameters of the policy."""
+        """Turn off the gradient of critic parameters that are among the policy's parameters."""
 
     def step(self, accelerator, max_norm: float, polyak: float) -> float:
-        """Step the optimizer with the mean gradient of all ranks, then move the slow copy; the gradient's norm."""
+        """Step the optimizer with the mean gradient of all ranks, then move the slow copy; return the norm."""
         for parameter in self.trained:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = accelerator.reduce(gradient, reduction="mean")
@@ -118,16 +118,16 @@ class Critic:
         return norm
 
     def state_dict(self) -> dict:
-        """What a checkpoint must hold."""
+        """The state for a checkpoint."""
         parts = {"trained": self.trained, "slow": self.slow}
         state = {name: [one.detach().cpu() for one in parameters] for name, parameters in parts.items()}
         return {**state, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict, source: str) -> None:
-        """Continue from a checkpoint. Raises `ValueError` if it is of another critic."""
+        """Restore the state from a checkpoint. Raises `ValueError` if it belongs to another critic."""
         for name, parameters in (("trained", self.trained), ("slow", self.slow)):
             if [one.shape for one in parameters] != [one.shape for one in state.get(name, [])]:
-                raise damaged(source, "it is of another critic")
+                raise damaged(source, "it belongs to another critic")
             with torch.no_grad():
                 for parameter, saved in zip(parameters, state[name], strict=True):
                     parameter.copy_(saved)
@@ -135,16 +135,16 @@ class Critic:
 
 
 class WholeModel(Critic):
-    """A copy of the policy, whose LM logits are Q; as published."""
+    """A copy of the policy whose LM logits are Q, as published."""
 
     def __init__(self, policy: nn.Module, checkpointing: bool):
         if isinstance(policy, PeftModel):
-            raise ValueError("critic='model' copies a whole policy, and this one is an adapter: set critic='adapters'")
+            raise ValueError("critic='model' copies a whole policy, but this one is an adapter: set critic='adapters'")
         self.models = [deepcopy(policy), deepcopy(policy)]
         for model in self.models:
-            model.__dict__.pop("forward", None)  # TRL's, which runs the policy that was copied
+            model.__dict__.pop("forward", None)  # TRL's forward, which would run the original policy
             head_of(model)
-        if checkpointing:  # which transformers >= 5.24 has another name for
+        if checkpointing:  # transformers >= 5.24 has another name for this
             old = "gradient_checkpointing_enable"
             name = "activation_checkpointing_enable" if hasattr(policy, "activation_checkpointing_enable") else old
             getattr(self.models[0], name)({"use_reentrant": False})
@@ -157,16 +157,16 @@ class WholeModel(Critic):
 
 class Adapters(Critic):
     """
-    Two more adapters of the policy; ours. Base and LM head are those of the policy, held once.
+    Two more adapters of the policy; ours. Base and LM head are shared with the policy.
 
-    They never stand among what the policy's optimizer, DDP or the norm of the policy's gradient see.
+    The policy's optimizer, DDP and the norm of the policy's gradient never see them.
     """
 
     names = ("etpo_q", "etpo_q_slow")
 
     def __init__(self, policy: nn.Module):
         if not isinstance(policy, PeftModel):
-            raise ValueError("critic='adapters' is for a policy with an adapter: set use_peft, or critic='model'")
+            raise ValueError("critic='adapters' needs a policy with an adapter: set use_peft, or critic='model'")
         self.policy = policy
         found = []
         for name in self.names:
@@ -179,7 +179,7 @@ class Adapters(Critic):
         self.freeze()
 
     def freeze(self) -> None:
-        """Take the gradient from them, which is theirs within `training()` alone."""
+        """Turn off their gradient, which they only have within `training()`."""
         for parameter in (*self.trained, *self.slow):
             parameter.requires_grad_(False)
 
@@ -190,18 +190,17 @@ class Adapters(Critic):
 
     def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
         name = self.names[slow]
-        # Within `training()` it is active already, and has its gradient
+        # Within `training()` it is already active and has its gradient
         with nullcontext() if self.policy.active_adapter == name else active_adapter(self.policy, name):
             return Net(states_before(self.policy, batch)[mask], head_of(self.policy))
 
 
 class OnPolicyStates(Critic):
     r"""
-    Two hidden layers on the states of the policy, without gradient by them; ours, as wide as the ETPOCritic.
+    Two hidden layers on the policy's states, with no gradient into the policy; ours, as wide as ETPOCritic.
 
-    \\( Q \\) is a value of the state, shared by all tokens, plus what each token adds. Only the tokens that were
-    written are trained. Without the shared value the others would stay at 0 and look better than those that have
-    earned a negative reward.
+    \\( Q \\) is a value of the state, shared by all tokens, plus a part for each token. Only written tokens are trained.
+    Without the shared value, the other tokens would stay at 0 and look better than those with a negative reward.
 
     Reference: [Dueling Network Architectures for Deep Reinforcement Learning](https://huggingface.co/papers/1511.06581)
     """
@@ -227,7 +226,7 @@ class OnPolicyStates(Critic):
 
 
 def build_critic(kind: str, policy: nn.Module, checkpointing: bool) -> Critic:
-    """The critic of a policy, one of [`KINDS`]. Raises `ValueError` if the policy does not fit it."""
+    """Build a policy's critic, one of [`KINDS`]. Raises `ValueError` if the policy does not fit it."""
     if kind == "model":
         return WholeModel(policy, checkpointing)
     return Adapters(policy) if kind == "adapters" else OnPolicyStates(policy)

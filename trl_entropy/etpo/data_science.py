@@ -1,4 +1,4 @@
-"""The environment of the paper: write a classifier for a table, and see the error if it fails."""
+"""The environment from the paper: write a classifier for a table, and see the error if it fails."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ class DataScience:
     """
     Write the body of `build_model(x_train, y_train)`; in the style of the paper's environment.
 
-    The code runs in processes of the verifier, behind [`~rewards.fence.fenced`]. The reward is the mean ROC-AUC over
-    five random halves of the table, which ends the episode; on an error it is -1, the message is told, and the
-    function is asked for again.
+    The code runs in the verifier's processes, behind [`~rewards.fence.fenced`]. The reward is the mean ROC-AUC over
+    five random halves of the table, which ends the episode. After an error it is -1, and the environment shows the
+    message and asks for the function again.
 
     Args:
         attempts (`int`, *optional*, defaults to `5`):
-            Attempts at a table, 5 in the paper.
+            Number of attempts per table; 5 in the paper.
         deadline (`float`, *optional*, defaults to `60.0`):
-            Seconds for an attempt, after which its process is killed. A second try has as many.
+            Seconds per attempt, after which its process is killed. A second try has the same time.
         workers (`int`, *optional*):
-            Attempts that run at the same time; by default the cores of this rank, at most 8.
+            Number of attempts that run at the same time; by default the number of this rank's cores, at most 8.
 
-    Raises `ValueError` without scikit-learn, and `RuntimeError` where code cannot be fenced in.
+    Raises `ValueError` without scikit-learn, and `RuntimeError` if code cannot be fenced in.
     """
 
     def __init__(self, attempts: int = 5, deadline: float = 60.0, workers: int | None = None):
@@ -47,7 +47,7 @@ class DataScience:
         self.attempts, self.pool = attempts, _pool(workers or default_workers(), deadline)
 
     def dataset(self) -> Dataset:
-        """A row for each table; its prompt is the name."""
+        """One row per table; its prompt is the name."""
         return Dataset.from_dict({"prompt": list(self.tables)})
 
     def reset(self, row: Mapping) -> str:
@@ -61,7 +61,7 @@ class DataScience:
 
     @staticmethod
     def step_together(environments: Sequence["DataScience"], texts: Sequence[str]) -> list[tuple[str, float, bool]]:
-        """One step in each: the code runs in as many processes as there are workers."""
+        """One step in each environment: the code runs in `workers` processes at a time."""
         pairs = [(one.name, code_in(text)) for one, text in zip(environments, texts, strict=True)]
         verdicts = environments[0].pool.grade(pairs)
         return [one._told(verdict) for one, verdict in zip(environments, verdicts, strict=True)]
@@ -75,7 +75,7 @@ class DataScience:
 
 
 def code_in(text: str) -> str:
-    """The function: the indented lines that a text begins with are its body, unless the text has the whole of it."""
+    """The function: the indented lines at the start of a text are its body, unless the text has the whole function."""
     lines = [line for line in text.expandtabs(4).splitlines() if not line.startswith("```")]
     if any(line.startswith(HEAD[:15]) for line in lines):
         return "\n".join(lines)
@@ -84,5 +84,5 @@ def code_in(text: str) -> str:
 
 @lru_cache
 def _pool(workers: int, deadline: float) -> Pool:
-    """One pool for all environments with these settings. A batch takes as long as its attempts take."""
+    """One pool for all environments with these settings. A batch may take as long as its attempts need."""
     return Pool(workers, deadline, float("inf"), GRADER)

@@ -1,4 +1,4 @@
-"""Environments of several steps, and their episodes as TRL samples them: in a `rollout_func`, or as a tool."""
+"""Environments with several steps, and their episodes in TRL: through a `rollout_func` or as a tool."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,26 +9,26 @@ import torch
 from .._seam import sampled_rows, sampled_turns
 
 
-ORIGINAL = "original_prompt"  # the column that keeps the prompt of a row that has become a message
+ORIGINAL = "original_prompt"  # the column that keeps a row's prompt after it has become a message
 
 
 class Environment(Protocol):
     """
-    What an episode is in. One object is one episode at a time.
+    The environment of an episode. One object has one episode at a time.
 
-    An environment whose steps are slow may have a static method `step_together(environments, texts)` besides, which
-    takes one step in each of several and returns a list of what `step` returns.
+    An environment with slow steps may also have a static method `step_together(environments, texts)`, which takes one
+    step in each environment and returns a list of `step`'s results.
     """
 
     def reset(self, row: Mapping[str, Any]) -> str:
-        """Begin an episode on a row of the dataset; the text that the policy continues."""
+        """Begin an episode on a row of the dataset; returns the text that the policy continues."""
 
     def step(self, text: str) -> tuple[str, float, bool]:
-        """Take what the policy wrote; what it is told then (not empty), the reward, and whether the episode ends."""
+        """Take the policy's text; returns the answer to it (not empty), the reward, and whether the episode ends."""
 
 
 def step_together(environments: Sequence[Environment], texts: Sequence[str]) -> list[tuple[str, float, bool]]:
-    """One step in each of these environments."""
+    """Take one step in each of these environments."""
     if hasattr(environments[0], "step_together"):
         return environments[0].step_together(environments, texts)
     return [environment.step(text) for environment, text in zip(environments, texts, strict=True)]
@@ -36,14 +36,14 @@ def step_together(environments: Sequence[Environment], texts: Sequence[str]) -> 
 
 class Episodes:
     """
-    A `rollout_func` of TRL: every row is an episode, in an environment of its own.
+    A `rollout_func` for TRL: every row is an episode in its own environment.
 
-    The completion holds all actions and, between them, what the environment wrote; `env_mask` says which is which. The
-    context of an action is the whole of it so far.
+    The completion contains all actions and, between them, the environment's text; `env_mask` tells them apart. The
+    context of an action is everything before it.
 
     Args:
         environment (`Callable[[], Environment]`):
-            Makes one; `functools.partial` sets its parameters.
+            Makes an environment; `functools.partial` sets its parameters.
 
     Raises `ValueError` if the environment writes no token between two actions.
     """
@@ -55,12 +55,12 @@ class Episodes:
     def __call__(self, prompts: list, trainer: Any) -> dict[str, list]:
         rows, tokenizer = sampled_rows(trainer), trainer.processing_class
         self._pool += [self.environment() for _ in range(len(rows) - len(self._pool))]
-        # With the tokens that a text begins with, as TRL has them
+        # With special tokens at the start of a text, as in TRL
         contexts = [tokenizer(one.reset(row))["input_ids"] for one, row in zip(self._pool, rows, strict=False)]
         episodes = [_Episode(context) for context in contexts]
         live = list(range(len(rows)))
         while self._any_lives(trainer, live):
-            # A rank whose episodes have all ended still samples with the others, as vLLM and sharded models need
+            # A rank whose episodes have all ended still samples with the others: vLLM and sharded models need this
             turns = live or [0]
             sampled = sampled_turns(trainer, [episodes[place].context + episodes[place].ids for place in turns])
             if not live:
@@ -92,7 +92,9 @@ class _Episode:
     def add(self, ids: list[int], logps: list[float] | None, told: str, reward: float, done: bool, tokenizer) -> None:
         answer = [] if done else tokenizer(told, add_special_tokens=False)["input_ids"]
         if not (answer or done):
-            raise ValueError(f"the environment told {told!r} between two actions, which has no token: let it say more")
+            raise ValueError(
+                f"the environment answered {told!r} between two actions, which has no token: return a longer text"
+            )
         self.ids += ids + answer
         self.mask += [1] * len(ids) + [0] * len(answer)
         self.rewards += [0.0] * (len(ids) - 1) + [reward] + [0.0] * len(answer)
@@ -103,7 +105,7 @@ class _Episode:
 def environment_score(
     step_rewards: list[list[float]], attempts: list[int], log_metric: Callable | None = None, **kwargs
 ) -> list[float]:
-    """The sum of the rewards of each of the [`Episodes`]; logs the mean number of `env/attempts`."""
+    """The sum of rewards per episode of [`Episodes`]; logs the mean number of `env/attempts`."""
     if log_metric is not None:
         log_metric("env/attempts", sum(attempts) / len(attempts))
     return [sum(rewards) for rewards in step_rewards]
@@ -111,24 +113,23 @@ def environment_score(
 
 def as_tool(environment: Callable[[], Environment]) -> Callable[[], Any]:
     """
-    An `environment_factory` of TRL: the policy acts by calling the tool `submit`.
+    An `environment_factory` for TRL: the policy acts by calling the tool `submit`.
 
-    TRL ends a longer episode by `max_tool_calling_iterations`; set it to the attempts of the environment.
+    TRL limits an episode by `max_tool_calling_iterations`; set it to the environment's number of attempts.
 
     Args:
         environment (`Callable[[], Environment]`):
-            Makes one.
-    """
+            Makes an environment."""
     return partial(ToolEnvironment, environment)
 
 
 def as_messages(row: dict) -> dict:
-    """A row for [`as_tool`]: its prompt is a message to which TRL appends what `reset` says of the row as it was."""
+    """A row for [`as_tool`]: its prompt is a message; TRL appends to it what `reset` returns for the original row."""
     return {"prompt": [{"role": "user", "content": ""}], ORIGINAL: row["prompt"]}
 
 
 class ToolEnvironment:
-    """An environment as TRL knows them; [`as_tool`] makes it."""
+    """An environment in TRL's form; [`as_tool`] makes it."""
 
     def __init__(self, make: Callable[[], Environment]):
         self._environment = make()
@@ -161,15 +162,15 @@ class ToolEnvironment:
 
 def rewards_of_turns(mask: list[int], messages: list[dict], rewards: list[float]) -> list[float]:
     """
-    The rewards of the calls of [`as_tool`] at the last token of the turn that made them; 0 elsewhere.
+    The rewards of [`as_tool`]'s calls, at the last token of the turn that made the call; 0 elsewhere.
 
     Args:
         mask (`list[int]`):
-            1 where the policy wrote the token of the completion.
+            1 at the completion's tokens that the policy wrote.
         messages (`list[dict]`):
-            The completion; a turn is an assistant's.
+            The completion; a turn is an assistant message.
         rewards (`list[float]`):
-            Of the calls that reached the environment, in their order.
+            The rewards of the calls that reached the environment, in order.
     """
     ends = [place for place, (own, after) in enumerate(zip(mask, [*mask[1:], 0], strict=True)) if own and not after]
     turns = [message for message in messages if message["role"] == "assistant"]

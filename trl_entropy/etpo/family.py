@@ -1,4 +1,4 @@
-"""How ETPO reads a batch of `GRPOTrainer`, and the knob that it has besides."""
+"""How ETPO reads a batch of `GRPOTrainer`, and its additional knob."""
 
 from dataclasses import replace
 from math import inf
@@ -20,7 +20,7 @@ ETPO = replace(
         "epsilon_low": RATIOS,
         "epsilon_high": RATIOS,
         "acts.completions": "a stored solution has no steps in the environment",
-        "acts.temperatures": "an episode has several actions, each sampled from a batch of its own",
+        "acts.temperatures": "an episode has several actions, each sampled in its own batch",
     },
     idle=dict.fromkeys(("entropy_coef", "use_adaptive_entropy"), NO_BONUS),
     knobs=(BETA,),

@@ -1,4 +1,4 @@
-"""ETPO's targets and losses, on logits and values that are given."""
+"""ETPO's targets and losses, from given logits and values."""
 
 import torch
 from torch import Tensor
@@ -9,25 +9,25 @@ def soft_targets(
     values: Tensor, divergences: Tensor, rewards: Tensor, mask: Tensor, beta: float, gamma: float
 ) -> Tensor:
     r"""
-    The target of the critic at every token of the policy, `(B, T)`; 0 at the others.
+    The critic's target at every token that the policy wrote, `(B, T)`; 0 at other tokens.
 
     $$
     y_j = V_{j+1} - \beta \, \mathrm{KL}_{j+1} \quad \text{inside an action}, \qquad
     y_j = r + \gamma \, (V' - \beta \, \mathrm{KL}') \quad \text{at its last token}
     $$
 
-    with the state before the first token of the next action for \\( V' \\) and \\( \mathrm{KL}' \\). They are 0 after
-    the last action, which ends the episode. An action is a run of tokens of the policy, so the environment must write
-    at least one token between two actions.
+    with \\( V' \\) and \\( \mathrm{KL}' \\) at the state before the first token of the next action. Both are 0 after
+    the last action, which ends the episode. An action is a run of consecutive policy tokens, so the environment must
+    write at least one token between two actions.
 
     Args:
         values, divergences (`torch.Tensor`):
-            `(B, T)`: \\( V = \sum_v \pi_v \bar Q_v \\) and \\( \mathrm{KL}(\pi \| \rho) \\) of the state before each
+            `(B, T)`: \\( V = \sum_v \pi_v \bar Q_v \\) and \\( \mathrm{KL}(\pi \| \rho) \\) at the state before each
             token.
         rewards (`torch.Tensor`):
-            `(B, T)`: of the environment, at the last token of each action.
+            `(B, T)`: the environment's rewards, at the last token of each action.
         mask (`torch.Tensor`):
-            `(B, T)`: 1 where the policy wrote the token; 0 at what the environment wrote and at padding.
+            `(B, T)`: 1 at the policy's tokens; 0 at the environment's tokens and at padding.
         beta (`float`):
             \\( \beta \\), reward per nat.
         gamma (`float`):
@@ -68,5 +68,5 @@ def policy_loss(logps: Tensor, ref_logps: Tensor, q: Tensor, beta: float) -> Ten
 
 
 def critic_loss(chosen: Tensor, targets: Tensor, delta: float) -> Tensor:
-    """The Huber loss of `Q` of the tokens that were written: `e**2 / 2`, and linear from `|e| = delta` on; `(...)`."""
+    """The Huber loss of `Q` at the written tokens: `e**2 / 2`, and linear above `|e| = delta`; `(...)`."""
     return huber_loss(chosen, targets, reduction="none", delta=delta)

@@ -1,4 +1,4 @@
-"""ETPO on TRL's machinery."""
+"""The ETPO trainer, built on TRL's."""
 
 import os
 from contextlib import nullcontext
@@ -35,17 +35,17 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
     \mathcal{L}_Q = \mathrm{Huber}(y - Q(\text{token}))
     $$
 
-    with the targets of [`~targets.soft_targets`], as a mean over the tokens that the policy wrote. The policy is that
-    of the sampling temperature. The arguments are those of [`~trl.GRPOTrainer`], `args` an [`EtpoConfig`].
+    with the targets of [`~targets.soft_targets`], as a mean over the tokens that the policy wrote. The policy is taken
+    at the sampling temperature. The arguments are those of [`~trl.GRPOTrainer`], `args` an [`EtpoConfig`].
 
     Args:
         rollout_func ([`Episodes`]), environment_factory (`Callable`):
-            One of the two: `Episodes(environment)`, or `as_tool(environment)` for a model whose chat template calls
-            tools.
+            Exactly one of the two: `Episodes(environment)`, or `as_tool(environment)` for a model whose chat template
+            supports tools.
         reward_funcs (`list[Callable]`, *optional*):
-            What TRL logs as rewards; nothing is trained on them. By default [`environment_score`] of the episodes.
+            Rewards that TRL only logs; they are not trained on. By default [`environment_score`] of the episodes.
 
-    Raises `ValueError` without an environment, for a critic that does not fit the policy, and for FSDP or DeepSpeed.
+    Raises `ValueError` without an environment, for a critic that does not fit the policy, or under FSDP or DeepSpeed.
 
     Reference: [Entropy-Regularized Token-Level Policy Optimization](https://huggingface.co/papers/2402.06700), 2024.
     """
@@ -65,37 +65,39 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         super().__init__(**named)
         if self.accelerator.distributed_type not in REPLICATED:
             raise ValueError(
-                f"ETPO keeps the critic whole on every process, and this launch has "
-                f"{self.accelerator.distributed_type.value}: use DDP"
+                f"ETPO keeps the whole critic on every process, which {self.accelerator.distributed_type.value} does "
+                "not allow: use DDP"
             )
-        self.penalty, self.beta = self.args.beta, 0.0  # TRL estimates its own KL penalty where its `beta` is not 0
+        self.penalty, self.beta = self.args.beta, 0.0  # TRL estimates its own KL penalty if `beta` is not 0
         self.knobs.add(BETA, lambda: self.penalty, lambda value: setattr(self, "penalty", value))
         policy = self.accelerator.unwrap_model(self.model)
         head_of(policy)
         self.critic = build_critic(self.args.critic, policy, self.args.gradient_checkpointing)
         for parameter in (*self.critic.trained, *self.critic.slow):
-            broadcast(parameter.data)  # drawn with the random numbers of each rank
+            broadcast(parameter.data)  # each rank drew them with its own random numbers
         of_optim, settings = self.get_optimizer_cls_and_kwargs(self.args, policy)
         settings["lr"] = self.args.critic_learning_rate
         group = {"params": self.critic.trained, "weight_decay": self.args.weight_decay}
         self.critic.optimizer = of_optim([group], **settings)
         self._sums: list[Tensor] = []
 
-    # What StepwiseGRPOTrainer asks
+    # StepwiseGRPOTrainer calls these
 
     def rewards_of_steps(self, ids: list, mask: list | None, completions: list, extra: dict) -> list[list[float]]:
-        """The rewards of the environment, at the last token of each action; a row for each completion."""
+        """The environment's rewards, at the last token of each action; one row per completion."""
         if self.environments:
             rows = zip(mask, completions, self.environments, strict=True)
             return [rewards_of_turns(own, messages, environment.rewards) for own, messages, environment in rows]
         if "step_rewards" not in extra:
-            raise ValueError("rollout_func gives no step_rewards, which ETPO trains on: use Episodes(environment)")
+            raise ValueError(
+                "rollout_func does not return step_rewards, which ETPO trains on: use Episodes(environment)"
+            )
         return extra["step_rewards"]
 
     def prepared_batch(self, batch: dict, rewards: Tensor) -> dict:
-        """The batch of a rollout with `targets`, `(B, T)`, under the policy and the slow critic as they are now."""
+        """The batch of a rollout with `targets`, `(B, T)`, under the current policy and slow critic."""
         if "pixel_values" in batch:
-            raise ValueError("ETPO does not know images: train on problems in text")
+            raise ValueError("ETPO does not support images: train on text problems")
         size, mask = self.args.per_device_train_batch_size, trained_tokens(batch).bool()
         parts = [self._soft_states(picked(batch, slice(at, at + size))) for at in range(0, len(mask), size)]
         values, divergences = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -109,7 +111,7 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
 
     @torch.no_grad()
     def _soft_states(self, batch: dict) -> tuple[Tensor, Tensor]:
-        """`V` by the slow critic and KL, `(B, T)`; 0 at tokens that are not trained."""
+        """`V` from the slow critic and KL, `(B, T)`; 0 at tokens that are not trained on."""
         mask, policy = trained_tokens(batch).bool(), self.accelerator.unwrap_model(self.model)
         with self.accelerator.autocast():
             states = states_before(policy, batch)
@@ -122,7 +124,7 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
 
     @torch.no_grad()
     def _reference(self, batch: dict, mask: Tensor) -> Net:
-        """The frozen initial policy: a model of its own, or the base of the adapter, or the adapter as it was."""
+        """The frozen initial policy: a separate model, the base of the adapter, or the initial adapter."""
         model = self.accelerator.unwrap_model(self.model if self.ref_model is None else self.ref_model)
         name = "ref" if isinstance(model, PeftModel) and "ref" in model.peft_config else None
         with active_adapter(model, name) if isinstance(model, PeftModel) else nullcontext():
@@ -130,18 +132,18 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
 
     def own_loss(self, batch: dict, states: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
         """
-        The policy's loss, a sum over the trained tokens divided by `tokens`. In training the critic's is taken back
-        here and now, so that only one of the two networks has its activations in memory.
+        The policy's loss: a sum over the trained tokens, divided by `tokens`. In training, this also runs the backward
+        pass of the critic's loss, so that only one network has its activations in memory.
 
         Args:
             batch (`dict[str, torch.Tensor]`):
                 A micro-batch with its `targets`.
             states (`torch.Tensor`):
-                `(B, T, D)`: of the policy, with gradient.
+                `(B, T, D)`: the policy's states, with gradient.
             mask (`torch.Tensor`):
                 `(B, T)` bool: the tokens that the policy wrote.
             tokens (`torch.Tensor`):
-                How many there are in the optimizer step, on all ranks, divided by the ranks.
+                The number of these tokens in the optimizer step over all ranks, divided by the number of ranks.
         """
         with self.critic.training(), torch.set_grad_enabled(self.model.training):
             with self.accelerator.autocast():
@@ -165,21 +167,21 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         torch.save(self.critic.state_dict(), os.path.join(folder, CRITIC_FILE))
 
     def load_networks(self, folder: str) -> None:
-        """Continue them. Raises `ValueError` for a checkpoint without them."""
+        """Restore the critic, its slow copy and its optimizer. Raises `ValueError` for a checkpoint without them."""
         path = os.path.join(folder, CRITIC_FILE)
         if not os.path.isfile(path):
-            raise damaged(path, "there is no such file")
+            raise damaged(path, "the file does not exist")
         self.critic.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), path)
 
-    # What others ask
+    # Others call these
 
     def create_optimizer(self, *args, **kwargs):
-        """transformers', of the policy alone."""
+        """As in transformers, for the policy only."""
         self.critic.freeze()
         return super().create_optimizer(*args, **kwargs)
 
     def end_step(self) -> None:
-        """Step the critic, once all gradients of the optimizer step are there; then what every trainer does."""
+        """Step the critic, once all gradients of the optimizer step are there; then end the step as usual."""
         norm = self.critic.step(self.accelerator, self.args.critic_max_grad_norm, self.args.polyak)
         loss, q, of_policy, count = self.accelerator.reduce(torch.stack(self._sums).sum(0)).tolist()
         self._sums = []

@@ -1,4 +1,4 @@
-"""The same over a whole vocabulary, from hidden states: no more than a chunk of tokens has logits at once."""
+"""ETPO's losses over a whole vocabulary from hidden states, with logits for only one chunk of tokens at a time."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from .targets import policy_loss, soft_state
 
 
-CHUNK = 256  # tokens whose logits are held at once
+CHUNK = 256  # number of tokens whose logits are in memory at once
 
 
 class Head(NamedTuple):
@@ -22,7 +22,7 @@ class Head(NamedTuple):
         bias (`torch.Tensor`, *optional*):
             `(V,)`.
         temperature (`float`, *optional*, defaults to `1.0`):
-            Of a policy that samples at it; that of a critic is 1.
+            The sampling temperature of a policy; 1 for a critic.
     """
 
     weight: Tensor
@@ -30,23 +30,23 @@ class Head(NamedTuple):
     temperature: float = 1.0
 
     def logits(self, states: Tensor) -> Tensor:
-        """`(N, V)` float32 (or float64), of states `(N, D)`."""
+        """The logits `(N, V)`, float32 (or float64), of states `(N, D)`."""
         logits = nn.functional.linear(states.to(self.weight.dtype), self.weight, self.bias)
         return (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
 
     def logps(self, states: Tensor) -> Tensor:
-        """Their log-probabilities."""
+        """The log-probabilities `(N, V)` of states `(N, D)`."""
         return self.logits(states).log_softmax(-1)
 
     def chosen(self, states: Tensor, ids: Tensor) -> Tensor:
-        """`(N,)`: the logits of these tokens `(N,)` alone."""
+        """`(N,)`: only the logits of the tokens `ids` `(N,)`."""
         weight = self.weight[ids]
         logits = (states.to(weight.dtype) * weight).sum(-1) + (0.0 if self.bias is None else self.bias[ids])
         return (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
 
 
 class Net(NamedTuple):
-    """The states `(N, D)` of a network before its head, and the head."""
+    """A network's states `(N, D)` before its head, and the head."""
 
     states: Tensor
     head: Head
@@ -65,9 +65,9 @@ def soft_states(policy: Net, reference: Net, critic: Net) -> tuple[Tensor, Tenso
 
 def policy_losses(policy: Net, reference: Net, critic: Net, beta: float) -> Tensor:
     """
-    [`~targets.policy_loss`] of `N` tokens, `(N,)`, with a gradient by the states and the head of the policy.
+    [`~targets.policy_loss`] of `N` tokens, `(N,)`, with a gradient for the policy's states and head.
 
-    The backward pass makes the logits of a chunk again, so that memory does not grow with `N * V`.
+    The backward pass recomputes the logits of a chunk, so memory does not grow with `N * V`.
     """
 
     def of_chunk(own: Tensor, ref: Tensor, q: Tensor) -> Tensor:

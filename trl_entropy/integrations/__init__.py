@@ -1,1 +1,1 @@
-"""Entropy control inside other training frameworks."""
+"""Entropy control in other training frameworks."""

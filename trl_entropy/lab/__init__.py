@@ -1,1 +1,1 @@
-"""What is done before and after a run, and the live view; needs the extra `[lab]`."""
+"""Tools for before and after a run, and the live view; needs the extra `[lab]`."""

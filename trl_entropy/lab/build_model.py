@@ -1,7 +1,7 @@
 """
-The code of `build_model(x_train, y_train)` that a policy writes, run and scored.
+Run and score the function `build_model(x_train, y_train)` that a policy writes.
 
-`prepared` is called in the grading server, whose workers fork from it; the trainer runs none of this.
+The grading server calls `prepared`, and its workers fork from it; the trainer runs none of this.
 """
 
 import json
@@ -30,14 +30,14 @@ LONGEST = 300  # characters of an error message
 
 def prepared() -> Callable[[str, str], str]:
     """
-    The verdict on a table and code: JSON with `score`, or with `error`.
+    The function for verdicts on a table and code: JSON with `score` or `error`.
 
-    Raises `RuntimeError` where code cannot be fenced in.
+    Raises `RuntimeError` if code cannot be fenced in.
     """
     check_fence()
-    folder = tempfile.TemporaryDirectory(prefix="build_model_")  # of the server: it outlives a worker that is killed
+    folder = tempfile.TemporaryDirectory(prefix="build_model_")  # the server's: it outlives a killed worker
     if fenced(_opens_a_socket, folder.name) != b"refused":
-        raise RuntimeError("code of a policy would reach the network: this kernel did not accept the filter")
+        raise RuntimeError("the policy's code could reach the network: this kernel did not accept the filter")
 
     def verdict(name: str, code: str) -> str:
         try:
@@ -60,11 +60,11 @@ def _opens_a_socket() -> bytes:
 
 def score(name: str, code: str, folder: str) -> float:
     """
-    Mean ROC-AUC over five random halves of a table; of several classes, of each against the rest.
+    Mean ROC-AUC over five random halves of a table; with several classes, of each against the rest.
 
-    The code sees the features of the test half and never its labels: it gives probabilities, which are scored here.
+    The code sees the features of the test half but never its labels: it returns probabilities, which are scored here.
 
-    Raises `ValueError` with the message of the code's error, and `RuntimeError` if its process ends.
+    Raises `ValueError` with the code's error message, and `RuntimeError` if its process ends.
     """
     x, y = TABLES[name](return_X_y=True)
     halves = [train_test_split(x, y, test_size=0.5, random_state=seed, stratify=y) for seed in range(SPLITS)]
@@ -80,13 +80,13 @@ def score(name: str, code: str, folder: str) -> float:
 
 
 def _probabilities(code: str, halves: list[tuple]) -> bytes:
-    """What the models of the code say about test halves; runs behind the fence."""
+    """The predictions of the code's models for the test halves; runs behind the fence."""
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a file that grows too large is an error of its own
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a file that grows too large raises an error in the code
     try:
         names: dict = {}
         exec(compile(code, "build_model", "exec"), names)
         found = [names["build_model"](x, labels).predict_proba(test) for x, test, labels in halves]
         return json.dumps({"probabilities": [np.asarray(one).tolist() for one in found]}).encode()
-    except BaseException as error:  # whatever it raises, an exit too, is its answer
+    except BaseException as error:  # whatever the code raises, even an exit, is its result
         return json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()

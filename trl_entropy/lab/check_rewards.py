@@ -1,4 +1,4 @@
-"""Whether the verifier can read the solutions of a dataset, before anything trains on them."""
+"""Check that the verifier can read the solutions of a dataset, before training on them."""
 
 import argparse
 import logging
@@ -19,7 +19,7 @@ from ..rewards.verifier import CHECKS, Verifier
 
 
 class Row(NamedTuple):
-    """One row of the dataset: its number, its solution, and how an answer can meet it."""
+    """One row of the dataset: its number, its solution, and the check's result."""
 
     number: int
     solution: object
@@ -37,11 +37,11 @@ def main(arguments: list[str]) -> None:
 
 
 def read(arguments: list[str]) -> argparse.Namespace:
-    """The flags; raises `ValueError` with one line for a wrong one."""
+    """Parse the flags; raises `ValueError` with one line for a wrong one."""
     parser = argparse.ArgumentParser(
         prog="trl-entropy check-rewards",
         description="Read every solution of a dataset with math_verify_reward's engine, and compare it with itself. "
-        "A solution that cannot be read scores an equal text alone, so it gives little or no signal.",
+        "A solution that cannot be read only rewards an identical text, so it gives little or no signal.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
@@ -49,19 +49,21 @@ def read(arguments: list[str]) -> argparse.Namespace:
         *("--dataset_name", "--dataset"),
         dest="dataset_name",
         required=True,
-        help=f"name of the hub, saved dataset, or file ({FORMATS})",
+        help=f"name on the hub, saved dataset, or file ({FORMATS})",
     )
     parser.add_argument("--dataset_config", help="configuration of the dataset")
     parser.add_argument(
         *("--dataset_split", "--dataset_train_split"), dest="dataset_train_split", default="train", help="split"
     )
     parser.add_argument(
-        "--solution_column", default="solution", help="column that holds the solution, dotted inside of another"
+        "--solution_column", default="solution", help="column with the solution; a dotted name means a nested column"
     )
-    parser.add_argument("--max_failures", type=float, default=0.01, help="share of rows that may fail")
-    parser.add_argument("--max_rows", type=int, default=20, help="failing rows to print")
-    parser.add_argument("--grading_deadline", type=float, default=3.0, help="seconds for each solution")
-    parser.add_argument("--grading_workers", type=int, help="processes; by default the cores, at most 8")
+    parser.add_argument("--max_failures", type=float, default=0.01, help="largest share of rows that may fail")
+    parser.add_argument("--max_rows", type=int, default=20, help="number of failing rows to print")
+    parser.add_argument("--grading_deadline", type=float, default=3.0, help="seconds per solution")
+    parser.add_argument(
+        "--grading_workers", type=int, help="number of processes; default: the number of cores, at most 8"
+    )
     given = parse(parser, arguments)
     if given.max_rows < 0:
         raise ValueError(f"max_rows must be at least 0, got {given.max_rows}")
@@ -71,7 +73,7 @@ def read(arguments: list[str]) -> argparse.Namespace:
 
 
 def check(given: argparse.Namespace) -> bool:
-    """Print reasons and failing rows; whether no more than `max_failures` of the rows fail."""
+    """Print reasons and failing rows; return whether at most `max_failures` of the rows fail."""
     verifier = Verifier(given.grading_deadline, given.grading_workers, batch_deadline=math.inf)
     dataset = load(given.dataset_name, given.dataset_config, given.dataset_train_split)
     rows = graded(values_in(dataset, given.solution_column, "solution_column"), verifier)
@@ -87,7 +89,7 @@ def check(given: argparse.Namespace) -> bool:
 
 
 def graded(solutions: list, verifier: Verifier) -> list[Row]:
-    """Every solution read and compared with itself; an equal text does not count."""
+    """Read every solution and compare it with itself; equal text does not count."""
     golds = [golds_in(solution) for solution in solutions]
     each = {gold: None for row in golds for gold in row}
     verdicts = dict(zip(each, verifier.self_check(list(each)), strict=True))

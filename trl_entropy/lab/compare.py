@@ -1,4 +1,4 @@
-"""Run recipes side by side and show what happened to entropy and reward."""
+"""Run recipes side by side, and show their entropy and reward."""
 
 import argparse
 import json
@@ -19,16 +19,18 @@ from .report.statistics import ENDS, ends, smooth
 
 SERIES = ("reward", "entropy")
 NUM_SAMPLES = 8
-LINES = 10  # of progress for each arm, where there is no terminal for a bar
+LINES = 10  # of progress per arm, if there is no terminal for a bar
 
 
 def main(arguments: list[str]) -> None:
     """`trl-entropy compare`."""
     parser = argparse.ArgumentParser(prog="trl-entropy compare", description=HELP["compare"])
     parser.add_argument("recipes", nargs="+", help="YAML files for `trl-entropy grpo`")
-    parser.add_argument("--output_dir", default="out/compare", help="folder for the arms, the table and the picture")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="arms to run at once")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each arm")
+    parser.add_argument(
+        "--output_dir", default="out/compare", help="folder for the arms (one per recipe), the table and the picture"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of arms to run at once")
+    parser.add_argument("--threads", type=int, default=1, help="threads per arm")
     add_overwrite(parser)
     given, flags = parser.parse_known_args(arguments)
     try:
@@ -46,20 +48,20 @@ def compare(
 
     Args:
         recipes (`list[str]`):
-            YAML files for `trl-entropy grpo`; an arm is called by the file's name.
+            YAML files for `trl-entropy grpo`; each is an arm with the file's name.
         output_dir (`str`):
-            Each arm writes into a folder of its own name below it.
+            Each arm writes into a subfolder with its name.
         flags (`list[str]`):
-            Further flags for every arm.
+            Additional flags for every arm.
         jobs (`int`):
             Arms to run at once.
         threads (`int`, *optional*, defaults to `1`):
-            Threads of each arm; a small model is fastest with one.
+            Threads per arm; a small model is fastest with one.
         overwrite (`bool`, *optional*, defaults to `False`):
-            Whether the two files may replace those of another comparison.
+            Whether the two files may replace those of an earlier comparison.
 
-    Returns the path of the picture. Raises `ValueError` before an arm starts for a wrong flag and for files that may
-    not be written, and `RuntimeError` if an arm fails, after the others have ended.
+    Returns the path of the picture. Raises `ValueError`, before an arm starts, for a wrong flag or files that may not
+    be written, and `RuntimeError`, after all arms have ended, if one fails.
     """
     from ..commands.grpo import prepare
 
@@ -77,7 +79,7 @@ def compare(
         for name, recipe in arms.items()
     }
     for given in arguments.values():
-        if prepare(given).launch:  # a wrong flag ends here, before any arm starts
+        if prepare(given).launch:  # a wrong flag raises here, before any arm starts
             raise ValueError(f"each recipe is trained in one process: leave out {' '.join(prepare(given).launch)}")
     results = _run(arguments, jobs, threads)
     with written(table, overwrite) as part:
@@ -93,7 +95,7 @@ def _run(arguments: dict[str, list[str]], jobs: int, threads: int) -> dict[str, 
     messages = spawn.Queue()
 
     def train(name: str) -> dict:
-        """In a process of its own, with which no other arm ends."""
+        """Train one arm in its own process, so that its end does not end other arms."""
         with ProcessPoolExecutor(1, spawn, _start, (threads, messages)) as worker:
             return worker.submit(_arm, name, arguments[name]).result()
 
@@ -164,7 +166,7 @@ def _train_and_score(name: str, arguments: list[str], messages) -> dict:
             temperature=job.training.temperature,
         )
 
-    job = prepare([*arguments, "--disable_tqdm", "true", "--live_view", "false"])  # the arms share a terminal
+    job = prepare([*arguments, "--disable_tqdm", "true", "--live_view", "false"])  # the arms share the terminal
     trainer = build_trainer(job, callbacks=[Report()])
     trainer.remove_callback(PrinterCallback)
     graders = list(filter(callable, job.reward_funcs))  # not a reward model
@@ -204,7 +206,7 @@ def _cells(values: list[float | None]) -> list[str]:
 
 
 def plot(results: dict[str, dict], path: Path) -> None:
-    """Entropy and reward over steps and the scores on held-out problems, all arms in one plot."""
+    """Plot entropy and reward over steps, and the scores on held-out problems, of all arms."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -18,20 +18,20 @@ from ..control.signals import ENTROPY
 from .panel import KnobState, LiveState, panel
 
 
-SECONDS_BETWEEN = 0.25  # two drawings
+SECONDS_BETWEEN = 0.25  # between two drawings
 
 
 class LiveView(Attached):
     """
-    Show a run in the terminal: progress, reward, entropy against its target, the knobs that controllers turn, alarms.
+    Show a run in the terminal: progress, reward, entropy and its target, the knobs that controllers turn, alarms.
 
-    On the main process, if stderr is a terminal, it replaces the progress bar and the printed logs; elsewhere it
-    does nothing. What is printed, warned of or logged meanwhile stands above the panel.
+    On the main process, if stderr is a terminal, it replaces the progress bar and the printed logs. Elsewhere it does
+    nothing. Prints, warnings and logs appear above the panel.
 
-    Raises `ValueError` at the start of training on a plain trainer without `attach`.
+    Raises `ValueError` at the start of training on a plain trainer if `attach` was not called.
     """
 
-    first = True  # so that no progress bar has begun
+    first = True  # called before a progress bar begins
 
     def __init__(self):
         self.state: LiveState | None = None  # None while nothing is shown
@@ -59,7 +59,7 @@ class LiveView(Attached):
             knobs=[KnobState(one.knob.name, one.low, one.high) for one in controllers],
         )
         self._started = self._stepped = time.monotonic()
-        atexit.register(self.stop)  # a run that fails has no end of training
+        atexit.register(self.stop)  # a failing run does not reach the end of training
         self._show()
 
     def on_step_begin(self, args: GRPOConfig, state: TrainerState, control: TrainerControl, **kwargs):
@@ -82,7 +82,7 @@ class LiveView(Attached):
             return
         self.state.update(state.global_step, logs)
         if args.log_completions:
-            self._hide()  # TRL now prints them past any redirection; the next step shows the panel again
+            self._hide()  # TRL prints completions past any redirection; the next step shows the panel again
         else:
             self._draw()
 
@@ -90,7 +90,7 @@ class LiveView(Attached):
         self.stop()
 
     def stop(self) -> None:
-        """Leave the last panel where it is and give the terminal back; does nothing if none is shown."""
+        """Leave the last panel in place and release the terminal; does nothing if no panel is shown."""
         if self.state is None:
             return
         self._hide()
@@ -110,7 +110,7 @@ class LiveView(Attached):
             redirect_stdout=sys.stdout.isatty(),
         )
         self._live = self._opened.enter_context(live)
-        self._console.show_cursor(True)  # nothing is left hidden if the process is killed
+        self._console.show_cursor(True)  # visible even if the process is killed
         for handler in _stream_handlers():
             for stream, redirected in zip(before, (sys.stdout, sys.stderr), strict=True):
                 if handler.stream is stream:
@@ -130,12 +130,12 @@ class LiveView(Attached):
 
 
 def _draws(console: Console) -> bool:
-    """Whether a panel can be drawn: `FORCE_COLOR` makes no terminal of a file."""
+    """Whether a panel can be drawn: `FORCE_COLOR` does not turn a file into a terminal."""
     return sys.stderr.isatty() and not console.is_dumb_terminal and console.encoding.startswith("utf")
 
 
 def _replace_progress(callbacks: list[TrainerCallback]) -> None:
-    """Put callbacks that do nothing in the places of those that draw or print the progress."""
+    """Replace the callbacks that draw or print progress by callbacks that do nothing."""
     for place, other in enumerate(callbacks):
         if isinstance(other, ProgressCallback | PrinterCallback):
             callbacks[place] = TrainerCallback()

@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal; knows no trainer."""
+"""The panel that shows a run in a terminal; it does not know the trainer."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ LABEL, VALUE, GAP = 8, 9, 2  # columns
 CHART_ROWS = 3
 LONGEST_RANGE = 40  # columns
 SHORT = 22  # columns of a knob's name in an alarm
-# Ours: an error is an alarm beyond this share of the target, and after this many optimizer steps; so is a knob at its
-# bound after as many
+# Ours: an error beyond this share of the target is an alarm after this number of optimizer steps, and so is a knob at
+# its bound
 FAR_SHARE, MANY_STEPS = 0.2, 50
 
 
 @dataclass
 class KnobState:
-    """A knob that is turned, its range, and its value at every log."""
+    """A knob that a controller turns, its range, and its value at every log."""
 
     name: str
     low: float = -inf
@@ -33,24 +33,24 @@ class KnobState:
 @dataclass
 class LiveState:
     """
-    All that the panel shows.
+    Everything the panel shows.
 
     Args:
         title (`str`):
             Name of the run.
         max_steps, first_step, step (`int`):
-            Optimizer steps: of the run, done when this process began, and done by now.
+            Optimizer steps: of the whole run, completed when this process began, and completed so far.
         seconds, elapsed (`float`):
-            Time of the last step, and since this process began.
+            Seconds of the last step, and since this process began.
         target_key (`str`, *optional*):
-            What the target of the entropy is logged as.
+            The metric with the entropy's target.
         knobs (`list[KnobState]`):
             The knobs that controllers turn.
         steps (`list[int]`):
-            Optimizer steps that have been logged; `reward`, `entropy`, `target` and the values of knobs are as many,
-            `None` where there was none.
+            The logged optimizer steps; `reward`, `entropy`, `target` and the knobs' values have one entry per step,
+            `None` if missing.
         not_finite (`str`):
-            Where a value was last seen that is not finite.
+            The last step with a value that was not finite.
     """
 
     title: str
@@ -68,7 +68,7 @@ class LiveState:
     not_finite: str = ""
 
     def update(self, step: int, logs: Mapping) -> None:
-        """Take in what was logged; the logs of an evaluation and of the end of training have no reward and entropy."""
+        """Take in logged values; logs of an evaluation or of the end of training have no reward and entropy."""
         wrong = [key for key, value in logs.items() if isinstance(value, float) and not isfinite(value)]
         if wrong:
             self.not_finite = f"not finite at step {step}: {', '.join(wrong)}"
@@ -92,7 +92,7 @@ def _finite(values: Iterable[float | None]) -> list[float]:
 
 
 def panel(state: LiveState) -> Panel:
-    """The panel, as wide as what it is drawn on."""
+    """The panel, as wide as its console."""
     return Panel(_Body(state), title=Text(state.title), title_align="left", border_style="dim")
 
 
@@ -141,7 +141,7 @@ def _progress(state: LiveState, width: int) -> Text:
 
 
 def _entropy(state: LiveState, width: int) -> Iterator[tuple[str, str, Text]]:
-    """Its number and how far it is off; then its chart from 0 up, with a line at the target or the start."""
+    """The number and how far it is off; then the chart from 0 up, with a line at the target or at the run's start."""
     entropy, known, target = _last(state.entropy), _finite(state.entropy), _last(_finite(state.target))
     label, aim = ("start", known[0] if known else None) if target is None else ("target", target)
     alone = target is None and len(state.entropy) == 1  # the start itself
@@ -159,16 +159,16 @@ def _entropy(state: LiveState, width: int) -> Iterator[tuple[str, str, Text]]:
 
 
 def _with_line(row: str, line: str) -> Text:
-    """A row of a chart with a line through the cells that are empty or full."""
+    """A row of a chart with a line through its empty and full cells."""
     styles = {" ": (line, "red"), BLOCKS[-1]: (line, "red on cyan")}
     return Text.assemble(*(styles.get(cell, (cell, "cyan")) for cell in row))
 
 
 def chart(values: list[float | None], width: int, low: float, high: float, rows: int = 1) -> list[str]:
     """
-    Values as columns of blocks, the highest row first; more of them than columns are averaged.
+    Draw values as columns of blocks, the highest row first; if there are more values than columns, they are averaged.
 
-    A value that is not finite is `!`, and so is a mean with one. A value that is missing is `-`.
+    A value that is not finite is drawn as `!`, and so is a mean that includes one. A missing value is drawn as `-`.
     """
     columns = values
     if len(values) > width:
@@ -191,7 +191,7 @@ def _block(level: float | None, row: int) -> str:
 
 
 def _range(knob: KnobState, width: int) -> str:
-    """The value between its bounds; where one of them is infinite, the direction of the last change."""
+    """The value between its bounds; if a bound is infinite, the direction of the last change."""
     value = _last(knob.values)
     if not (isfinite(knob.low) and isfinite(knob.high)):
         last = _finite(knob.values[-2:])
@@ -207,7 +207,7 @@ def _range(knob: KnobState, width: int) -> str:
 
 
 def alarms(state: LiveState) -> list[str]:
-    """What a person should look at: values that are not finite, and what has been off for long."""
+    """Alarms: values that are not finite, and long-lasting errors and knobs at their bounds."""
     found = [state.not_finite] if state.not_finite else []
     pairs = zip(state.entropy, state.target, strict=True)
     off = [entropy / aim - 1 if aim and entropy is not None else nan for entropy, aim in pairs]
@@ -226,7 +226,7 @@ def alarms(state: LiveState) -> list[str]:
 
 
 def _lasting(state: LiveState, flags: list[bool]) -> int:
-    """Optimizer steps for which a flag has been up without a break."""
+    """Number of optimizer steps for which a flag has been set without a break."""
     if not flags or not flags[-1]:
         return 0
     last_down = max((i for i, flag in enumerate(flags) if not flag), default=None)
@@ -234,7 +234,7 @@ def _lasting(state: LiveState, flags: list[bool]) -> int:
 
 
 def remaining(state: LiveState) -> float:
-    """Seconds up to the last step, at the mean speed of this process."""
+    """Seconds until the last step, at the mean speed of this process."""
     done = state.step - state.first_step
     return state.elapsed / done * max(0, state.max_steps - state.step) if done > 0 else nan
 

@@ -1,7 +1,7 @@
 """
-Remakes the embedded policy: `python -m trl_entropy.lab.pretrain --output_dir DIR`, about a minute on an idle core.
+Remake the embedded policy: `python -m trl_entropy.lab.pretrain --output_dir DIR`, about a minute on an idle core.
 
-The training stops early on purpose: the policy then solves about a third of the problems, in many ways.
+Training stops early on purpose: the policy then solves about a third of the problems, in many ways.
 """
 
 import argparse
@@ -20,12 +20,12 @@ BOXED = "\\boxed{"
 VOCABULARY = ["<pad>", "<eos>", BOXED, "}", "+", "=", *"0123456789"]
 CONTEXT = 64  # tokens
 STEPS, BATCH_SIZE, LEARNING_RATE, WARMUP_STEPS = 1080, 64, 1e-3, 50
-IGNORED = -100  # the label that the cross-entropy leaves out
+IGNORED = -100  # the label that the cross-entropy ignores
 Solved = tuple[str, str]  # a prompt and a completion
 
 
 def main() -> None:
-    """Trains the policy and saves it in half precision, together with its tokenizer."""
+    """Train the policy, and save it in half precision with its tokenizer."""
     parser = argparse.ArgumentParser(description="Remake the embedded policy.")
     parser.add_argument("--output_dir", required=True, help="new folder")
     parser.add_argument("--seed", type=int, default=0)
@@ -34,7 +34,7 @@ def main() -> None:
         check_new_folder(arguments.output_dir)
     except ValueError as error:
         parser.error(str(error))
-    torch.set_num_threads(1)  # the model is too small to gain from more
+    torch.set_num_threads(1)  # the model is too small to benefit from more
     tokenizer = make_tokenizer()
     model = pretrain(tokenizer, arguments.seed)
     with written(arguments.output_dir) as part:
@@ -45,7 +45,7 @@ def main() -> None:
 def make_tokenizer(
     words: Sequence[str] = (BOXED,), vocabulary: Sequence[str] = VOCABULARY, context: int = CONTEXT
 ) -> Qwen2Tokenizer:
-    r"""One token per character but for `words`; of Qwen2's own class, which AutoTokenizer insists on."""
+    r"""One token per character, except for `words`; Qwen2's own class, which AutoTokenizer requires."""
     tokenizer = Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(vocabulary)},
         merges=[],
@@ -55,13 +55,13 @@ def make_tokenizer(
         padding_side="left",
         model_max_length=context,
     )
-    # not special: decoding keeps them
+    # not special, so that decoding keeps them
     tokenizer.add_tokens([AddedToken(word, normalized=False, special=False) for word in words])
     return tokenizer
 
 
 def make_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2ForCausalLM:
-    """An untrained Qwen2 of half a million parameters."""
+    """An untrained Qwen2 with half a million parameters."""
     torch.manual_seed(seed)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = Qwen2Config(
@@ -106,17 +106,17 @@ def supervise(
 
     Args:
         model (`Qwen2ForCausalLM`):
-            The policy, which is changed.
+            The policy; it is changed in place.
         tokenizer (`Qwen2Tokenizer`):
-            Its tokenizer, which takes a prompt character by character.
+            Its tokenizer, which splits a prompt into characters.
         sample (`Callable`):
             Returns the prompts and completions of one batch.
         steps (`int`):
             Optimizer steps.
         learning_rate (`float`):
-            AdamW's.
+            AdamW's learning rate.
         scale (`Callable`):
-            What the learning rate is multiplied by, by step.
+            Returns a step's factor on the learning rate.
     """
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)

@@ -1,4 +1,4 @@
-"""What a process that trains one of several runs begins with."""
+"""Set up a process that trains one of several runs."""
 
 import multiprocessing
 import os
@@ -6,7 +6,7 @@ import threading
 
 
 def start_worker(threads: int = 1) -> None:
-    """Set torch's threads, show no progress bars of transformers, and end if the parent is killed."""
+    """Set torch's threads, hide transformers' progress bars, and end this process if the parent is killed."""
     import torch
     from transformers.utils import logging
 
@@ -17,4 +17,4 @@ def start_worker(threads: int = 1) -> None:
 
 def _end_with_parent() -> None:
     multiprocessing.parent_process().join()
-    os._exit(1)  # nobody waits for this run any more
+    os._exit(1)  # nothing waits for this run any more

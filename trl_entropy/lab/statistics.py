@@ -9,12 +9,12 @@ import numpy as np
 
 
 LEVEL = 0.95
-# Takes `(R, P)` weights of problems, gives `(R,)` values
+# Takes weights of problems `(R, P)`, returns values `(R,)`
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 def half_interval(values: Sequence[float]) -> float:
-    r"""Half of Student's 95% interval of a mean, \\( t_{0.975, n-1} \, s / \sqrt n \\); infinite for one value."""
+    r"""Half of Student's 95% interval around a mean, \\( t_{0.975, n-1} \, s / \sqrt n \\); infinite for one value."""
     from scipy.special import stdtrit  # loads slowly
 
     n = len(values)
@@ -24,17 +24,17 @@ def half_interval(values: Sequence[float]) -> float:
 @dataclass(frozen=True)
 class Mean:
     """
-    The mean over problems of a value that each of them has; NaN if none has.
+    The mean of a value over problems; NaN if no problem has one.
 
     Args:
         values (`numpy.ndarray`):
-            `(P,)`: NaN where a problem has no value, and is left out.
+            `(P,)`; NaN leaves a problem out.
     """
 
     values: np.ndarray
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
-        """The mean, `(R,)`, weighted by `(R, P)`: how often each problem counts."""
+        """The mean, `(R,)`, with weights `(R, P)`: how often each problem counts."""
         known = ~np.isnan(self.values)
         return ratio(weights @ np.where(known, self.values, 0.0), weights @ known.astype(float))
 
@@ -46,13 +46,13 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def once(number: int) -> np.ndarray:
-    """The weights `(1, P)` of the problems as they are."""
+    """Weights `(1, P)` that count every problem once."""
     return np.ones((1, number))
 
 
 def resample(number: int, resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """
-    Weights `(resamples, P)`: how often each problem is chosen when as many are chosen as there are, with replacement.
+    Weights `(resamples, P)`: how often each problem is drawn if P problems are drawn with replacement.
 
     Raises `ValueError` for fewer than 2 resamples.
     """
@@ -64,7 +64,7 @@ def resample(number: int, resamples: int = 1000, seed: int = 0) -> np.ndarray:
 
 def standard_error(values: np.ndarray) -> float:
     """
-    Standard deviation of a statistic over resamples, `(R,)`, less those without a value; NaN if fewer than 2 have one.
+    Standard deviation of a statistic over resamples, `(R,)`, leaving out NaN; NaN if fewer than 2 have a value.
 
     Reference: Efron, [Bootstrap Methods: Another Look at the Jackknife](https://doi.org/10.1214/aos/1176344552), 1979.
     """
@@ -73,7 +73,7 @@ def standard_error(values: np.ndarray) -> float:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 2.5% and 97.5% quantiles of a statistic over resamples, `(R,)`; values are left out as above."""
+    """The 2.5% and 97.5% quantiles of a statistic over resamples, `(R,)`; NaN is left out as in [`standard_error`]."""
     values = values[~np.isnan(values)]
     if len(values) < 2:
         return np.nan, np.nan

@@ -1,4 +1,4 @@
-"""What is measured while training: sums over tokens, taken over all micro-batches and ranks of an optimizer step."""
+"""Measures of training: sums over tokens, over all micro-batches and ranks of an optimizer step."""
 
 from .contexts import contexts
 from .log import Log

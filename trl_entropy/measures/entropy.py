@@ -1,4 +1,4 @@
-"""Entropy of the policy, and its split by sign of the advantage, by correctness and by position."""
+"""The policy's entropy, in total and by sign of the advantage, by correctness and by position."""
 
 import torch
 
@@ -8,9 +8,9 @@ from .means import Values
 
 def entropy_by_sign(tokens: Tokens) -> Values:
     """
-    The entropy in nats over all trained tokens, and over those of positive and negative advantage.
+    The entropy in nats over all trained tokens, and over those with positive and with negative advantage.
 
-    Tokens whose advantage is 0 are in the first only. That at temperature 1 is there if `tokens` has it.
+    Tokens whose advantage is 0 only count in the first. The entropy at temperature 1 is included if `tokens` has it.
     """
     values = {
         "entropy": (tokens.entropies, tokens.mask),
@@ -24,9 +24,9 @@ def entropy_by_sign(tokens: Tokens) -> Values:
 
 def entropy_by_correctness(tokens: Tokens) -> Values:
     """
-    The entropy in nats over the tokens of correct and of incorrect completions; nothing if `tokens` has no rewards.
+    The entropy in nats over the tokens of correct and of incorrect completions; empty if `tokens` has no rewards.
 
-    Correct is a reward above 0.5, which tells 1 from 0. Completions without a reward are neither.
+    A completion is correct if its reward is above 0.5. Completions without a reward are neither.
     """
     if tokens.rewards is None:
         return {}
@@ -42,15 +42,15 @@ def entropy_by_position(tokens: Tokens) -> Values:
     The entropy in nats by decile of the position in the completion.
 
     Of the \\( L \\) trained tokens of a completion, the one at place \\( i = 1, \dots, L \\) belongs to decile
-    \\( \lfloor (10 i - 5) / L \rfloor + 1 \\), so that a short completion leaves some deciles empty.
+    \\( \lfloor (10 i - 5) / L \rfloor + 1 \\), so a short completion leaves some deciles empty.
     """
     places = tokens.mask.cumsum(-1, dtype=torch.float32)
-    deciles = (10 * places * tokens.mask - 5) // places[:, -1:]  # below 0 outside of the mask
+    deciles = (10 * places * tokens.mask - 5) // places[:, -1:]  # below 0 outside the mask
     groups = (deciles == torch.arange(10, device=places.device).view(-1, 1, 1)).unbind()
     return {f"entropy/decile_{number}": (tokens.entropies, chosen) for number, chosen in enumerate(groups, start=1)}
 
 
 def entropy_of_prompt(tokens: Tokens) -> Values:
-    """The entropy in nats over the prompts' tokens but the first, `(B, P - 1)`; nothing if `tokens` has none."""
+    """The entropy in nats over all prompt tokens except the first, `(B, P - 1)`; empty if `tokens` has none."""
     entropies = tokens.prompt_entropies
     return {} if entropies is None else {"entropy/prompt": (entropies, ~entropies.isnan())}

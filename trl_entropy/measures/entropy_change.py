@@ -1,4 +1,4 @@
-"""The change of entropy that an optimizer step predicts to first order, by the sign of the advantage."""
+"""Predict the change of entropy by an optimizer step, to first order, by the sign of the advantage."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ SCORE = "_change/score"
 
 
 def change_parts(tokens: Tokens, slopes: Tensor) -> Values:
-    """The means that [`predicted_change`] is made of, over all trained tokens; slopes of [`surrogate_slopes`]."""
+    """The means over all trained tokens that [`predicted_change`] needs; slopes from [`surrogate_slopes`]."""
     exact = tokens.expected_discriminator is not None
     score = excess(tokens) if exact else discriminator(tokens)
     values = {} if exact else {SCORE: score}
@@ -25,21 +25,21 @@ def change_parts(tokens: Tokens, slopes: Tensor) -> Values:
 
 def predicted_change(means: Mapping[str, float]) -> dict[str, float]:
     r"""
-    What the policy gradient of a step does to the entropy of its tokens, to first order, in nats per unit step.
+    The effect of a step's policy gradient on the entropy of its tokens, to first order, in nats per unit step.
 
     $$
     \Delta H = -\overline{g_t \, (S_t - \mathbb{E}_{v \sim \pi}[S_v])}, \qquad S_v = \pi_v (H + \log \pi_v)
     $$
 
-    with \\( g_t \\) of [`surrogate_slopes`] and means over all trained tokens of the step, on all ranks; the two signs
-    add up to it. Without the expectation over the vocabulary, the mean of \\( S_t \\) over the step stands for it:
-    \\( -(\overline{g S} - \overline{g} \; \overline{S}) \\).
+    with \\( g_t \\) from [`surrogate_slopes`] and means over all trained tokens of the step, on all ranks. The values
+    of the two signs add up to the total. If the expectation over the vocabulary is not available, the mean of
+    \\( S_t \\) over the step replaces it: \\( -(\overline{g S} - \overline{g} \; \overline{S}) \\).
 
-    For a table of logits and gradient ascent on \\( \overline{g_t \log \pi(y_t)} \\) the exact form is the derivative
-    of the mean entropy by the learning rate, if all tokens share one row of the table; if each has its own row, that
-    derivative times their number. With shared weights and Adam the size of a step is unknown, so only the sign, the
-    split and the course over a run mean something. Loss terms, the KL penalty, the entropy bonus and momentum are left
-    out, and every token counts the same, as in the losses `dapo` and `bnpo`.
+    Take a table of logits and gradient ascent on \\( \overline{g_t \log \pi(y_t)} \\). If all tokens share one row of
+    the table, the exact form is the derivative of the mean entropy by the learning rate; if each token has its own
+    row, it is that derivative times the number of tokens. With shared weights and Adam the size of a step is unknown,
+    so only the sign, the split and the trend over a run are meaningful. Loss terms, the KL penalty, the entropy bonus
+    and momentum are left out, and every token counts the same, as in the losses `dapo` and `bnpo`.
 
     Reference: [On the Entropy Dynamics in Reinforcement Fine-Tuning of Large Language
     Models](https://huggingface.co/papers/2602.03392), 2026.

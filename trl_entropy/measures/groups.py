@@ -1,4 +1,4 @@
-"""What the groups of a rollout hold: how many are all right or all wrong, and how much their answers differ."""
+"""Measures of a rollout's groups: how many are all right or all wrong, and how much their answers differ."""
 
 import math
 from collections import Counter
@@ -15,7 +15,8 @@ def outcomes(rewards: Tensor) -> dict[str, float]:
     """
     The shares of groups in which all completions are correct, and in which none is.
 
-    Correct is a reward above 0.5. Completions without a reward do not count, and a group without any is neither.
+    A completion is correct if its reward is above 0.5. Completions without a reward do not count, and a group without
+    any reward is in neither share.
 
     Args:
         rewards (`torch.Tensor`):
@@ -28,16 +29,17 @@ def outcomes(rewards: Tensor) -> dict[str, float]:
 
 def votes(answers: Sequence[str | None], size: int) -> dict[str, float]:
     r"""
-    Distinct answers of a group, and the entropy \\( -\sum_a p_a \log p_a \\) in nats of its vote, means over groups.
+    The number of distinct answers in a group and the entropy \\( -\sum_a p_a \log p_a \\) of its vote in nats; means
+    over groups.
 
-    \\( p_a \\) is the share of answer \\( a \\) among the completions of the group that have one; a group without
-    answers has none to count and no vote. Answers are the same if they are the same text.
+    \\( p_a \\) is the share of answer \\( a \\) among the group's completions that have an answer. A group without
+    answers is left out. Answers are the same if their texts are the same.
 
     Args:
         answers (`Sequence[str]`):
-            One for each completion, group by group; None where there is none.
+            One per completion, group by group; `None` where there is no answer.
         size (`int`):
-            Completions of a group.
+            Number of completions per group.
     """
     groups = [Counter(group) for group in _groups(answers, size)]
     means = {"groups/distinct_answers": fmean(map(len, groups))}

@@ -1,25 +1,25 @@
-"""What is logged beside TRL's metrics, and what is only recorded."""
+"""Decide which values are logged beside TRL's metrics and which are only recorded."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from statistics import fmean
 
 
-# What `basic` logs, besides the controllers and the knobs that somebody turns
+# The values that `basic` logs, besides the controllers and the knobs that they turn
 BASIC = ("entropy/positive_advantage", "entropy/negative_advantage", "groups/all_correct", "groups/all_wrong")
 
 
 class Log:
     """
-    Values of optimizer steps: some are logged at once, the others wait to be recorded.
+    Values of optimizer steps: some are logged at once, the others are kept to be recorded.
 
     Args:
         level (`str`):
-            "none" drops all; "basic" logs those of [`BASIC`], of the controllers and of `knobs`; "full" logs all.
+            "none" drops all; "basic" logs the values in [`BASIC`], of the controllers and of `knobs`; "full" logs all.
         knobs (`Collection[str]`):
             The knobs that controllers turn.
         write (`Callable[[dict[str, float]], None]`):
-            Logs values beside TRL's.
+            Logs values beside TRL's metrics.
     """
 
     def __init__(self, level: str, knobs: Collection[str], write: Callable[[dict[str, float]], None]):
@@ -38,7 +38,7 @@ class Log:
             self._waiting[name].append(values[name])
 
     def take(self) -> dict[str, float]:
-        """The means of what was not logged since the last call."""
+        """The means of the values not logged since the last call."""
         means = {name: fmean(values) for name, values in sorted(self._waiting.items())}
         self._waiting.clear()
         return means

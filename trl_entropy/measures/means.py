@@ -1,4 +1,4 @@
-"""Means over an optimizer step, with one reduction."""
+"""Means over an optimizer step, with a single reduction."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 
-# By name: `(B, T)` values and, bool, the tokens that their mean is over
+# By name: `(B, T)` values, and a bool mask of the tokens to average over
 Values = dict[str, tuple[Tensor, Tensor]]
 
 
 class Means:
-    """Sums and counts on the device, added up over micro-batches and reduced over ranks once per optimizer step."""
+    """Sums and counts on the device, accumulated over micro-batches and reduced over ranks once per optimizer step."""
 
     def __init__(self):
-        # By the names of what was added together, so that adding is one operation
+        # Keyed by all names that are added together, so that adding is one operation
         self._sums: dict[tuple[str, ...], Tensor] = {}
 
     def add(self, parts: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -37,13 +37,13 @@ class Means:
 
     def reduce(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """
-        The means of all that was added, by one call of `over_ranks` and one host sync; then empty again.
+        Return the means of everything added, with one call of `over_ranks` and one host sync, and clear the sums.
 
         A mean over no tokens is left out.
         """
         if not self._sums:
             return {}
-        together = sorted(self._sums)  # ranks may have begun with others
+        together = sorted(self._sums)  # the order may differ between ranks
         names = [name for group in together for name in group]
         pairs = over_ranks(torch.cat([self._sums[group] for group in together])).tolist()
         self._sums = {}

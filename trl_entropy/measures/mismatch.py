@@ -1,4 +1,4 @@
-"""How far the engine that sampled is from the policy that it had."""
+"""The distance between the sampling engine and the policy that it was given."""
 
 import math
 
@@ -6,13 +6,13 @@ from ..rules.tokens import Tokens
 from .means import Values
 
 
-FACTOR = 2.0  # between two probabilities of a token from which on they count as different; ours
+FACTOR = 2.0  # from this factor on, two probabilities of a token count as different; ours
 
 
 def mismatch(tokens: Tokens) -> Values:
     r"""
-    \\( |\log \pi_{\text{old}}(y_t) - \log \mu(y_t)| \\) in nats, and where it is more than \\( \log 2 \\), over the
-    tokens that have both; empty if TRL has no log-probs \\( \log \mu \\) of the engine that sampled.
+    \\( |\log \pi_{\text{old}}(y_t) - \log \mu(y_t)| \\) in nats, and the share where it exceeds \\( \log 2 \\), over
+    the tokens that have both log-probs; empty if TRL has no log-probs \\( \log \mu \\) from the sampling engine.
     """
     if tokens.sampling_logps is None:
         return {}

@@ -1,4 +1,4 @@
-"""How much of the gradient is noise."""
+"""Estimate the share of noise in the gradient."""
 
 import math
 from collections.abc import Mapping
@@ -11,49 +11,51 @@ PRODUCT, NOW, BEFORE = (f"_gradient/{name}" for name in ("product", "now", "befo
 
 class GradientNoise:
     r"""
-    Compare the gradient of every optimizer step with those of the rollout before, of other rows.
+    Compare the gradient of every optimizer step with those of the previous rollout, which has other rows.
 
-    With \\( g \\) the gradient of a step and \\( g_1, \dots, g_U \\) those of the steps of the rollout before,
+    With \\( g \\) the gradient of a step and \\( g_1, \dots, g_U \\) those of the previous rollout's steps,
 
     $$
     \text{share} = 1 - \frac{\langle g, \bar g_j \rangle}{\sqrt{\lVert g \rVert^2 \; \overline{\lVert g_j \rVert^2}}}
     $$
 
-    If every gradient is \\( s + n \\), one signal and independent noise of mean 0, then the product has the mean
-    \\( S^2 = \lVert s \rVert^2 \\) and the squares have \\( S^2 + N \\), so that the share is \\( N / (S^2 + N) \\).
-    That of a single step scatters, also above 1: read its mean over many.
+    If every gradient is \\( s + n \\), a common signal plus independent noise with mean 0, then the product has the
+    mean \\( S^2 = \lVert s \rVert^2 \\) and the squares have the mean \\( S^2 + N \\), so the share is
+    \\( N / (S^2 + N) \\). The value of a single step scatters and may be above 1: read the mean over many steps.
 
-    Gradients of one rollout are not compared with each other. Its groups are split over its steps, where the
-    advantages of a group add up to 0, so their noise is anticorrelated; in a second pass the rows are the same.
+    Gradients of the same rollout are not compared with each other. Its groups are split over its steps, and the
+    advantages of a group add up to 0, so the noise of these steps is anticorrelated. In a second pass, the rows are
+    even the same.
 
-    It is an upper bound: the signal of one problem that others do not share counts as noise, and so does what the
-    policy has changed between the two. Loss terms and the entropy bonus are in the gradient, too.
+    The share is an upper bound: the signal of one problem that others do not share counts as noise, and so does the
+    policy's change between the two rollouts. The gradient includes loss terms and the entropy bonus.
 
-    The idea of two batches against each other is that of [An Empirical Model of Large-Batch
-    Training](https://huggingface.co/papers/1812.06162), 2018, which needs two sizes of batches; the formula is ours.
+    The idea to compare two batches is from [An Empirical Model of Large-Batch
+    Training](https://huggingface.co/papers/1812.06162), 2018, which needs two batch sizes; the formula is ours.
     """
 
     def __init__(self):
-        # Sum of gradients, sum of their squared norms, number; of the rollout before and of this one
+        # Sum of gradients, sum of their squared norms, and number, for the previous rollout and for this one
         self._before: tuple[Tensor, Tensor, int] | None = None
         self._now: tuple[Tensor, Tensor, int] | None = None
 
     def begin_rollout(self) -> None:
-        """The next gradients are of new rows."""
+        """Begin a new rollout: the next gradients have new rows."""
         if self._now is not None:
             self._before, self._now = self._now, None
 
     def add(self, gradient: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """
-        What [`noise_share`] is made of, as `(sum, count)` of this rank; nothing without a rollout before.
+        The parts of [`noise_share`], as `(sum, count)` of this rank; empty in the first rollout.
 
         Args:
             gradient (`torch.Tensor`):
-                `(D,)`: of an optimizer step the same coordinates at each call, those that this rank holds.
+                `(D,)`: the gradient of an optimizer step, at the coordinates that this rank holds, the same at each
+                call.
         """
         square, before, now = gradient.square().sum(), self._before, self._now
         if any(kept is not None and kept[0].shape != gradient.shape for kept in (before, now)):
-            before = now = None  # another part of the policy is trained from here on
+            before = now = None  # from here, another part of the policy is trained
         total, squares, number = (0, 0, 0) if now is None else now
         self._before, self._now = before, (total + gradient, squares + square, number + 1)
         if before is None:
@@ -64,7 +66,7 @@ class GradientNoise:
 
 
 def noise_share(means: Mapping[str, float]) -> dict[str, float]:
-    """The share of noise of [`GradientNoise`], from its parts on all ranks; none if a gradient was 0 or not finite."""
+    """The share of noise of [`GradientNoise`] from its parts on all ranks; empty if a gradient was 0 or not finite."""
     now, before = (means.get(name, 0.0) for name in (NOW, BEFORE))
     if not (0 < now < math.inf and 0 < before < math.inf):
         return {}

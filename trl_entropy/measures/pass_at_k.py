@@ -1,11 +1,11 @@
-"""Pass@k, estimated without bias."""
+"""An unbiased estimate of pass@k."""
 
 import math
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     r"""
-    Probability that at least one of `k` samples of a problem is correct, from `num_correct` of `num_samples`.
+    Probability that at least one of `k` samples of a problem is correct, if `num_correct` of `num_samples` were.
 
     $$
     1 - \binom{n-c}{k} / \binom{n}{k}

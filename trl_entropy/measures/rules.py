@@ -1,4 +1,4 @@
-"""What the rules did in a step, and a warning for a rule or a knob that does nothing."""
+"""Measure the effect of rules in a step, and warn about a rule or knob that does nothing."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -13,20 +13,20 @@ from ..rules.tokens import Tokens
 logger = logging.getLogger(__name__)
 
 PATIENCE = 20  # optimizer steps
-# The value at which a rule does nothing
+# The value with which a rule does nothing
 NEUTRAL = {"token_weights": 1.0, "advantage_bonuses": 0.0, "loss_terms": 0.0}
 WHY_RULES = (
-    "strictly on-policy (one update per rollout batch) ratios are 1, and a threshold may be out of reach. See its "
-    "page in docs/methods"
+    "with one update per rollout batch all ratios are 1, and a threshold may be out of reach. See its page in "
+    "docs/methods"
 )
 WHY_KNOBS = (
-    "a bound acts on ratios that leave the clip range on its side, a coefficient on tokens of its sign. See Knobs in "
-    "docs/controllers.md"
+    "a bound only acts on ratios that leave the clip range on its side, a coefficient only on tokens with its sign. "
+    "See Knobs in docs/controllers.md"
 )
 
 
 def rule_means(section: str, values: Mapping[str, Tensor], tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
-    """`(sum, count)` over the trained tokens of each rule's value, and of where it differs from its neutral value."""
+    """`(sum, count)` over the trained tokens of each rule's value, and of whether it differs from neutral."""
     count = tokens.mask.sum()
     means = {}
     for name, value in values.items():
@@ -38,7 +38,7 @@ def rule_means(section: str, values: Mapping[str, Tensor], tokens: Tokens) -> di
 def watched_entropy(
     section: str, rules: Mapping[str, Rule], values: Mapping[str, Tensor], tokens: Tokens, wanted: Collection[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """`(sum, count)` of the entropy (nats) that each of the `wanted` rules gives as a signal."""
+    """`(sum, count)` of the entropy (nats) that each of the `wanted` rules has as its signal."""
     means = {}
     for name, value in values.items():
         if (metric := f"entropy/{section}.{name}") in wanted:
@@ -49,28 +49,28 @@ def watched_entropy(
 
 
 def touched(means: Mapping[str, float]) -> dict[str, bool]:
-    """Which rules touched a token in an optimizer step, from its means."""
+    """Which rules changed a token in an optimizer step, from its means."""
     suffix = "/share"
     found = {name.removesuffix(suffix): mean > 0 for name, mean in means.items() if name.endswith(suffix)}
     return {name.replace("/", "."): any_token for name, any_token in found.items()}
 
 
 class Idle:
-    """Warns, once for each rule or knob, if it touched no token in all of its first steps."""
+    """Warn, once per rule or knob, if it changed no token in all its first steps."""
 
     def __init__(self, why: str):
         self._why = why
         self._steps: dict[str, int] = {}
 
     def watches(self, name: str) -> bool:
-        """Whether it is not known yet that a rule or knob touches tokens, and its first steps are not over."""
+        """Whether a rule or knob has changed no token so far and its first steps are not over."""
         return self._steps.get(name) != PATIENCE
 
     def look(self, touched: Mapping[str, bool]) -> None:
-        """See which of them touched a token in an optimizer step."""
+        """Note which of them changed a token in an optimizer step."""
         for name, any_token in touched.items():
             if not self.watches(name):
                 continue
             self._steps[name] = PATIENCE if any_token else self._steps.get(name, 0) + 1
             if not any_token and self._steps[name] == PATIENCE:
-                logger.warning("%s touched no token in its first %d steps: %s", name, PATIENCE, self._why)
+                logger.warning("%s changed no token in its first %d steps: %s", name, PATIENCE, self._why)

@@ -1,4 +1,4 @@
-"""Where the entropy of a run comes to rest, how far from its target, and when."""
+"""Measure where the entropy of a run settles, how far from its target, and when."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 class Settling(NamedTuple):
     """
-    What happened to a run's entropy.
+    Where, how far from its target and when a run's entropy settled.
 
     Args:
         mean (`float`):
-            Nats: the mean over the last half of the steps.
+            The mean in nats over the last half of the steps.
         error (`float`):
-            By what share of the target the mean misses it; positive above.
+            The distance of the mean from the target, as a share of the target; positive above it.
         time (`int` or `None`):
             Optimizer steps until the entropy settled; `None` if it had not settled at the end.
     """
@@ -27,7 +27,7 @@ def settling(
     entropies: Sequence[float], target: float | Sequence[float], window: int = 10, band: float = 0.1
 ) -> Settling:
     r"""
-    Where the entropy of a run comes to rest, how far from its target, and when.
+    Measure where the entropy of a run settles, how far from its target, and when.
 
     With \\( K \\) steps, and \\( \bar H_k \\) and \\( \bar H^*_k \\) the means of entropy and target over the `window`
     steps that end with step \\( k \\),
@@ -46,21 +46,24 @@ def settling(
 
     Args:
         entropies (`Sequence[float]`):
-            Nats, one for each optimizer step, from step 1 on.
+            In nats, one per optimizer step, from step 1.
         target (`float` or `Sequence[float]`):
-            Nats: one for all steps, or one for each.
+            In nats: one for all steps, or one per step.
         window (`int`, *optional*, defaults to `10`):
-            Steps that are averaged.
+            Number of steps to average over.
         band (`float`, *optional*, defaults to `0.1`):
-            Share of the target by which such a mean may miss it.
+            Largest distance of such a mean from the target, as a share of the target.
 
-    Raises `ValueError` without entropies, for targets that are not positive or not as many as the entropies, for a
-    window below 1 and for a negative band.
+    Raises `ValueError` if there are no entropies, if a target is not positive, if the number of targets differs from
+    that of entropies, for a window below 1 or a negative band.
     """
     steps = len(entropies)
     targets = list(target) if isinstance(target, Sequence) else [target] * steps
     if not steps or len(targets) != steps:
-        raise ValueError(f"give one entropy or more, and one target or as many; got {steps} and {len(targets)}")
+        raise ValueError(
+            f"give at least one entropy, and one target or as many targets as entropies; got {steps} and "
+            f"{len(targets)}"
+        )
     if wrong := [aim for aim in targets if not aim > 0]:
         raise ValueError(f"target must be > 0, got {wrong[0]}")
     if window < 1 or not band >= 0:

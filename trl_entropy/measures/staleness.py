@@ -1,4 +1,4 @@
-"""How old the rollout is, and how far the policy has moved since."""
+"""Measure how old the rollout is, and how far the policy has moved since."""
 
 from ..rules.tokens import Tokens
 from .means import Values
@@ -6,7 +6,7 @@ from .means import Values
 
 def staleness(tokens: Tokens) -> Values:
     r"""
-    Over all tokens: the versions of the policy since they were sampled, and
+    Over all tokens: the number of policy versions since they were sampled, and
     \\( |\log \pi_\theta(y_t) - \log \pi_{\text{old}}(y_t)| \\) in nats.
     """
     return {

@@ -1,4 +1,4 @@
-"""Which measures run, and what follows from their means on the host."""
+"""All measures of an optimizer step, and the values computed from their means on the host."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -24,7 +24,7 @@ from .surrogate import gradient_mass, positive_share, surrogate_slopes
 
 
 LEVELS = ("none", "basic", "full")
-# Functions of tokens, and of tokens and the slopes of the surrogate
+# Functions of tokens, and functions of tokens and the slopes of the surrogate
 OF_TOKENS = (
     *(entropy_by_sign, entropy_by_correctness, entropy_by_position, quadrants, covariance_parts, staleness),
     mismatch,
@@ -35,21 +35,21 @@ Slopes = Callable[[Tokens, Tensor], Tensor]
 
 class StepMeasures:
     """
-    All that is measured in the optimizer steps of a run: sums of their micro-batches, then means.
+    All measures of the optimizer steps of a run: sums over micro-batches, then means.
 
     Args:
         level (`str`):
-            "none" is only what controllers look at; "basic" what costs next to nothing; "full" also what needs another
-            pass of the LM head, or the texts.
+            "none" only measures the controllers' signals; "basic" adds everything that costs next to nothing; "full"
+            adds what needs another pass of the LM head, or the texts.
         signals (`Collection[str]`, *optional*):
-            What controllers look at; of the rules among them the entropy of their tokens is measured, and of
-            functions of tokens the mean over the trained ones.
+            The signals that controllers read. For rules among them, the entropy of their tokens is measured; for
+            functions of tokens, the mean over the trained tokens.
         slopes (`Slopes`, *optional*, defaults to [`surrogate_slopes`]):
-            The slopes of the surrogate, from tokens and effective advantages; what is made of them is left out if
-            `None`.
+            Gives the slopes of the surrogate from tokens and effective advantages. If `None`, the measures that need
+            them are left out.
 
     Attributes:
-        sums ([`Means`]): what was added since the last optimizer step.
+        sums ([`Means`]): the values added since the last optimizer step.
         last (`dict[str, float]`): the means of the last optimizer step, on all ranks.
     """
 
@@ -68,7 +68,7 @@ class StepMeasures:
 
     @property
     def needs(self) -> set[str]:
-        """The facts of tokens that are read besides those that are always there."""
+        """The facts of tokens that it reads besides those that are always there."""
         if not self.full:
             return set()
         return {"entropies_at_one", "prompt_entropies"} | ({"expected_discriminator"} if self.slopes else set())
@@ -78,11 +78,11 @@ class StepMeasures:
         self.sums.add(parts)
 
     def add_rules(self, section: str, rules: Mapping[str, Rule], values: Mapping[str, Tensor], tokens: Tokens) -> None:
-        """Add what the rules of a section did in a micro-batch, from their `(B, T)` values."""
+        """Add the effect of a section's rules in a micro-batch, from their `(B, T)` values."""
         self.add(rule_means(section, values, tokens) | watched_entropy(section, rules, values, tokens, self.signals))
 
     def add_tokens(self, tokens: Tokens, effective: Tensor) -> None:
-        """Add what is measured of a micro-batch; `effective` are its advantages in the loss, `(B, T)`."""
+        """Add all measures of a micro-batch; `effective` are its advantages in the loss, `(B, T)`."""
         values = [measure(tokens) for measure in ((entropy_by_sign,) if self.none else OF_TOKENS)]
         if self.slopes and self._of_slopes:
             slopes = self.slopes(tokens, effective)
@@ -93,15 +93,15 @@ class StepMeasures:
         self.sums.add_values({name: (values, tokens.mask) for name, values in own.items()})
 
     def add_gradient(self, gradient: Tensor) -> None:
-        """Add what this rank holds of the gradient of the optimizer step, `(D,)`, before it ends; no host sync."""
+        """Add this rank's part of the optimizer step's gradient, `(D,)`, before the step ends; no host sync."""
         self.add(self._gradients.add(gradient))
 
     def of_rollout(
         self, rewards: Tensor, answers: Callable[[], Sequence[str | None]], contexts: Callable[[], Tensor]
     ) -> dict[str, float]:
         """
-        What a new rollout holds, from the rewards of its groups `(groups, G)` and, if they are wanted, its answers and
-        the contexts of its tokens, `(B, T)`.
+        The measures of a new rollout, from the rewards of its groups `(groups, G)` and, if needed, its answers and the
+        contexts of its tokens, `(B, T)`.
         """
         self._gradients.begin_rollout()
         of_groups = outcomes(rewards) | (votes(answers(), rewards.shape[1]) if self.full else {})
@@ -109,10 +109,11 @@ class StepMeasures:
 
     def end_step(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """
-        The means of the optimizer step with what follows from them, by one call of `over_ranks` and one host sync.
+        The means of the optimizer step and the values computed from them, with one call of `over_ranks` and one host
+        sync.
 
-        The change of entropy is that between the step before and this one: as observed, and as the tokens of the step
-        before predicted it.
+        The change of entropy is from the previous step to this one: as observed, and as predicted from the previous
+        step's tokens.
         """
         means = self.sums.reduce(over_ranks)
         self._idle.look(touched(means))
@@ -126,11 +127,11 @@ class StepMeasures:
         return self.last
 
     def state_dict(self) -> dict[str, dict[str, float]]:
-        """The means of the last step, and the change that they predict."""
+        """The means of the last step, and the change of entropy that they predict."""
         return {"last": self.last, "predicted": self._predicted}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, float]], source: str) -> None:
-        """Go on from `state_dict()`. Raises `ValueError` if what `source` has of it is damaged."""
+        """Restore `state_dict()`. Raises `ValueError` if the state in `source` is damaged."""
         numbers = {str: float}
         check_saved(source, state, {"last": numbers, "predicted": numbers}, "measures")
         self.last, self._predicted = dict(state["last"]), dict(state["predicted"])

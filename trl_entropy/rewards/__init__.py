@@ -17,7 +17,7 @@ REWARDS = {
     "relative_length_reward": relative_length_reward,
 }
 
-# TRL's own, for one place to import from; loaded on first use, since this floor does not load TRL
+# TRL's own rewards, so that all can be imported from here; loaded on first use, since this floor does not load TRL
 TRL_REWARDS = ("accuracy_reward", "reasoning_accuracy_reward", "think_format_reward")
 TRL_REWARD_FACTORIES = ("get_cosine_scaled_reward", "get_repetition_penalty_reward", "get_soft_overlong_punishment")
 

@@ -1,4 +1,4 @@
-"""Verdicts by computer algebra: math-verify, which can take for ever and so runs in a process of its own."""
+"""Verdicts by computer algebra with math-verify, which may never finish and so runs in separate processes."""
 
 import re
 from functools import lru_cache
@@ -42,8 +42,8 @@ def _reading(units: bool) -> list[LatexExtractionConfig]:
     ]
 
 
-# LaTeX only: math-verify's reading of plain text keeps the last number of what it cannot read.
-# Units only in text at the end: else `2 t` is two tonnes, and `2ab` is 2.
+# LaTeX only: from plain text that it cannot read, math-verify keeps the last number. Units only in text at the end:
+# otherwise `2 t` is two tonnes, and `2ab` is 2.
 UNITS, NO_UNITS = _reading(units=True), _reading(units=False)
 MIXED = re.compile(r"([0-9])\s+([0-9]+)\s*/\s*([0-9]+)")
 DIGIT_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\s[0-9]{3})+(?![0-9])")
@@ -56,7 +56,7 @@ BRACKET = re.compile(r"[(\[]|\\\{")
 # `2(3)`, which math-verify reads as the mixed number 2 + 3
 PRODUCT = re.compile(r"(?<=[0-9)])(?<![_^][0-9])\s*\((?=[^(),]*\))")
 BARE_FRAC = re.compile(r"\\[dt]?frac\s*(\\pi|[0-9])\s*([0-9])")
-# A set by a condition: `\{x \mid x>3\}`
+# A set given by a condition: `\{x \mid x>3\}`
 SET_BUILDER = re.compile(
     r"\\\{\s*[A-Za-z]\s*(?:\\in\s*(?:\\mathbb\s*\{R\}|\\mathbb\s*R|\\R)\s*)?(?:\\mid|\||:)\s*([^{}|:]*)\\\}"
 )
@@ -68,7 +68,8 @@ def algebraic_verdict(gold: str, answer: str) -> str:
     """
     "correct", "wrong", "unparsable_answer" or "unparsable_gold".
 
-    Of an answer that is an equation, the last side must equal the gold, and so must every other one in its letters.
+    If the answer is an equation, its last side must equal the gold, and so must every other side in the gold's
+    letters.
     """
     gold, answer = _with_capitals_apart(gold, answer)
     gold_text, gold_percent = without_percent(value_of_gold(gold))
@@ -78,14 +79,14 @@ def algebraic_verdict(gold: str, answer: str) -> str:
     *others, last = [_values(side, gold_percent) for side in sides(gold_text, answer)]
     if not last:
         return "unparsable_answer"
-    # What is in other letters than the gold (`m+n=24`) names the value, and need not equal it
+    # A side in other letters than the gold (`m+n=24`) only names the value, and need not equal it
     known = [values for values in others if values and values[0].free_symbols <= wanted.free_symbols]
     right = all(any(equal(wanted, value) for value in values) for values in [*known, last])
     return "correct" if right else "wrong"
 
 
 def _with_capitals_apart(gold: str, answer: str) -> tuple[str, str]:
-    """Both texts with another letter for a capital beside its small letter: math-verify takes both as one."""
+    """Both texts, with a new letter for a capital beside its small letter: math-verify takes the two as one."""
     letters = [set(BARE_LETTER.findall(KEPT.sub(" ", text))) for text in (gold, answer)]
     both = {letter for found in letters for letter in found if letter.isupper() and letter.lower() in found}
     free = sorted(set("qwuvhjklmnoprstabcfgxyz") - {letter.lower() for found in letters for letter in found})
@@ -96,7 +97,7 @@ def _with_capitals_apart(gold: str, answer: str) -> tuple[str, str]:
 
 
 def _values(side: str, gold_percent: bool) -> list[Basic]:
-    """What a side may mean, given whether the gold is a percentage; nothing if it cannot be read."""
+    """The possible meanings of a side, given whether the gold is a percentage; empty if it cannot be read."""
     text, percent = without_percent(side)
     given = expression(text)
     if given is None:
@@ -108,10 +109,10 @@ def _values(side: str, gold_percent: bool) -> list[Basic]:
 
 @lru_cache(maxsize=1024)
 def expression(text: str) -> Basic | None:
-    """What math-verify reads the text as, or None."""
+    """math-verify's reading of the text, or None."""
     text = readable(text)
     if text is None or (final := FINAL_TEXT.search(text)) and final.start() and changes_number(final[0]):
-        return None  # `5 \text{ or more}`, of which math-verify would see the 5
+        return None  # of `5 \text{ or more}` math-verify would only see the 5
     config = UNITS if final else NO_UNITS
     parsed = parse(
         rf"\boxed{{{text}}}", config, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
@@ -122,13 +123,13 @@ def expression(text: str) -> Basic | None:
 
 
 def _with_imaginary_unit(parsed: Basic) -> Basic:
-    """math-verify reads `i` as a letter."""
+    """Make `i` the imaginary unit: math-verify reads it as a letter."""
     letters = [letter for letter in parsed.free_symbols if letter.name == "i"]
     return parsed.subs(dict.fromkeys(letters, I)) if isinstance(parsed, Expr | FiniteSet | Tuple) else parsed
 
 
 def _joined(parsed: Basic, text: str) -> Basic:
-    """math-verify reads `x<1 or x>2` as a list."""
+    """Make `x<1 or x>2` one condition: math-verify reads it as a list."""
     inequalities = isinstance(parsed, FiniteSet) and all(map(_is_inequality, parsed.args)) and parsed.args
     if not inequalities or bool(OR.search(text)) == bool(AND.search(text)):
         return parsed
@@ -140,7 +141,7 @@ def _is_inequality(value: Basic) -> bool:
 
 
 def readable(text: str) -> str | None:
-    r"""The text in the LaTeX that math-verify reads as it is meant; None if that is not clear (`1 2`)."""
+    r"""The text as LaTeX that math-verify reads as intended; None if the meaning is not clear (`1 2`)."""
     text = THOUSANDS_IN_LATEX.sub(",", text).strip().rstrip(".,;\\").removeprefix(r"\approx").removeprefix("=")
     builder = SET_BUILDER.fullmatch(text)
     text = builder[1] if builder else text
@@ -163,13 +164,13 @@ def _balanced(text: str) -> bool:
 
 
 def equal(gold: Basic, answer: Basic) -> bool:
-    """Whether math-verify finds them equal, and numbers also differ by no more than their rounding."""
+    """Whether math-verify finds both equal, and numbers differ by no more than their rounding."""
     gold, answer = _as_sets(*_of_one_letter(gold, answer))
     if isinstance(gold, Symbol) and isinstance(answer, Expr) and not isinstance(answer, Symbol):
-        answer = simplify(answer)  # math-verify compares a letter with a letter only
+        answer = simplify(answer)  # math-verify compares a letter only with a letter
     if _differ_in_kind(gold, answer) or differ_at_a_point(gold, answer) or not _verified(gold, answer):
         return False
-    # math-verify compares numbers after rounding to 6 decimals: 1/2^99 would equal 1/2^98
+    # math-verify rounds numbers to 6 decimals before it compares them: 1/2^99 would equal 1/2^98
     if not (_is_finite_number(gold) and _is_finite_number(answer)):
         return True
     tolerance = float(ROUNDED) if gold.has(Float) or answer.has(Float) else EXACT
@@ -191,12 +192,12 @@ def _verified(gold: Basic, answer: Basic) -> bool:
         return verify(gold, answer, timeout_seconds=None, raise_on_error=True)
     except (KeyError, ValueError):
         if isinstance(gold, Relational | And | Or):
-            return False  # it cannot compare `x != 2` with `x != 3`, or two chains of different lengths
+            return False  # math-verify cannot compare `x != 2` with `x != 3`, or two chains of different lengths
         raise
 
 
 def _as_sets(gold: Basic, answer: Basic) -> tuple[Basic, Basic]:
-    r"""Intervals and inequalities as sets: `(2,5]`, `2<x<=5`, `x \in (2,5]`; both as they are if one is neither."""
+    r"""Intervals and inequalities as sets: `(2,5]`, `2<x<=5`, `x \in (2,5]`; both unchanged if one is neither."""
     sets = [_solutions(gold), _solutions(answer)]
     letters = gold.free_symbols, answer.free_symbols
     return (gold, answer) if None in sets or all(letters) and letters[0] != letters[1] else (sets[0], sets[1])
@@ -214,7 +215,7 @@ def _solutions(value: Basic) -> Set | None:
 
 
 def _differ_in_kind(*sides: Basic) -> bool:
-    """Whether one is an interval or a union, and the other a single expression."""
+    """Whether one is an interval or a union and the other a single expression."""
     spread = [isinstance(side, Set) and not isinstance(side, FiniteSet) for side in sides]
     return any(spread) and any(isinstance(side, Expr) for side in sides)
 
@@ -224,11 +225,11 @@ def _is_finite_number(value: Basic) -> bool:
 
 
 def differ_at_a_point(gold: Basic, answer: Basic) -> bool:
-    """Whether two expressions have clearly different values where their letters are some numbers: most wrong ones."""
+    """Whether two expressions clearly differ when numbers replace their letters; this finds most wrong answers."""
     if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or Symbol in (type(gold), type(answer)):
         return False
     letters = sorted(gold.free_symbols | answer.free_symbols, key=str)
-    for divisor in (7, 97):  # at small numbers where a series diverges at larger ones
+    for divisor in (7, 97):  # small numbers too: a series may diverge at larger ones
         point = {letter: Rational(prime(index + 5), divisor) for index, letter in enumerate(letters)}
         try:
             values = [side.subs(point).evalf(20) for side in (gold, answer)]

@@ -1,10 +1,10 @@
-r"""Which part of a text is the answer: the last `\boxed{}`, or a fall-back that is asked for by name."""
+r"""Find the answer in a text: the last `\boxed{}`, or a named fallback."""
 
 import re
 from collections.abc import Callable, Sequence
 
 
-# Fall-backs look at the end of a text only, so that no text can make them slow
+# Fallbacks only read the end of a text, so that no text can make them slow
 TAIL = 4096  # characters
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
@@ -16,21 +16,21 @@ ANNOUNCED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 END_OF_SENTENCE = re.compile(r"\.\s|\.?\s*$|\n|\s(?:because|since)\s", re.MULTILINE)
-MINUS = "(?:(?<![\\w)])[-\u2212\u2013])"  # of `3-5` the 5 is the last number
+MINUS = "(?:(?<![\\w)])[-\u2212\u2013])"  # in `3-5`, 5 is the last number
 NUMBER = re.compile(
     rf"{MINUS}?(?:\d+\s*)?\\[dt]?frac\{{-?\d+\}}\{{-?\d+\}}|{MINUS}?\d+\s+\d+/\d+|{MINUS}?\d{{1,3}}(?: \d{{3}})+(?!\d)"
     rf"|{MINUS}?\d[\d,]*(?:\.\d+)?[eE][+-]?\d+(?!\w)|{MINUS}?\d[\d,]*(?:\.\d+|/\d+)?|{MINUS}?\.\d+"
 )
-# What tells a sentence from maths
+# Words that make a text a sentence rather than maths
 SENTENCE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}\s|[^\W\d_A-Za-z]{2,}|\n")
-# What says that the maths after it is the answer
+# Words that announce the maths after them as the answer
 CONCLUDES = re.compile(r"(?:\b(?:is|are|equals?|gives?|get|obtain)|=)[\s:]*$")
-# What changes the maths after it
+# Words that change the maths after them
 NARROWS = re.compile(
     r"\b(?:not|no|except|least|most|minus|multiples? of|below|above|under|over|than)\s*$", re.IGNORECASE
 )
-A_SENTENCE = 300  # characters; what is longer is a solution, and its last maths the answer
-# What may stand between two boxes that give one answer together
+A_SENTENCE = 300  # characters; a longer text is a solution, and its last maths is the answer
+# What may be between two boxes that give one answer together
 CONNECTIVE = re.compile(r"(?:\s|[,;$.]|\\[()\[\],;]|\\q?quad|\\text\{[^{}]{0,40}\}|and|or)*")
 
 
@@ -47,7 +47,7 @@ def _last_box(text: str) -> int:
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    """Where the brace that is open at `start` closes; escaped braces do not count."""
+    """The place where the brace that is open at `start` closes; escaped braces do not count."""
     depth = 1
     for brace in BRACE.finditer(text, start):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
@@ -57,7 +57,7 @@ def closing_brace(text: str, start: int) -> int | None:
 
 
 def all_boxed(text: str) -> str | None:
-    r"""The contents of the `\boxed{}` at the end that only commas, "and" or "or" separate, as a list."""
+    r"""The contents of the last `\boxed{}`s that only commas, "and" or "or" separate, as a list."""
     spans, start = [], 0
     tail = text[max(0, _last_box(text) - TAIL) :]
     while (opening := OPENING.search(tail, start)) is not None:
@@ -75,7 +75,7 @@ def all_boxed(text: str) -> str | None:
 
 
 def announced(text: str) -> str | None:
-    """What follows the last "answer is", "answer:" or "A:", up to the end of the sentence."""
+    """The text after the last "answer is", "answer:" or "A:", up to the end of the sentence."""
     tail = text[-TAIL:]
     places = [match.end() for match in ANNOUNCED.finditer(tail)]
     if not places:
@@ -108,7 +108,7 @@ def last_number(text: str) -> str | None:
 
 
 def last_maths(text: str) -> str | None:
-    """The last LaTeX, or the last number if that stands after it; the text itself if there are no words in it."""
+    """The last LaTeX, or the last number if it comes later; the whole text if it has no words."""
     tail = text[-TAIL:].strip()
     latex = list(IN_MATHS.finditer(tail))
     if latex and not NUMBER.search(tail, latex[-1].end()):
@@ -119,7 +119,7 @@ def last_maths(text: str) -> str | None:
 
 
 def inside(maths: re.Match) -> str:
-    """What stands between the dollars or brackets of a match of [`IN_MATHS`]."""
+    """The content between the dollars or brackets of a match of [`IN_MATHS`]."""
     return next(group for group in maths.groups() if group is not None).strip()
 
 
@@ -135,17 +135,17 @@ SOURCES: dict[str, Callable[[str], str | None]] = {
 
 
 def answer_in(text: str, sources: Sequence[str] = ("boxed",)) -> str | None:
-    """The answer in a completion: that of the first of `sources` that finds one, or None."""
+    """The answer in a completion, from the first of `sources` that finds one, or None."""
     found = (SOURCES[source](text) for source in sources)
     return next((answer for answer in found if answer is not None and answer.strip()), None)
 
 
 def gold_in(solution: str) -> str:
     r"""
-    The answer in a solution: boxed, after `####`, in dollars, or bare; empty if there is none.
+    The answer in a solution: boxed, after `####`, between dollars, or bare; empty if there is none.
 
     A short text with words and several formulas (`maximum $(2,2)$; saddle $(0,0)$`) is the answer as a whole, unless a
-    verb leads to its last formula (`so $x$ is $2$`).
+    verb introduces its last formula (`so $x$ is $2$`).
     """
     text = solution.rsplit("####", 1)[-1].strip()[-TAIL:]
     if OPENING.search(text):

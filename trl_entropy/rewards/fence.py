@@ -1,4 +1,4 @@
-"""Code that somebody else wrote, in a process of its own: no network, no other processes, a folder of its own."""
+"""Run untrusted code in a separate process without network or other processes, in its own folder."""
 
 import ctypes
 import os
@@ -11,43 +11,43 @@ import tempfile
 from collections.abc import Callable
 
 
-FILE_SIZE = 64 * 2**20  # bytes of a file that it writes
+FILE_SIZE = 64 * 2**20  # bytes per file that it writes
 ANSWER_SIZE = 16 * 2**20  # bytes
-NO_NEW_PRIVILEGES, SECCOMP, FILTER, DEATH_SIGNAL = 38, 22, 2, 1  # of prctl
-# By machine: its number in a filter, clone, and what is refused: socket, socketpair, connect, fork, vfork, execve,
-# execveat, kill, tkill, tgkill, pidfd_send_signal, ptrace, process_vm_readv, process_vm_writev, io_uring_setup
+NO_NEW_PRIVILEGES, SECCOMP, FILTER, DEATH_SIGNAL = 38, 22, 2, 1  # for prctl
+# By machine: its number in a filter, the call clone, and the refused calls: socket, socketpair, connect, fork, vfork,
+# execve, execveat, kill, tkill, tgkill, pidfd_send_signal, ptrace, process_vm_readv, process_vm_writev, io_uring_setup
 SYSTEM_CALLS = {
     "x86_64": (0xC000003E, 56, (41, 53, 42, 57, 58, 59, 322, 62, 200, 234, 424, 101, 310, 311, 425)),
     "aarch64": (0xC00000B7, 220, (198, 199, 203, 221, 281, 129, 130, 131, 424, 117, 270, 271, 425)),
 }
 CLONE3, CLONE_THREAD, OTHER_TABLE = 435, 0x10000, 0x40000000
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # of the filter's machine
-ALLOW, KILL, REFUSE, UNKNOWN = 0x7FFF0000, 0x80000000, 0x50001, 0x50026  # EPERM; ENOSYS, so that libc takes clone
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of the filter's machine
+ALLOW, KILL, REFUSE, UNKNOWN = 0x7FFF0000, 0x80000000, 0x50001, 0x50026  # EPERM; ENOSYS, so that libc uses clone
 
 
 def check_fence() -> None:
-    """Raise `RuntimeError` where there is no such fence."""
+    """Raise `RuntimeError` if this system has no such fence."""
     if platform.system() != "Linux" or platform.machine() not in SYSTEM_CALLS:
         raise RuntimeError(
-            f"code of a policy runs behind a filter of system calls for Linux on {' or '.join(SYSTEM_CALLS)}, and "
-            f"this is {platform.system()} on {platform.machine()}"
+            "the policy's code runs behind a filter of system calls, which needs Linux on "
+            f"{' or '.join(SYSTEM_CALLS)}, but this is {platform.system()} on {platform.machine()}"
         )
 
 
 def fenced(work: Callable[[], bytes], within: str) -> bytes:
     """
-    What `work` returns in a forked process behind the fence.
+    Run `work` in a forked process behind the fence, and return its result.
 
-    The process ends with its parent. It keeps the parent's limit of memory, reads what the user may read, and may
-    write files of 64 MB; it does not stop somebody who knows a hole in the kernel.
+    The process ends with its parent. It has the parent's memory limit, may read everything that the user may read, and
+    may write files of up to 64 MB. The fence does not stop code that exploits a hole in the kernel.
 
     Args:
         work (`Callable[[], bytes]`):
-            What to do, in a thread or several.
+            The work; it may use several threads.
         within (`str`):
-            Folder in which it gets a folder of its own, which is removed afterwards.
+            Folder in which it gets its own folder, which is removed afterwards.
 
-    Raises `RuntimeError` if the process ends without an answer.
+    Raises `RuntimeError` if the process ends without a result.
     """
     folder, parent = tempfile.mkdtemp(dir=within), os.getpid()
     ours, theirs = os.pipe()
@@ -58,7 +58,7 @@ def fenced(work: Callable[[], bytes], within: str) -> bytes:
             with open(3, "wb") as channel:
                 channel.write(work())
             os._exit(0)
-        finally:  # nothing that the parent has registered for its exit
+        finally:  # skip the parent's exit handlers
             os._exit(1)
     os.close(theirs)
     try:
@@ -72,7 +72,7 @@ def fenced(work: Callable[[], bytes], within: str) -> bytes:
     if status:
         code = os.waitstatus_to_exitcode(status)
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-        raise RuntimeError(f"the process has ended {how}")
+        raise RuntimeError(f"the process ended {how}")
     return answer
 
 
@@ -96,7 +96,7 @@ def _enter(folder: str, channel: int, parent: int) -> None:
 
 
 def _filter() -> bytes:
-    """The filter, instruction by instruction: code, places to jump if true and if false, number."""
+    """The filter, instruction by instruction: code, jumps if true and if false, number."""
     machine, clone, refused = SYSTEM_CALLS[platform.machine()]
     rows = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, machine), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
     rows += [(AT_LEAST, 0, 1, OTHER_TABLE), (RETURN, 0, 0, REFUSE)]

@@ -1,4 +1,4 @@
-r"""Whether there is an answer at all."""
+r"""Reward a completion for having an answer at all."""
 
 from .answers import answer_in
 from .math_verify import written

@@ -1,4 +1,4 @@
-"""Mathematical equality of the answer with the solution."""
+"""Rewards for answers that are mathematically equal to the solution."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,34 +11,34 @@ from .verifier import REASONS, shared_verifier
 
 logger = logging.getLogger(__name__)
 
-# Cells that stand for a missing value; `none`, `no` and `NA` are words
+# Cells that mean a missing value; `none`, `no` and `NA` are words
 MISSING = ("", "nan", "n/a", "#n/a", "<na>", "null")
 ANYWHERE = ("boxed", "announced", "hashes", "last_maths")
 
 
 class MathVerifyReward:
     r"""
-    1.0 if the answer of the completion equals the solution, else 0.0, as math-verify judges in processes of its own.
+    1.0 if the completion's answer equals the solution, else 0.0; math-verify compares them in separate processes.
 
     Args:
         answer_from (`Sequence[str]`, *optional*, defaults to `("boxed",)`):
-            Where the answer stands; the first of these that finds one counts. "boxed" is the last `\boxed{}`,
-            "all_boxed" those at the end that only commas or "and" separate, "announced" what follows "answer is" or
-            "answer:", "hashes" what follows `####`, "last_latex" and "last_number" the last of each, "last_maths" the
-            last of either, or all of a text without words.
+            Where to look for the answer; the first source that finds one counts. "boxed" is the last `\boxed{}`,
+            "all_boxed" the last ones that only commas or "and" separate, "announced" the text after "answer is" or
+            "answer:", "hashes" the text after `####`, "last_latex" and "last_number" the last of each, "last_maths"
+            the last of either, or the whole text if it has no words.
         deadline (`float`, *optional*, defaults to `3.0`):
-            Seconds for each comparison, after which its process is killed. The answer scores 0 if a second try takes
-            as long.
+            Seconds per comparison, after which its process is killed. The answer scores 0 if a second try takes as
+            long.
         workers (`int`, *optional*):
-            Processes that compare; by default the cores of this rank, at most 8.
+            Number of processes that compare; by default the number of this rank's cores, at most 8.
         batch_deadline (`float`, *optional*, defaults to `60.0`):
-            Seconds for all comparisons of one call; answers that are not graded then score 0.
+            Seconds for all comparisons of one call; answers that are not graded by then score 0.
 
-    Raises `ValueError` for an unknown source, and a deadline or a number of workers that is not positive.
+    Raises `ValueError` for an unknown source, or a deadline or number of workers that is not positive.
     """
 
     __name__ = "math_verify_reward"
-    # The trainers of this package call it with what they know of the rollout
+    # This package's trainers call it with more facts about the rollout
     reads_rollout = True
 
     def __init__(
@@ -67,17 +67,17 @@ class MathVerifyReward:
         **kwargs,
     ) -> list[float | None]:
         """
-        A reward for each completion; None where the solution cannot be read, with one warning for each.
+        A reward per completion; None where the solution cannot be read, with one warning per solution.
 
         Args:
             completions (`list[str]` or `list[list[dict[str, str]]]`):
                 Completions in the standard or the conversational format.
             solution (`list`):
-                Solutions: bare (`\\frac{1}{3}`), boxed, or ending in `#### 42`; a list of them if several are right.
+                Solutions: bare (`\\frac{1}{3}`), boxed, or ending in `#### 42`; a list if several are right.
             policy_text (`list[str]`, *optional*):
-                What is graded in place of the completions: the text of the policy's own last tokens in a row.
+                The text to grade instead of the completions: the policy's own last consecutive tokens.
             **kwargs:
-                What else TRL hands to a reward.
+                TRL's other arguments to a reward function.
         """
         answers, verdicts = self.verdicts(written(completions, policy_text), solution)
         for row, verdict in enumerate(verdicts):
@@ -105,7 +105,7 @@ class MathVerifyReward:
             self._warned.add(str(solution))
             row = "" if prompt is None else f" of the problem {str(prompt)[-200:]!r}"
             logger.warning(
-                "the solution %r%s is missing or cannot be read; only an equal text gets a reward", solution, row
+                "the solution %r%s is missing or cannot be read; only an identical text gets a reward", solution, row
             )
 
     def __reduce__(self):
@@ -126,7 +126,7 @@ class LastNumberReward(MathVerifyReward):
 
 
 def content(completion: str | list[dict]) -> str:
-    """The text of a completion, or of the assistant's last message in it; `""` if there is none, as in a tool call."""
+    """The text of a completion, or of its last assistant message; `""` if there is none, as in a tool call."""
     if isinstance(completion, str):
         return completion
     by_policy = [message.get("content") for message in completion if message.get("role") == "assistant"]
@@ -134,16 +134,16 @@ def content(completion: str | list[dict]) -> str:
 
 
 def written(completions: list, policy_text: list[str] | None = None) -> list[str]:
-    """What the policy wrote: the text of its own tokens where a trainer hands that over, else [`content`]."""
+    """The text that the policy wrote: its own tokens' text if the trainer passes it, else [`content`]."""
     return [content(completion) for completion in completions] if policy_text is None else list(policy_text)
 
 
 def answers_of(completions: list, rewards: Sequence[Callable]) -> list[str | None]:
     """
-    The answer in each completion, None where there is none.
+    The answer in each completion; None where there is none.
 
-    It is looked for where the first of the rewards that has an `answer_from` does; without one in a box, after "answer
-    is" or `####`, or else it is the last LaTeX or number.
+    The sources are those of the first reward that has an `answer_from`. If no reward has one, the answer is in a box,
+    after "answer is" or `####`, or else the last LaTeX or number.
     """
     sources = next((reward.answer_from for reward in rewards if hasattr(reward, "answer_from")), ANYWHERE)
     return [answer_in(content(completion), sources) for completion in completions]
@@ -155,7 +155,7 @@ def golds_in(solution: object) -> list[str]:
 
 
 def is_written_alike(solution: object, answer: str | None) -> bool:
-    """Whether the answer is the whole text of the cell, or of one of its list, whatever can be read of it."""
+    """Whether the answer equals the whole text of the cell, or of an entry of its list, readable or not."""
     if answer is None:
         return False
     cells = [cell for cell in _cells(solution) if not is_blank(cell)]

@@ -1,4 +1,4 @@
-"""Prompts and completions as text: a string, or messages whose content is a string or a list of parts."""
+"""Get text from prompts and completions: strings, or messages whose content is a string or a list of parts."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,13 +8,13 @@ ASKING = ("user", "developer")  # roles whose messages are the problem
 
 
 def text_in(content: str | list[Mapping] | None) -> str:
-    """The content of a message as text: itself, or its text parts joined; `""` if it has none, as in a tool call."""
+    """The content of a message as text, with text parts joined; `""` if it has none, as in a tool call."""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
     return "".join(part.get("text") or "" for part in parts if part.get("type") == "text")
 
 
 def text_of(prompt: str | Messages) -> str:
-    """A problem as text: itself, or what the user says in a conversation."""
+    """A problem as text: the prompt itself, or the user's messages in a conversation."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(text_in(message.get("content")) for message in prompt if message["role"] in ASKING)
@@ -28,9 +28,9 @@ def has_image(prompt: str | Messages) -> bool:
 
 def with_plain_text(prompt: str | Messages) -> str | Messages:
     """
-    The prompt, in which content that has text parts alone is a string.
+    The prompt, with content that only has text parts as a string.
 
-    Chat templates of language models join strings: most fail on a list, and some print it.
+    The chat templates of language models join strings: most fail on a list, and some print it.
     """
     if isinstance(prompt, str):
         return prompt
@@ -41,7 +41,7 @@ def with_plain_text(prompt: str | Messages) -> str | Messages:
 
 
 def check_prompts(prompts: Iterable[object], column: str, source: str = "the dataset") -> None:
-    """Raise `ValueError` with row and column for a prompt that is not there, or neither text nor messages."""
+    """Raise `ValueError` with row and column for a prompt that is missing, or neither text nor messages."""
     for row, prompt in enumerate(prompts):
         wrong = _wrong(prompt)
         if wrong is not None:
@@ -49,12 +49,12 @@ def check_prompts(prompts: Iterable[object], column: str, source: str = "the dat
 
 
 def _wrong(prompt: object) -> tuple[str, str] | None:
-    """What is wrong with a prompt, and what to do."""
+    """The fault of a prompt, and what to do about it; None if it is fine."""
     if prompt is not None and not isinstance(prompt, str):
         if not _is_conversation(prompt):
             return (
                 f"the prompt {repr(prompt)[:100]}",
-                "give text, or messages with role and content, itself text or parts of type text or image",
+                "give text, or messages with role and content, where content is text or parts of type text or image",
             )
         if prompt and all(message["role"] not in ASKING for message in prompt):
             return "no message of the user", "drop it"

@@ -19,7 +19,7 @@ DECIMAL_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{1,2}$|[0-9]{4,}$)")
 FRACTION = re.compile(
     rf"([+-]?)\\frac(?:\{{([+-]?{DIGITS})\}}|([0-9]))(?:\{{({DIGITS})\}}|([0-9]))|([+-]?)({DIGITS})/({DIGITS})"
 )
-# What an answer may set equal to its value: `x`, `x_1`, `f(2)`
+# Names that an answer may give its value: `x`, `x_1`, `f(2)`
 NAME = re.compile(r"\s*\\?[A-Za-z]+(?:_(?:\{\w+\}|\w+))?\s*(?:\([^()]*\))?\s*")
 EQUALS = re.compile(r"(?<![<>!:\\=])==?(?!=)|\\equiv(?![A-Za-z])")
 THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
@@ -35,12 +35,13 @@ WRAPPER_OR_BRACE = re.compile(rf"{WRAPPER.pattern}|\\.|[{{}}]", re.DOTALL)
 SPACE = re.compile(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])")
 CHOICE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 PHRASE = re.compile(r"[^\W\d_]+(?:[\s,.'-]+[^\W\d_]+)*\.?")
-# Letters that are hardly a product: four, one twice, or before a bracket (`Eq(`). Capitals are a name: `ABCD = 5`
+# Letters that are hardly a product: four of them, one twice, or before a bracket (`Eq(`). Capitals are a name:
+# `ABCD = 5`
 NO_PRODUCT = re.compile(
     r"(?<![A-Za-z])(?![A-Z]+(?![A-Za-z]))(?:[A-Za-z]{4,}|[A-Za-z]*([A-Za-z])[A-Za-z]*\1[A-Za-z]*|[A-Z][a-z]+(?=\())"
 )
 INDEX = re.compile(r"_(?:\{[A-Za-z ]*\}|[A-Za-z])")
-# A word, however short: of four letters, of capitals (`BCA`), with one capital (`No`)
+# A word, even a short one: of four letters, of capitals (`BCA`), with one capital (`No`)
 WORD = re.compile(r"[^\W\d_]{4,}|(?<![^\W\d_])[A-Z](?:[A-Z]+|[a-z]+)(?![^\W\d_])")
 SHORT_WORD = re.compile(
     r"(?<![^\W\d_])(?:no|not|none|yes|on|off|up|in|out|all|any|one|two|six|ten|odd|max|min|red|tie|win|won|low|top|big|new"
@@ -54,7 +55,7 @@ IN_BASE = re.compile(r"([0-9A-Za-z]{1,300})_(?:\{([0-9]{1,2})\}|([0-9]))")
 
 @lru_cache(maxsize=2**16)
 def normalised(text: str) -> str:
-    r"""The text without what LaTeX only typesets: spacing, `\left`, `\dfrac`, `\text{}`, a final full stop."""
+    r"""The text without mere typesetting: spacing, `\left`, `\dfrac`, `\text{}`, a final full stop."""
     text = SPACING.sub(
         lambda found: "" if found[0] in (r"\left", r"\right", r"\!") else " ", DOLLAR.sub("", text).strip()
     )
@@ -78,8 +79,8 @@ def _unwrapped(text: str) -> str:
 
 
 def without_percent(text: str) -> tuple[str, bool]:
-    """The text without a percent sign at its end, and whether there was one."""
-    text = " ".join(text.split())  # the patterns are slow on a run of spaces
+    """The text without a final percent sign, and whether there was one."""
+    text = " ".join(text.split())  # the patterns are slow on many spaces
     found = PERCENT.search(text)
     return (text[: found.start()], True) if found else (text, False)
 
@@ -99,7 +100,7 @@ def bare_letters(text: str) -> str | None:
     """
     "bare_letters" for a formula with letters that are hardly a product (`foo(x)+1`), "equal_text" for a sentence.
 
-    None for words, and for what may be a formula.
+    None for words, and for text that may be a formula.
     """
     found = None if is_words(text) else NO_PRODUCT.search(INDEX.sub("", KEPT.sub(" ", text)))
     if found is None:
@@ -156,16 +157,17 @@ def _value(text: str) -> Fraction | None:
 
 
 def value_of_gold(gold: str) -> str:
-    """The last side of a gold that is an equation between numbers (`4+20=24`), else the gold."""
+    """The last side of a gold if it is an equation between numbers (`4+20=24`), else the gold."""
     *others, last = EQUALS.split(gold)
     return last if others and not any(map(str.isalpha, gold)) else gold
 
 
 def sides(gold: str, answer: str) -> list[str]:
     """
-    The sides of an answer that is an equation, less names (`x=24`); the answer itself if the gold is one too.
+    The sides of an answer that is an equation, without names (`x=24`); the answer itself if the gold is an equation
+    too.
 
-    math-verify looks at the last side only, so `1=24` would pass for 24.
+    math-verify only reads the last side, so `1=24` would pass for 24.
     """
     text = SPACING.sub(" ", answer).strip(" ,;").rstrip(".")
     for _ in range(MOST_LAYERS):
@@ -192,21 +194,21 @@ def _split_outside_braces(text: str) -> list[str]:
 
 
 def is_blank(gold: str) -> bool:
-    """Whether there is nothing in the text to compare: no letter and no digit."""
+    """Whether the text has nothing to compare: no letter and no digit."""
     return not any(map(str.isalnum, gold))
 
 
 def is_same(gold: str, answer: str) -> bool:
-    """Whether the two differ in typesetting only."""
+    """Whether the two only differ in typesetting."""
     return normalised(gold) == normalised(answer)
 
 
 def plain_verdict(gold: str, answer: str) -> str | None:
     """
-    "correct" or "wrong" where no computer algebra is needed, else None.
+    "correct" or "wrong" if no computer algebra is needed, else None.
 
-    Numbers are compared exactly, decimals to 6 places as math-verify does. A gold `50%` takes `50%`, `50` and `0.5`; a
-    gold `50` takes `50` alone.
+    Numbers are compared exactly, decimals to 6 places as in math-verify. A gold `50%` accepts `50%`, `50` and `0.5`; a
+    gold `50` only accepts `50`.
     """
     gold = value_of_gold(gold)
     right = _words_agree(gold, answer)

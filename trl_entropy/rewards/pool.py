@@ -1,4 +1,4 @@
-"""The parent's side of the grading processes."""
+"""Start the grading processes and talk to them, in the parent process."""
 
 import os
 import subprocess
@@ -9,30 +9,30 @@ from multiprocessing.connection import Connection
 
 
 PATIENCE = 5.0  # seconds for the server to end its workers
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # of each worker
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # in each worker
 
 
 def default_workers() -> int:
-    """The cores that this process may use, shared with the other ranks of its machine, at most 8."""
+    """This process's share of the cores, divided among the ranks of its machine, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 class Pool:
     """
-    Processes that grade pairs of gold and answer, each within a hard deadline.
+    Processes that grade pairs of gold and answer, each pair within a hard deadline.
 
     Args:
         workers (`int`):
-            Processes that grade at the same time.
+            Number of processes that grade at the same time.
         deadline (`float`):
-            Seconds for each pair, after which its process is killed and replaced. A second try has as many.
+            Seconds per pair, after which its process is killed and replaced. A second try has the same time.
         batch_deadline (`float`):
-            Seconds for all pairs of one call; what is not graded then has timed out.
+            Seconds for all pairs of one call; pairs that are not graded by then time out.
         grader (`str`, *optional*, defaults to `"trl_entropy.rewards.server"`):
-            Module whose `prepared()` returns the verdict; by default that of computer algebra.
+            Module whose `prepared()` returns the function that gives verdicts; by default computer algebra.
 
-    Raises `RuntimeError` if the processes cannot be started, or end while they grade, and where there is no `os.fork`.
+    Raises `RuntimeError` if the processes cannot start or end while they grade, and on a system without `os.fork`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Pool:
     ):
         if not hasattr(os, "fork"):
             raise RuntimeError(
-                "a deadline for each answer needs os.fork, which Linux and macOS have and this system not"
+                "a deadline per answer needs os.fork, which Linux and macOS have but this system does not"
             )
         self.owner = os.getpid()
         ours, theirs = Pipe()
@@ -57,7 +57,7 @@ class Pool:
         self.server = self._receive()
 
     def grade(self, pairs: list[tuple[str, str]]) -> list[str]:
-        """A verdict for each pair of gold and answer."""
+        """A verdict per pair of gold and answer."""
         try:
             self._connection.send(pairs)
         except (BrokenPipeError, ConnectionResetError) as error:
@@ -77,14 +77,14 @@ class Pool:
     def _gone(self) -> RuntimeError:
         self.close()
         return RuntimeError(
-            f"the grading process has ended with status {self._process.returncode}; its own message is above. Was it "
-            "killed for memory? Set grading_workers to a smaller number"
+            f"the grading process ended with status {self._process.returncode}; its own message is above. If it was "
+            "killed because memory ran out, lower grading_workers"
         )
 
 
 def _stop(owner: int, connection: Connection, process: subprocess.Popen) -> None:
     connection.close()
-    if os.getpid() != owner:  # a fork of the owner: the processes are not its own to end
+    if os.getpid() != owner:  # in a fork of the owner, which must not end the owner's processes
         process.returncode = 0
         return
     process.terminate()  # it ends its workers first

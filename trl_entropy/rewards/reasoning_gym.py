@@ -1,4 +1,4 @@
-"""The own scorers of the tasks of reasoning-gym."""
+"""Rewards by reasoning-gym's own scorers."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset
 
 
-# What they draw depends on the order of Python's sets, or on what was drawn before: no seed gives it again
+# Tasks whose problems depend on the order of Python's sets, or on earlier draws: no seed reproduces them
 NOT_REPEATABLE = (
     "acre",
     "isomorphic_strings",
@@ -26,17 +26,17 @@ NOT_REPEATABLE = (
 )
 
 
-# What scorers raise, in version 0.1.25, for an answer of another form than theirs
+# The exceptions of scorers, in version 0.1.25, for an answer in an unexpected form
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
 
 
 class ReasoningGymReward:
     """
-    The score of the answer of the completion, from 0 to 1, by the task that the problem was drawn from.
+    The score of the completion's answer, from 0 to 1, by the task that the problem was drawn from.
 
     Args:
         answer_from (`Sequence[str]`, *optional*, defaults to `("boxed",)`):
-            Where the answer stands, as for [`MathVerifyReward`]; without an answer the score is 0.
+            Where to look for the answer, as for [`MathVerifyReward`]; without an answer the score is 0.
 
     Raises `ValueError` for an unknown source.
     """
@@ -61,17 +61,17 @@ class ReasoningGymReward:
         **kwargs,
     ) -> list[float]:
         """
-        A score for each completion; 0 for an answer that the task cannot read, and logged as a rate.
+        A score per completion; 0 for an answer that the task cannot read, and the rate of these is logged.
 
         Args:
             completions (`list[str]` or `list[list[dict[str, str]]]`):
                 Completions in the standard or the conversational format.
             reasoning_gym (`list[str]`):
-                Where each problem is from: the column that [`~data.procedural.draw_problems`] writes.
+                The origin of each problem: the column that [`~data.procedural.draw_problems`] writes.
             policy_text (`list[str]`, *optional*):
-                What is graded in place of the completions: the text of the policy's own tokens.
+                The text to grade instead of the completions: that of the policy's own tokens.
             **kwargs:
-                What else TRL hands to a reward.
+                TRL's other arguments to a reward function.
         """
         answers = [answer_in(text, self.answer_from) for text in written(completions, policy_text)]
         scores = [
@@ -87,10 +87,10 @@ class ReasoningGymReward:
 
 def task(name: str, settings: Mapping[str, object]) -> "ProceduralDataset":
     """
-    A task of reasoning-gym, whose items are drawn when they are asked for.
+    A task of reasoning-gym; it draws its items on demand.
 
-    Raises `ImportError` without the package, and `ValueError` for an unknown task, a wrong setting, and a task whose
-    problems no seed gives again.
+    Raises `ImportError` without the package, and `ValueError` for an unknown task, a wrong setting, or a task whose
+    problems no seed reproduces.
     """
     if importlib.util.find_spec("reasoning_gym") is None:
         raise ImportError('The package reasoning-gym is not installed: run `pip install "trl-entropy[data]"`.')
@@ -99,13 +99,18 @@ def task(name: str, settings: Mapping[str, object]) -> "ProceduralDataset":
     if name not in DATASETS:
         near = get_close_matches(name, DATASETS, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"unknown task of reasoning-gym {name!r}.{hint} It has {len(DATASETS)}, such as 'chain_sum'")
+        raise ValueError(
+            f"unknown task of reasoning-gym {name!r}.{hint} There are {len(DATASETS)} tasks, such as 'chain_sum'"
+        )
     if name in NOT_REPEATABLE:
-        raise ValueError(f"the task {name!r} of reasoning-gym gives other problems each time, whatever the seed")
+        raise ValueError(
+            f"the task {name!r} of reasoning-gym gives different problems each time, even with the same seed: choose "
+            "another task"
+        )
     try:
         return create_dataset(name, **settings)
     except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"the task {name!r} of reasoning-gym does not take {dict(settings)}: {error}") from error
+        raise ValueError(f"the task {name!r} of reasoning-gym does not accept {dict(settings)}: {error}") from error
 
 
 @lru_cache(maxsize=64)
@@ -132,8 +137,7 @@ _reward = ReasoningGymReward()
 
 
 def reasoning_gym_reward(completions: list, reasoning_gym: list[str], **kwargs) -> list[float]:
-    r"""The score of the content of the last `\boxed{}` by the task of the problem; [`ReasoningGymReward`] with its
-    defaults."""
+    r"""The score of the last `\boxed{}`'s content by the problem's task; [`ReasoningGymReward`] with its defaults."""
     return _reward(completions, reasoning_gym, **kwargs)
 
 

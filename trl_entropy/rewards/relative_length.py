@@ -1,4 +1,4 @@
-"""A bonus for right completions that are shorter than the other right ones of their group."""
+"""A bonus for right completions that are shorter than the other right ones in their group."""
 
 from collections import defaultdict
 
@@ -7,25 +7,25 @@ from .math_verify import MathVerifyReward, written
 
 class RelativeLengthReward:
     r"""
-    Bonus of a right completion by its length relative to the right ones of its group; 0 for all others.
+    A bonus for right completions by their length relative to the right ones in their group; 0 for all others.
 
-    For a correct completion i of a group in which a share of at least `accuracy` is correct:
+    For a correct completion i in a group in which a share of at least `accuracy` is correct:
 
         bonus_i = clip((mean length of the correct - length_i) / length_scale, low, high)
 
     Use it beside [`math_verify_reward`], so that a right completion gets 1 + bonus. Groups are those of the rollout
-    batch, on all ranks. TRL's own trainer does not say which they are: there all completions of a prompt in the batch
-    are one. Lengths are in tokens, without those that an environment wrote.
+    batch, over all ranks. TRL's own trainer does not tell a reward which groups there are, so there all completions of
+    a prompt in the batch are one group. Lengths are in tokens, without tokens that an environment wrote.
 
     Args:
         accuracy (`float`, *optional*, defaults to `0.75`):
-            Share of correct completions from which a group gets the bonus.
+            Smallest share of correct completions with which a group gets the bonus.
         length_scale (`float`, *optional*, defaults to `500`):
-            Tokens that are worth a bonus of 1.
+            Number of tokens that are worth a bonus of 1.
         low (`float`, *optional*, defaults to `-0.5`), high (`float`, *optional*, defaults to `1.0`):
             Bounds of the bonus.
         correct (`MathVerifyReward`, *optional*):
-            What tells which completions are correct.
+            The reward that decides which completions are correct.
 
     Reference: Dissecting Long-CoT Reasoning Models (https://huggingface.co/papers/2506.04913).
     """
@@ -59,7 +59,7 @@ class RelativeLengthReward:
         rollout_group: list[int] | None = None,
         **kwargs,
     ) -> list[float | None]:
-        """The bonus of each completion; None where the solution cannot be read."""
+        """The bonus per completion; None where the solution cannot be read."""
         _, verdicts = self.correct.verdicts(written(completions, policy_text), solution)
         lengths = map(len, completion_ids) if env_mask is None else map(sum, env_mask)
         keys = map(repr, prompts if rollout_group is None else rollout_group)
@@ -87,8 +87,8 @@ class RelativeLengthReward:
 
 
 def _on_all_ranks(members: list) -> list:
-    """A group may be split over ranks."""
-    import torch.distributed as dist  # the grading process imports this package, and has no use for torch
+    """Collect a group from all ranks, since it may be split over them."""
+    import torch.distributed as dist  # the grading process imports this package and does not need torch
 
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return members
@@ -104,7 +104,8 @@ def relative_length_reward(
     prompts: list, completions: list, completion_ids: list[list[int]], solution: list, **kwargs
 ) -> list[float | None]:
     """
-    Bonus of a right completion that is shorter than the other right ones of its group; beside math_verify_reward.
+    A bonus for right completions that are shorter than the other right ones in their group; use it with a correctness
+    reward.
 
     [`RelativeLengthReward`] with its defaults.
     """

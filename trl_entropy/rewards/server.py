@@ -1,9 +1,9 @@
 """
-The process that grades: it has math-verify loaded, forks workers, and kills one that is over its deadline.
+The grading process: it loads math-verify, forks workers, and kills a worker that exceeds its deadline.
 
-The parent starts it as a new program, so that no state of the parent (threads, CUDA, locks, `__main__`) comes along.
-It computes nothing itself and so always answers: a thread cannot stop big-integer arithmetic, which holds the
-interpreter, and neither can a signal handler in Python.
+The parent starts it as a new program, so it inherits no state of the parent (threads, CUDA, locks, `__main__`). It
+computes nothing itself and therefore always answers: neither a thread nor a signal handler in Python could stop
+big-integer arithmetic, which holds the interpreter.
 """
 
 import gc
@@ -19,23 +19,23 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
 
-MEMORY = 4 * 2**30  # bytes of address space of a worker
-# First calls are slow: the parser and sympy learn from these before the forks
+MEMORY = 4 * 2**30  # bytes of address space per worker
+# First calls are slow: these warm up the parser and sympy before the forks
 WARM_UP = (
     *(r"23\pi", r"9\sqrt{7}+4", r"\frac{5\sqrt{11}}{8}", r"17 \sqrt{3} + 5", "3^{7}-2", r"\frac{13+7b}{24}", "8-11i"),
     *("x^2+5x-14", "(x-2)(x+7)", "y=5x+9", r"x \leq 8", r"x \in [-5,9]", "m(m+2)", r"\tan 5z", r"\log_3 7"),
     *("(5,-8)", r"(7,\frac{\pi}{9})", r"(-\infty,4) \cup (11,\infty)", "[0,13)", "7,-9", r"\{4\pm\sqrt{13},-7\}"),
     *(r"\begin{pmatrix} 9 \\ -4 \end{pmatrix}", r"\begin{pmatrix} 5 & 8 \\ 9 & 7 \end{pmatrix}", r"17 \text{ cm}"),
 )
-LONGEST_ALARM = 1e6  # seconds; the system takes no more
-PATIENCE = 1.0  # seconds between two looks at whether the parent still lives
+LONGEST_ALARM = 1e6  # seconds; the system accepts no more
+PATIENCE = 1.0  # seconds between two checks whether the parent is still alive
 
 
 def main(channel: int, parent: int, workers: int, deadline: float, batch_deadline: float, grader: str) -> None:
     """
-    Answer lists of (gold, answer) with lists of verdicts until the parent closes the channel or ends.
+    Answer lists of (gold, answer) with lists of verdicts, until the parent closes the channel or ends.
 
-    The verdict is what `prepared()` of the module `grader` returns.
+    `prepared()` in the module `grader` returns the function that gives verdicts.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the parent is done: end the workers too
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
@@ -58,8 +58,8 @@ def main(channel: int, parent: int, workers: int, deadline: float, batch_deadlin
 
 
 def prepared() -> Callable[[str, str], str]:
-    """The verdict by computer algebra, loaded and warm before the forks."""
-    logging.disable(logging.WARNING)  # math-verify warns that it has no time limit of its own: here it needs none
+    """The function for verdicts by computer algebra, loaded and warmed up before the forks."""
+    logging.disable(logging.WARNING)  # math-verify warns that it has no time limit: here it needs none
     from .algebra import algebraic_verdict
 
     for gold, answer in zip(WARM_UP, WARM_UP[1:] + WARM_UP[:1], strict=True):
@@ -94,7 +94,7 @@ class Worker:
 
 
 class WorkerPool:
-    """Workers that share out the pairs."""
+    """Workers that share the pairs among them."""
 
     def __init__(self, verdict, workers: int, deadline: float, batch_deadline: float, parent: int):
         self.verdict, self.size, self.parent = verdict, workers, parent
@@ -103,10 +103,10 @@ class WorkerPool:
 
     def grade(self, pairs: list[tuple[str, str]]) -> list[str]:
         """
-        A verdict for each pair: `timeout` for one over the deadline, `error` for one that ended its worker.
+        A verdict per pair: `timeout` if it exceeds the deadline, `error` if it ended its worker.
 
-        Both count at the second try only, which a new worker makes: the machine may have stalled, or somebody else may
-        have killed the first. What is not graded at the end of the batch has timed out.
+        Both only count on the second try, by a new worker: the machine may have stalled, or something else may have
+        killed the first worker. Pairs that are not graded at the end of the batch time out.
         """
         end = time.monotonic() + self.batch_deadline
         verdicts = ["timeout"] * len(pairs)
@@ -125,7 +125,7 @@ class WorkerPool:
                     worker = self._replace(worker)
                 try:
                     worker.submit(number, pairs[number], end)
-                except BrokenPipeError:  # it has been killed from outside
+                except BrokenPipeError:  # it was killed from outside
                     worker = self._replace(worker)
                     worker.submit(number, pairs[number], end)
                 busy[worker.connection] = worker
@@ -170,7 +170,7 @@ class WorkerPool:
 
 
 def _next(waiting: dict[str, deque[int]], gold: str | None) -> int:
-    """The next pair, of the gold that the worker has parsed already if there is one."""
+    """The next pair, if possible with the gold that the worker has already parsed."""
     gold = gold if gold in waiting else next(iter(waiting))
     number = waiting[gold].popleft()
     if not waiting[gold]:
@@ -196,7 +196,7 @@ def _work(verdict, connection: Connection, deadline: float) -> None:
             connection.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         code = 0
-    finally:  # a forked process must not run what the server has registered for its exit
+    finally:  # a forked process must not run the server's exit handlers
         os._exit(code)
 
 

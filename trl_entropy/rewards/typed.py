@@ -1,4 +1,4 @@
-r"""The LaTeX that typed text stands for: `2*pi`, `sqrt(3)/2`, `3e8`, `１２`, `–5`, `x²`, `**5**`."""
+r"""Turn typed maths into LaTeX: `2*pi`, `sqrt(3)/2`, `3e8`, `１２`, `–5`, `x²`, `**5**`."""
 
 import re
 from functools import lru_cache
@@ -56,12 +56,12 @@ SCALED = re.compile(
 )
 DIGITS = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
 SCIENTIFIC = re.compile(rf"(?<![\w.\\^])(?<![0-9],){DIGITS}[eE]([+-]?[0-9]{{1,4}})(?!\w|\.[0-9])")
-# As a factor of its own: `7/2 \cdot 10^3` is not 7/2000
+# As a separate factor: `7/2 \cdot 10^3` is not 7/2000
 POWER_OF_TEN = re.compile(
     rf"(?<![\w.\\^/])(?<![0-9],){DIGITS}\s*\\(?:times|cdot)\s*10\s*\^\s*(?:([0-9])|\{{\s*([+-]?[0-9]{{1,4}})\s*\}})(?![\w.])"
 )
-LONGEST_EXPONENT = 40  # digits are written out up to there
-# What stays as it is: text, the names of environments, and LaTeX commands
+LONGEST_EXPONENT = 40  # up to this, digits are written out
+# What stays unchanged: text, the names of environments, and LaTeX commands
 KEPT = re.compile(
     r"\\begin\s*\{array\}\s*\{[^{}]*\}|\\(?:text\w*|mathrm|mbox|operatorname|begin|end)\*?\s*\{[^{}]*\}|\\[A-Za-z]+"
 )
@@ -80,9 +80,9 @@ WORDS = re.compile(r"[^\W\d_]+(?:[\s,.'-]+[^\W\d_]+)*\.?")
 
 @lru_cache(maxsize=2**16)
 def as_latex(text: str) -> str:
-    r"""The text with what is typed for want of LaTeX in LaTeX; words, and `\text{...}`, stay as they are."""
+    r"""The text with typed maths as LaTeX; words and `\text{...}` stay unchanged."""
     if NUMBER.fullmatch(text):
-        return text  # most answers: nothing to read into them
+        return text  # most answers have nothing to convert
     text = " ".join(text.translate(CHARACTERS).split())
     text = BOLD.sub(r"\1", IN_MATHS.sub(inside, text)).strip()
     text = UPRIGHT.sub(r"\1", BOLD_DIGITS.sub(r"\1", text))
@@ -108,7 +108,7 @@ def _scaled(found: re.Match) -> str:
 
 
 def _decimal(digits: str, exponent: int) -> str:
-    """`digits` times 10 to the `exponent` in plain digits, or as a power where those would be many."""
+    """`digits` times 10 to the `exponent` in plain digits, or as a power if there would be too many digits."""
     digits = digits.replace(",", "")
     if abs(exponent) > LONGEST_EXPONENT:
         return rf"{digits}\cdot 10^{{{exponent}}}"
@@ -121,7 +121,7 @@ def _decimal(digits: str, exponent: int) -> str:
 
 
 def _bracketed(function: re.Pattern, opening: str, closing: str, text: str) -> str:
-    """The text with `sqrt(...)` as the LaTeX of what is in its brackets."""
+    """The text with `sqrt(...)` as LaTeX."""
     start = 0
     while (found := function.search(text, start)) is not None:
         if not found[0].endswith("("):

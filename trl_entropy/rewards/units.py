@@ -1,4 +1,4 @@
-"""Units, currencies and counted things beside a number: `12 dollars`, `60 km/h`, `7 red balls`, `€5`."""
+"""Find units, currencies and counted things beside a number: `12 dollars`, `60 km/h`, `7 red balls`, `€5`."""
 
 import re
 from functools import lru_cache
@@ -7,7 +7,7 @@ from itertools import pairwise
 from .typed import NUMBER, ONE_NAME
 
 
-# The spellings of a measure, one measure a line; a name of three letters or more also has its plural
+# The spellings of measures, one measure per line; a name of three letters or more also has its plural
 MEASURES = {
     spelling: line.split()[0]
     for line in """
@@ -93,7 +93,7 @@ MEASURES = {
     for spelling in line.split()
 }
 SAME = {"mph": "mi/h", "kph": "km/h"}
-# Words that make another number, a condition or a list of what stands before them
+# Words that turn the text before them into another number, a condition or a list
 NO_UNIT = re.compile(
     r"and|or|if|when|where|while|is|are|not|no|mod|modulo|to|than|choose|plus|minus|over|but|otherwise|else|unless|for|as"
     r"|from|until|except|versus|below|above|under|past|base|neg|negative|percents?|pct|permille|percentage|fewer|less"
@@ -106,7 +106,7 @@ NO_UNIT = re.compile(
     r"|nicht|oder|sin|cos|tan|cot|sec|csc|log|ln|exp|eta|zeta|xi|nu|chi|kappa|iota"
     r"|january|february|march|april|may|june|july|august|september|october|november|december"
 )
-# Chinese words beside a number that are not a unit: scales, signs, connectives
+# Chinese words beside a number that are not units: scales, signs, connectives
 NO_CHINESE_UNIT = re.compile("[万亿千百十零负不或和非约分之个半]+")
 CURRENCY = re.compile(
     r"([+-]?)\s*(US\s?\\?\$|\\?\$|€|£|¥|₹|\\(?:pounds|euro)(?![A-Za-z])|(?:USD|EUR|GBP|RMB|Rs\.?)(?=[\s0-9.]))"
@@ -116,7 +116,7 @@ WRAPPER = r"\\(?:text|textnormal|mathrm|mbox|textbf|textrm|rm|operatorname)\s*\{
 WRAPPED = rf"{WRAPPER}[^{{}}]*\}}"
 DEGREE = r"\^\s*\{?\s*\\circ\s*\}?\s*(?:[CF](?![A-Za-z]))?"
 POWER = r"\s*\^\s*(?:\{\s*[23]\s*\}|[23])"
-# One unit at the end of a text, with what joins it to the text before
+# One unit at the end of a text, with what joins it to the text before it
 JOINT = r"\s*/\s*|\s*\\cdot\s*|\s*-\s*|(?:[\s~]|(?<!\\)\\[ ,;:!])*"
 WORD = "[A-Za-zÀ-ÖØ-öø-ÿ]+|[\u4e00-\u9fff]+"
 NAME = rf"{WRAPPED}|{DEGREE}|[€£¥₹¢]|(?<![\\A-Za-z^_])(?:{WORD})(?:\.[A-Za-z]+)*"
@@ -138,7 +138,7 @@ NAMED = re.compile(r"^\s*\\?[A-Za-z]+(?:_(?:\{\w+\}|\w))?\s*(?:\([^()]*\))?\s*=(
 @lru_cache(maxsize=2**16)
 def split_unit(text: str) -> tuple[str, str, bool]:
     """
-    The text without the unit around its number, the unit, and whether the letters of the unit could be algebra.
+    The text without the unit around its number, the unit, and whether the unit's letters could be algebra.
 
     The unit is `""` where there is none.
     """
@@ -183,7 +183,7 @@ def _checked(text: str, rest: str, pieces: list[re.Match]) -> tuple[str, str, bo
 
 
 def changes_number(unit: str) -> bool:
-    """Whether words after a number make it another one, or no number: `million`, `or more`, `2 thirds`."""
+    """Whether words after a number turn it into another number, or into none: `million`, `or more`, `2 thirds`."""
     words, wrapped = _words(unit), WRAPPED_TEXT.search(unit)
     if any(one == "per" and other in ("cent", "mille", "hundred") for one, other in pairwise(words)):
         return True
@@ -201,7 +201,7 @@ def _words(text: str) -> list[str]:
 
 
 def _is_word(name: str) -> bool:
-    """Whether letters after a number name a thing: not `xy`, `abc`."""
+    """Whether letters after a number name a thing; `xy` and `abc` do not."""
     if not name.isascii() or name in ("sq", "cu") or measure(name) is not None:
         return True
     vowel = re.search(r"[aeiouyAEIOUY]", name)
@@ -241,9 +241,9 @@ def _measure(name: str) -> str | None:
 
 def without_units(gold: str, answer: str) -> tuple[str, str] | None:
     """
-    Both texts without their units and names; None if each has a measure and not the same, or one is of another value.
+    Both texts without units and names; None if they have different measures, or one names another value.
 
-    Units are not converted. What could be algebra (`2 m`) is a unit unless the other text is in letters, as `2m` is.
+    Units are not converted. Text that could be algebra (`2 m`) is a unit unless the other text has letters, like `2m`.
     """
     names = [name[1].casefold() if (name := WORD_NAME.match(text)) else "" for text in (gold, answer)]
     if names[0] != names[1] and any(map(changes_number, names)):
@@ -272,5 +272,5 @@ def _percent(text: str) -> str | None:
 
 
 def _are_degrees(one: str, other: str) -> bool:
-    """Whether one is a degree, of an angle or without the name of a scale, and the other one of a scale."""
+    """Whether one is a plain degree (of an angle, or without a scale), and the other a degree on a named scale."""
     return "°" in (one, other) and one[:1] == other[:1]

@@ -1,4 +1,4 @@
-"""Verdicts on answers: what is plain is decided here, the rest by the pool, and each pair once."""
+"""Verdicts on answers: plain cases are decided here, the rest by the pool, and each pair once."""
 
 import os
 import threading
@@ -14,12 +14,12 @@ from .units import split_unit, without_name, without_units
 
 
 REASONS = ("correct", "wrong", "no_answer", "unparsable_answer", "unparsable_gold", "timeout", "error")
-# What a gold is worth as its own answer: `equal_text` can be met by the same text alone, and so can `bare_letters`, in
-# which letters that are not a unit, a word or a function would be read as a product
+# The verdict on a gold as its own answer. Only the same text can match `equal_text`. The same holds for
+# `bare_letters`: its letters are not a unit, a word or a function, and would be read as a product
 CHECKS = ("correct", "equal_text", "bare_letters", "unparsable_gold", "timeout", "error")
-# Of several golds the answer needs to equal one; else the first of these that any of them gave
+# With several golds the answer must equal one; otherwise the verdict is the first of these that any gold gave
 ORDER = ("correct", "timeout", "error", "unparsable_answer", "wrong", "no_answer", "unparsable_gold")
-# What another try may not give: a stalled machine, or a process killed from outside
+# Verdicts that another try may change: the machine stalled, or a process was killed from outside
 BY_CHANCE = ("timeout", "error")
 
 _live = weakref.WeakSet()
@@ -27,17 +27,17 @@ _live = weakref.WeakSet()
 
 class Verifier:
     """
-    Whether answers equal golds, with the reason.
+    Decide whether answers equal golds, with a reason.
 
     Args:
         deadline (`float`, *optional*, defaults to `3.0`):
-            Seconds for each pair that needs computer algebra.
+            Seconds per pair that needs computer algebra.
         workers (`int`, *optional*):
-            Processes that grade; by default the cores of this rank, at most 8.
+            Number of processes that grade; by default the number of this rank's cores, at most 8.
         cache_size (`int`, *optional*, defaults to `65536`):
-            Verdicts that are kept from step to step; `timeout` and `error` are not.
+            Number of verdicts to keep from step to step; `timeout` and `error` are not kept.
         batch_deadline (`float`, *optional*, defaults to `60.0`):
-            Seconds for all the pairs of one call, however many they are; the rest is `timeout`.
+            Seconds for all pairs of one call; pairs left after that are `timeout`.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Verifier:
 
     def verdicts(self, golds: Sequence[str | Sequence[str]], answers: Sequence[str | None]) -> list[str]:
         """
-        One of [`REASONS`] for each answer, given its gold or golds.
+        One of [`REASONS`] per answer, given its gold or golds.
 
-        An answer equals several golds if it equals one of them.
+        With several golds, an answer must equal one of them.
         """
         choices = [[gold] if isinstance(gold, str) else list(gold) for gold in golds]
         pairs = {
@@ -97,7 +97,7 @@ class Verifier:
             return verdicts
 
     def self_check(self, golds: list[str]) -> list[str]:
-        """One of [`CHECKS`] for each gold as its own answer, by reading it: equal text does not count."""
+        """One of [`CHECKS`] per gold, compared with itself after parsing: equal text does not count."""
         texts = [split_unit(without_name(as_latex(gold)))[0] for gold in golds]
         verdicts = [_check_at_once(text) for text in texts]
         asked = [text for text, verdict in zip(texts, verdicts, strict=True) if verdict is None]
@@ -116,14 +116,14 @@ class Verifier:
             self._pool = Pool(self.workers or default_workers(), self.deadline, self.batch_deadline)
         try:
             return self._pool.grade(pairs)
-        except BaseException:  # an answer that is still to come must not be taken for that of the next call
+        except BaseException:  # a late answer must not be taken for the next call's
             self._pool.close()
             self._pool = None
             raise
 
     @staticmethod
     def _at_once(gold: str, answer: str | None) -> str | tuple[str, str]:
-        """The verdict, or the texts to compare by computer algebra."""
+        """The verdict, or the two texts to compare by computer algebra."""
         if is_blank(as_latex(gold)):
             return "correct" if gold.strip() and answer and is_same(gold, answer) else "unparsable_gold"
         if answer is None or not answer.strip():
@@ -153,14 +153,14 @@ def _checked(verdict: str) -> str:
 
 
 def _forget_in_fork() -> None:
-    """A fork has no thread that would release the lock, and must not talk over the channel of its parent."""
+    """Reset a fork: no thread in it would release the lock, and it must not use its parent's channel."""
     for verifier in list(_live):
         verifier._reset()
 
 
 @lru_cache
 def shared_verifier(deadline: float, workers: int | None, batch_deadline: float) -> Verifier:
-    """One verifier, with its processes and its cache, for all rewards with these settings."""
+    """One verifier, with its processes and cache, for all rewards with these settings."""
     return Verifier(deadline, workers, batch_deadline=batch_deadline)
 
 

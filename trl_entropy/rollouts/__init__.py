@@ -1,4 +1,4 @@
-"""What is sampled for training: which problems, at which temperature, which groups stay. One method a file."""
+"""Rules on what is sampled for training: problems, temperatures and groups. One method per file."""
 
 from .curriculum import Curriculum
 from .dynamic_sampling import DynamicSampling

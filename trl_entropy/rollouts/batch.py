@@ -1,4 +1,4 @@
-"""Rollouts of several rounds as one batch: groups are picked, and padded to one length."""
+"""Combine several rounds of sampling into one batch: select groups, and pad them to one length."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,10 @@ Batch = dict[str, Tensor]
 
 def joined(batches: list[Batch], padding: int) -> Batch:
     """
-    The rows of several batches, `(B, ...)` each, under one another.
+    The rows of several batches, `(B, ...)` each, concatenated.
 
-    They are padded to the longest as [`padding_of`] says. A number for the whole batch is that of the first one.
+    Rows are padded to the longest one as [`padding_of`] says. A scalar for the whole batch is taken from the first
+    batch.
     """
     whole = {}
     for name, first in batches[0].items():
@@ -28,9 +29,10 @@ def joined(batches: list[Batch], padding: int) -> Batch:
 
 def padding_of(name: str, padding: int) -> tuple[int, bool]:
     """
-    What a column is padded with, and whether on the left: ids with `padding`, all else with 0; prompts on the left.
+    A column's padding value, and whether it goes on the left: `padding` for ids, 0 for all else; prompts on the left.
 
-    Importance-sampling ratios are padded with 1, as TRL does: the vespo loss multiplies those of masked tokens too.
+    Importance-sampling ratios are padded with 1, as in TRL: the vespo loss also multiplies the ratios of masked
+    tokens.
     """
     fill = padding if name.endswith("_ids") else int(name == "importance_sampling_ratio")
     return fill, name.startswith("prompt_")
@@ -62,11 +64,11 @@ class Collected:
 
     @property
     def missing(self) -> int:
-        """How many groups there are still to sample."""
+        """Number of groups still to sample."""
         return max(self.whole - self.kept, 0)
 
     def means(self) -> dict[str, float]:
-        """What to log: groups sampled, the share of them that was kept, and groups that only fill up."""
+        """Values to log: number of sampled groups, share of kept groups, number of groups that only fill up."""
         return {
             "rollout/groups_sampled": float(self.sampled),
             "rollout/groups_kept": self.kept / self.sampled,
@@ -74,13 +76,13 @@ class Collected:
         }
 
     def add(self, batch: Batch, rewards: Tensor, completions: list, keep: Tensor) -> None:
-        """A round: rows `(groups * G, ...)`, rewards `(groups, G)`, completions by row, and which groups to keep."""
+        """Add a round: rows `(groups * G, ...)`, rewards `(groups, G)`, completions by row, and the groups to keep."""
         self.kept += int(keep.sum())
         self.sampled += len(keep)
         self._rounds.append((batch, rewards, completions, keep))
 
     def rollout(self, padding: int) -> tuple[Batch, Tensor, list]:
-        """The first groups that were kept, filled up with others to the whole; ids are padded with `padding`."""
+        """The first kept groups, filled up with others to the full number; ids are padded with `padding`."""
         batches, rewards, completions, keep = zip(*self._rounds, strict=True)
         rewards, keep = torch.cat(rewards), torch.cat(keep)
         groups = torch.cat([keep.nonzero().flatten(), (~keep).nonzero().flatten()])[: self.whole]
@@ -91,10 +93,10 @@ class Collected:
 
 def refill(collected: Collected, multiple: int) -> int:
     """
-    How many groups to sample next.
+    Number of groups to sample next.
 
-    As many as the share of kept groups so far makes likely to give the missing ones, at most the whole rollout, in
-    multiples of `multiple`.
+    It is the number that should give the missing groups at the share kept so far, at most a whole rollout, rounded up
+    to a multiple of `multiple`.
     """
     likely = -(-collected.missing * collected.sampled // max(collected.kept, 1))
     return -(-min(collected.whole, likely) // multiple) * multiple

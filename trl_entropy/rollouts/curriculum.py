@@ -13,20 +13,21 @@ class Curriculum(RolloutRule):
     r"""
     Train on the problems in stages, from the lowest value of a column to the highest.
 
-    The problems are sorted by `column` and split into `count` stages of equal size (the first ones have one more if
-    they cannot be equal). Stage \\( s \\) of \\( S \\) takes the steps from \\( s / S \\) to \\( (s + 1) / S \\) of
-    the run, or `epochs` passes over its problems if given; the last stage lasts to the end.
+    The problems are sorted by `column` and split into `count` stages of equal size (the first stages have one more if
+    the sizes cannot be equal). Stage \\( s \\) of \\( S \\), counted from 0, lasts from \\( s / S \\) to
+    \\( (s + 1) / S \\) of the run's steps, or for `epochs` passes over its problems if that is set. The last stage
+    lasts to the end of the run.
 
     Args:
         column (`str`, *optional*, defaults to `"semantic_entropy"`):
-            Column of numbers: the entropy in nats of the answers that the starting policy gives to a problem,
-            `trl-entropy data semantic-entropy`, or any other measure of how hard it is.
+            Column of numbers that measure how hard a problem is, by default the entropy in nats of the starting
+            policy's answers, from `trl-entropy data semantic-entropy`.
         count (`int`, *optional*, defaults to `2`):
-            Number of stages, at least 1; 2 are the released scripts'.
+            Number of stages, at least 1 (the released scripts have 2).
         epochs (`float`, *optional*):
-            Passes over a stage before the next; 5 in the released scripts.
+            Passes over a stage before the next one (the released scripts have 5).
 
-    Raises `ValueError` for a parameter out of range, and for a column with values that are missing or no numbers.
+    Raises `ValueError` for a parameter out of range, or a column in which a value is missing or not a number.
 
     Reference: [SENT](https://huggingface.co/papers/2512.04359), 2025 (its curriculum; its loss term is `sent`).
     """
@@ -55,7 +56,9 @@ class Curriculum(RolloutRule):
             except ValueError as error:
                 raise ValueError(f"{error}: a curriculum sorts by it") from error
         if count < self.count:
-            raise ValueError(f"count={self.count} stages need as many problems, and the dataset has {count}")
+            raise ValueError(
+                f"count={self.count} stages need at least that many problems, but the dataset has {count}"
+            )
         order = sorted(range(count), key=lambda place: numbers[place])
         size, more = divmod(count, self.count)
         ends = [stage * size + min(stage, more) for stage in range(self.count + 1)]

@@ -15,22 +15,22 @@ class DynamicSampling(RolloutRule):
     r"""
     Replace groups whose rewards are all equal by newly sampled ones.
 
-    A group is kept if \\( \max_i R_i > \min_i R_i \\), with \\( R \\) as `by` says. What is missing is sampled again
-    from further problems, as many as the share of kept groups so far makes likely to be enough, until the batch is
-    full or `max_rounds` are used up; then groups that were not kept fill it, so that its size stays.
+    A group is kept if \\( \max_i R_i > \min_i R_i \\), with \\( R \\) chosen by `by`. Missing groups are sampled from
+    further problems, as many as should be enough at the share kept so far, until the batch is full or `max_rounds` are
+    used up. Then groups that were not kept fill the batch, so its size stays the same.
 
     Args:
         max_rounds (`int`, *optional*, defaults to `4`):
-            Further rounds of sampling for a rollout batch, at least 0.
+            Additional rounds of sampling per rollout batch, at least 0.
         by (`str`, *optional*, defaults to `"reward"`):
-            "reward" is the weighted sum of all rewards, with which the advantages of a group that is not kept are 0.
-            "correct" is 1 where that sum is above 0.5, else 0. Any other is the name of one reward function: the
-            released scripts of DAPO take the accuracy, and have a penalty for length beside it.
+            "reward" is the weighted sum of all rewards; with it, the advantages in a group that is not kept are 0.
+            "correct" is 1 where that sum is above 0.5, else 0. Any other value is the name of one reward function:
+            DAPO's released scripts use the accuracy, and have a length penalty beside it.
 
-    Raises `ValueError` for another number of rounds, and if `by` is not a name.
+    Raises `ValueError` for an invalid number of rounds, or a `by` that is not a name.
 
-    Reference: [DAPO](https://huggingface.co/papers/2503.14476), 2025 (dynamic sampling). How many to sample again, and
-    what fills the batch in the end, is ours.
+    Reference: [DAPO](https://huggingface.co/papers/2503.14476), 2025 (dynamic sampling). The number of groups to
+    sample again, and the groups that fill the batch at the end, are our choice.
     """
 
     acts: ClassVar[frozenset[str]] = frozenset({GROUPS})
@@ -53,7 +53,7 @@ class DynamicSampling(RolloutRule):
         return None if self.by in ("reward", "correct") else self.by
 
     def keep(self, rewards: Tensor) -> Tensor:
-        without = rewards.isnan()  # a completion without a reward tells nothing
+        without = rewards.isnan()  # a completion without a reward says nothing
         values = is_correct(rewards).float() if self.by == "correct" else rewards
         highest = torch.where(without, -torch.inf, values).amax(1)
         return highest > torch.where(without, torch.inf, values).amin(1)

@@ -15,19 +15,19 @@ class OfflineInjection(RolloutRule):
     r"""
     Replace wrong completions by stored solutions where nearly all are wrong.
 
-    In a group whose share of correct completions is at most \\( \alpha \\) = `accuracy`, the stored correct solutions
-    of the problem take the places of wrong completions, as many as there are of both. Log-probs, rewards and
-    advantages are those of the new group. The loss term `offline_shaping` and the weight `sampled_only` train on them
-    as published: `entropy_control offline_injection` sets all three.
+    In a group whose share of correct completions is at most \\( \alpha \\) = `accuracy`, the problem's stored correct
+    solutions replace wrong completions, as many as there are of both. Log-probs, rewards and advantages are then those
+    of the new group. To train on the solutions as published, add the loss term `offline_shaping` and the weight
+    `sampled_only`: `entropy_control offline_injection` sets all three.
 
     Args:
         column (`str`, *optional*, defaults to `"solutions"`):
-            Column of the dataset: a solution, or a list of them, as the policy should write it. One that is longer
-            than `max_completion_length` is passed over; an empty list is fine.
+            Column of the dataset with a solution, or a list of solutions, as the policy should write them. Solutions
+            longer than `max_completion_length` are skipped; an empty list is allowed.
         accuracy (`float`, *optional*, defaults to `0.125`):
-            \\( \alpha \in [0, 1] \\).
+            \\( \alpha \in [0, 1] \\), the largest share of correct completions.
         most (`int`, *optional*):
-            Completions that are replaced in a group, at most; by default as many as there are solutions.
+            Maximum number of completions to replace in a group; by default the number of solutions.
 
     Raises `ValueError` for a parameter out of range.
 

@@ -21,19 +21,19 @@ class PerplexityWindow(RolloutRule):
     l = \lfloor \rho \, (|B| - K) \rfloor,
     $$
 
-    those in places \\( l \\) to \\( l + K - 1 \\) are trained on: \\( \rho \\) is the share of the run's steps that
-    are done, \\( K \\) the prompts of a rollout batch, and \\( |B| = K / s \\) with \\( s \\) = `share`, rounded up,
-    and at most all problems. The perplexity is that at the sampling temperature, over all tokens of the prompt but its
-    first.
+    those in places \\( l \\) to \\( l + K - 1 \\) are trained on. \\( \rho \\) is the share of the run's steps that
+    are complete, \\( K \\) the number of prompts in a rollout batch, and \\( |B| = K / s \\) with \\( s \\) = `share`,
+    rounded up, and at most all problems. The perplexity is at the sampling temperature, over all tokens of the prompt
+    except the first.
 
     Args:
         share (`float`, *optional*, defaults to `0.2`):
-            \\( s \in (0, 1] \\): share of the candidates that are trained on.
+            \\( s \in (0, 1] \\), the share of the candidates that is trained on.
 
     Raises `ValueError` for a share out of range.
 
-    Reference: [PREPO](https://huggingface.co/papers/2511.00794), 2025 (its choice of prompts; its weight is
-    `relative_entropy`). The size of \\( B \\) was not published; 0.2 is that of the baseline.
+    Reference: [PREPO](https://huggingface.co/papers/2511.00794), 2025 (the choice of prompts; its weight is
+    `relative_entropy`). The size of \\( B \\) was not published; 0.2 is the baseline's share.
     """
 
     acts: ClassVar[frozenset[str]] = frozenset({PROBLEMS})
@@ -43,7 +43,7 @@ class PerplexityWindow(RolloutRule):
     def __post_init__(self):
         check_number("share", self.share, low=0.0, high=1.0)
         if self.share == 0.0:
-            raise ValueError("share must be above 0: it is the share of the candidates that are trained on")
+            raise ValueError("share must be above 0: it is the share of the candidates that is trained on")
 
     def candidates(self, count: int) -> int:
         return math.ceil(round(count / self.share, 9))  # 42 / 0.35 is a little more than 120

@@ -1,4 +1,4 @@
-"""The rollout rules of a run together, and what they remember."""
+"""The plan: all rollout rules of a run, and their memory."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ from .stream import ProblemStream
 
 class RolloutPlan:
     """
-    What is sampled for training, where a rule decides it: the same on all ranks.
+    All decisions of rollout rules on what is sampled for training; the same on all ranks.
 
     Args:
         rules (`Mapping[str, RolloutRule]`):
             The rules by name.
         count (`int`):
-            Number of problems of the dataset; not read unless a rule chooses problems.
+            Number of problems in the dataset; only read if a rule chooses problems.
         values (`Callable[[str], Sequence]`):
-            The column of the dataset that has this name.
+            Returns the dataset column with a name.
         seed (`int`):
-            Of the order of the problems.
+            Seed for the order of the problems.
     """
 
     def __init__(self, rules: Mapping[str, RolloutRule], count: int, values: Callable[[str], Sequence], seed: int):
@@ -35,8 +35,8 @@ class RolloutPlan:
         self.replaces_completions = bool(self._acting(COMPLETIONS))
         self.keeps_groups = bool(self._acting(GROUPS))
         self.stage = 0
-        self._last: list[list[int]] = []  # of the rollout that is trained on, by round
-        self._again: list[list[int]] = []  # to be sampled again after a checkpoint in the middle of a rollout
+        self._last: list[list[int]] = []  # of the current rollout, by round
+        self._again: list[list[int]] = []  # to sample again after a checkpoint within a rollout
         self._streams: list[ProblemStream] = []
         if self.chooses_problems:
             staged = [stages for rule in self.rules.values() if (stages := rule.stages(values, count))]
@@ -49,22 +49,22 @@ class RolloutPlan:
         return {name: rule for name, rule in self.rules.items() if what in rule.acts}
 
     def begin(self) -> None:
-        """A rollout begins."""
+        """Begin a rollout."""
         self._last = []
 
     def problems(
         self, count: int, progress: float, perplexities: Callable[[list[int]], Sequence[float]]
     ) -> tuple[list[int], dict[str, float]]:
         """
-        The next problems to sample, as places in the dataset, and what to log of them.
+        The next problems to sample, as row numbers of the dataset, and values to log about them.
 
         Args:
             count (`int`):
-                How many, on all ranks together.
+                Number of problems over all ranks.
             progress (`float`):
-                Share of the run's steps that are done.
+                Share of the run's steps that are complete.
             perplexities (`Callable[[list[int]], Sequence[float]]`):
-                Those of the prompts of these problems, under the policy that is about to sample.
+                Returns the perplexities of these problems' prompts under the policy that is about to sample.
         """
         chosen, means = self._again.pop(0) if self._again else None, {}
         if chosen is None:
@@ -100,7 +100,7 @@ class RolloutPlan:
         return self._streams[self.stage].take(count), means
 
     def temperatures(self, prompts: Sequence, temperature: float) -> list[float]:
-        """What to sample the completions of these prompts at, one by one."""
+        """The sampling temperature for each of these prompts."""
         found = []
         for prompt in prompts:
             key, value = key_of(prompt), temperature
@@ -110,22 +110,21 @@ class RolloutPlan:
         return found
 
     def visited(self, prompts: Sequence, rewards: Tensor, temperature: float) -> None:
-        """Remember the groups of a rollout at this temperature of the run: their prompts and rewards `(G,)`, of all
-        ranks."""
+        """Remember the groups of a rollout, prompts and rewards `(G,)` of all ranks; `temperature` is the run's."""
         rewards = rewards.cpu()
         for name, rule in self._acting(TEMPERATURES).items():
             for prompt, group in zip(prompts, rewards, strict=True):
                 self.memory[name] = rule.visited(self.memory[name], key_of(prompt), group, temperature)
 
     def replace(self, rewards: Tensor) -> Tensor:
-        """Bool `(groups, G)`: the completions that may give way to stored solutions."""
+        """Bool `(groups, G)`: the completions that stored solutions may replace."""
         places = torch.zeros_like(rewards, dtype=torch.bool)
         for rule in self._acting(COMPLETIONS).values():
             places |= rule.replace(rewards)
         return places
 
     def solutions(self, row: Mapping) -> list[str]:
-        """The stored solutions of a problem, a row of the dataset."""
+        """The stored solutions of a problem, given as a row of the dataset."""
         found = []
         for rule in self._acting(COMPLETIONS).values():
             for column in rule.columns:
@@ -133,7 +132,7 @@ class RolloutPlan:
         return found
 
     def keep(self, rewards: Tensor, by_function: Mapping[str, Tensor]) -> Tensor:
-        """Bool `(groups,)`: the groups to train on, from all rewards together and those of each reward function."""
+        """Bool `(groups,)`: the groups to train on, given the summed rewards and the rewards of each function."""
         kept = torch.ones(len(rewards), dtype=torch.bool, device=rewards.device)
         for rule in self._acting(GROUPS).values():
             kept &= rule.keep(rewards if rule.reward_func is None else by_function[rule.reward_func])
@@ -141,11 +140,11 @@ class RolloutPlan:
 
     @property
     def rounds(self) -> int:
-        """How often at most to sample further problems for a rollout."""
+        """Maximum number of additional rounds of sampling per rollout."""
         return max((rule.rounds for rule in self._acting(GROUPS).values()), default=0)
 
     def state_dict(self, unfinished: bool) -> dict:
-        """What has to stand beside a checkpoint; `unfinished` if it falls into the middle of a rollout."""
+        """The state for a checkpoint; `unfinished` if the checkpoint is within a rollout."""
         return {
             "stage": self.stage,
             "streams": [stream.state_dict() for stream in self._streams],
@@ -154,7 +153,7 @@ class RolloutPlan:
         }
 
     def load_state_dict(self, state: dict | None, source: str) -> None:
-        """Go on from `state_dict()`. Raises `ValueError` if there is none, it is damaged, or other rules wrote it."""
+        """Restore `state_dict()`. Raises `ValueError` if it is missing or damaged, or if other rules wrote it."""
         if state is None:
             raise ValueError(f"{source} has no state of rollout_rules {', '.join(self.rules)}: resume without them")
         check_saved(
@@ -171,7 +170,7 @@ class RolloutPlan:
         if len(state["streams"]) != len(self._streams) or state["memory"].keys() != self.memory.keys():
             raise ValueError(
                 f"{source} was written with other rollout_rules ({len(state['streams'])} stages; memories: "
-                f"{', '.join(state['memory']) or 'none'}): resume with those"
+                f"{', '.join(state['memory']) or 'none'}): resume with those rules"
             )
         for stream, saved in zip(self._streams, state["streams"], strict=True):
             stream.load_state_dict(saved)
@@ -180,5 +179,5 @@ class RolloutPlan:
 
 
 def key_of(prompt: str | list) -> str:
-    """A name for a prompt that is the same in every run."""
+    """A key for a prompt, the same in every run."""
     return hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -20,21 +20,21 @@ class PromptTemperature(RolloutRule):
     T_x = \min(T_{\max}, \; T_0 + c_x \, \delta)
     $$
 
-    with \\( T_0 \\) = TRL's `temperature`, \\( \delta \\) = `step` and \\( T_{\max} \\) = `highest`. \\( c_x \\)
-    counts the visits to problem \\( x \\): one more for a group in which all completions were correct, up to
-    \\( \lceil (T_{\max} - T_0) / \delta \rceil \\), and one less, down to 0, for any other. Completions are scored at
-    the temperature that they were sampled at, in the loss too.
+    with \\( T_0 \\) = TRL's `temperature`, \\( \delta \\) = `step` and \\( T_{\max} \\) = `highest`. \\( c_x \\) is a
+    counter for problem \\( x \\). It rises by one after a group in which all completions were correct, up to
+    \\( \lceil (T_{\max} - T_0) / \delta \rceil \\), and falls by one, down to 0, after any other group. The loss and
+    all measures use the temperature at which a completion was sampled.
 
     Args:
         step (`float`, *optional*, defaults to `0.05`):
-            \\( \delta \ge 0 \\).
+            \\( \delta \ge 0 \\), the step of the temperature.
         highest (`float`, *optional*, defaults to `1.2`):
-            \\( T_{\max} > 0 \\); below \\( T_0 \\) nothing is raised.
+            \\( T_{\max} > 0 \\); the highest temperature; below \\( T_0 \\) nothing is raised.
 
     Raises `ValueError` for a parameter out of range.
 
     Reference: in the style of [ERPO](https://huggingface.co/papers/2511.04800), 2025, whose formula and constants were
-    not published: they are ours.
+    not published: these are ours.
     """
 
     origin: ClassVar[str] = "style"

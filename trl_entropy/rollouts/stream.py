@@ -1,20 +1,20 @@
-"""The problems of a run in the order in which they come."""
+"""The problems of a run, in order."""
 
 import torch
 
 
 class ProblemStream:
     """
-    Problems without end: every pass is a new permutation of all of them.
+    An endless stream of problems: every pass is a new permutation of all of them.
 
-    It is the same wherever `seed` is, and can be saved at any place. No batch has a problem twice, unless it is larger
-    than the set.
+    The same `seed` gives the same stream, and the stream can be saved at any point. No batch has a problem twice,
+    unless the batch is larger than the set.
 
     Args:
         problems (`list[int]`):
-            Their places in the dataset.
+            Their row numbers in the dataset.
         seed (`int`):
-            What decides the permutations.
+            Seed for the permutations.
     """
 
     def __init__(self, problems: list[int], seed: int):
@@ -26,7 +26,7 @@ class ProblemStream:
 
     @property
     def passes(self) -> float:
-        """How often all problems have been taken."""
+        """Number of passes over all problems so far."""
         return self.taken / len(self.problems)
 
     def take(self, count: int) -> list[int]:
@@ -36,7 +36,7 @@ class ProblemStream:
             if not self._next:
                 self._next = self._permutation()
             problem = self._next.pop(0)
-            # one of the pass before that is in this batch already waits for the next batch
+            # a problem that this batch already has from the previous pass waits for the next batch
             again = problem in taken and count <= len(self.problems)
             (behind if again else taken).append(problem)
         self._next = behind + self._next
@@ -49,9 +49,9 @@ class ProblemStream:
         return [self.problems[place] for place in torch.randperm(len(self.problems), generator=generator).tolist()]
 
     def state_dict(self) -> dict:
-        """Where it stands."""
+        """The current position."""
         return {"taken": self.taken, "passes": self._passes, "next": self._next}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from `state_dict()`."""
+        """Restore `state_dict()`."""
         self.taken, self._passes, self._next = state["taken"], state["passes"], list(state["next"])

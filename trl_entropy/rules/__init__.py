@@ -1,4 +1,4 @@
-"""Pure functions of tokens, and the algebra that joins their values."""
+"""Pure functions of tokens, and the algebra that combines their values."""
 
 from .pool import Pool
 from .rule import Rule, knob

@@ -1,4 +1,4 @@
-"""From names to rules, and the algebra that joins their values."""
+"""Build rules from their names, and combine their values."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from .tokens import Tokens
 
 def build(section: str, catalogue: Mapping[str, type], spec: Mapping[str, Mapping], base: type = Rule) -> dict:
     """
-    Rules from a mapping of names to parameters.
+    Build rules from a mapping of names to parameters.
 
     Args:
         section (`str`):
@@ -23,7 +23,7 @@ def build(section: str, catalogue: Mapping[str, type], spec: Mapping[str, Mappin
         spec (`Mapping[str, Mapping]`):
             `{"confident_sign": {"alpha": -0.5}}`, or the dotted path of a rule class or plain function of your own.
         base (`type`, *optional*, defaults to [`~tokens.Rule`]):
-            What a rule is here; only a rule of tokens may be a plain function.
+            The base class of the section; only a rule on tokens may be a plain function.
 
     Raises `ValueError` for an unknown name or parameter, or a value out of range.
     """
@@ -49,12 +49,12 @@ def build(section: str, catalogue: Mapping[str, type], spec: Mapping[str, Mappin
 
 
 def active(rules: Mapping[str, Rule]) -> dict[str, Rule]:
-    """The rules that change anything."""
+    """The rules that change the loss."""
     return {name: rule for name, rule in rules.items() if not rule.neutral}
 
 
 def evaluate(section: str, rules: Mapping[str, Callable[[Tokens], Tensor]], tokens: Tokens) -> dict[str, Tensor]:
-    """Each rule's `(B, T)` values of the same raw tokens. Raises `ValueError` for another shape."""
+    """Each rule's `(B, T)` values for the same raw tokens. Raises `ValueError` for another shape."""
     values = {name: rule(tokens) for name, rule in rules.items()}
     for name, value in values.items():
         if value.shape != tokens.mask.shape:
@@ -75,7 +75,7 @@ def effective_advantages(tokens: Tokens, weights: Mapping[str, Tensor], bonuses:
 
 
 def term_sums(tokens: Tokens, rules: Mapping[str, Rule], terms: Mapping[str, Tensor]) -> dict[bool, Tensor]:
-    r"""\\( \sum_k t_{k,t} \\), `(B, T)`, 0 outside of the mask: of terms that follow `loss_type`, and of others."""
+    r"""\\( \sum_k t_{k,t} \\), `(B, T)`, 0 outside the mask, by whether the terms follow `loss_type`."""
     sums: dict[bool, Tensor] = {}
     for name, term in terms.items():
         follows, term = rules[name].follows_loss_type, tokens.trained(term)
@@ -94,5 +94,5 @@ def faults(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, 
 
 
 def needs(*rules: Mapping[str, Rule]) -> set[str]:
-    """What these rules read besides the facts that are always there."""
+    """The facts that these rules read besides those that are always there."""
     return {need for table in rules for rule in table.values() for need in rule.needs}

@@ -1,4 +1,4 @@
-"""Looks at the whole vocabulary: what rules ask of the distribution at every token, answered together in one pass."""
+"""Looks at the whole vocabulary: functions of the distribution at every token, all computed in one pass."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from torch import Tensor
 
 class Distributions(NamedTuple):
     """
-    The policy's distributions at some tokens.
+    The policy's distributions at a number of tokens.
 
     Args:
         logps (`torch.Tensor`):
@@ -31,17 +31,17 @@ class Distributions(NamedTuple):
 @dataclass(frozen=True)
 class Look(ABC):
     """
-    A function of the distribution at a token. A rule names it in `needs` and reads it by `tokens.look`.
+    A function of the distribution at a token. A rule lists it in `needs` and reads it with `tokens.look`.
 
-    Subclasses are frozen dataclasses, so that rules that ask for the same share one answer.
+    Subclasses are frozen dataclasses, so that rules with the same look share one result.
     """
 
-    # Whether loss terms get its gradient
+    # Whether loss terms receive its gradient
     has_gradient: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, at: Distributions) -> Tensor:
-        """`(N,)`: one value for each token."""
+        """`(N,)`: one value per token."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class KeptMass(Look):
     \text{ if } \text{relative}, \quad 1 \text{ otherwise}
     $$
 
-    Without the other tokens, the log-probability of the sampled one is higher by minus this.
+    Without the other tokens, the log-probability of the sampled token is higher by minus this value.
 
     Args:
         threshold (`float`): \\( \kappa \in (0, 1] \\).
@@ -105,8 +105,8 @@ class TopPEntropy(Look):
     -\sum_{v \in S} q_v \log q_v, \qquad q_v = \pi_v \Big/ \sum_{u \in S} \pi_u
     $$
 
-    \\( S \\) are the most likely tokens up to a mass of \\( p \\), and those as likely as the last of them; it has no
-    gradient of its own. The entropy is 0 where \\( S \\) is empty.
+    \\( S \\) are the most likely tokens up to a mass of \\( p \\), and those as likely as the last of them; the choice
+    of \\( S \\) has no gradient. The entropy is 0 where \\( S \\) is empty.
 
     Args:
         p (`float`): the mass.
@@ -133,7 +133,7 @@ class TopPEntropy(Look):
 
 @dataclass(frozen=True)
 class TopTwoRatio(Look):
-    """Probability of the second most likely token over that of the first."""
+    """Probability of the second most likely token divided by that of the most likely one."""
 
     def __call__(self, at: Distributions) -> Tensor:
         first, second = at.logps.topk(2).values.unbind(-1)
@@ -160,12 +160,12 @@ class TopKLogp(Look):
         return at.logps.topk(min(self.k, at.logps.shape[-1])).values.mean(-1)
 
 
-# Facts of tokens that are looks, by their names
+# The facts of tokens that are looks, by name
 NAMED: dict[str, Look] = {"entropies_at_one": EntropyAtOne(), "expected_discriminator": ExpectedDiscriminator()}
 
 
 def looks_among(needs: Collection) -> set[Look]:
-    """The looks that rules ask for, by name too."""
+    """The looks among the needs of rules, given as objects or by name."""
     return {need for need in needs if isinstance(need, Look)} | {NAMED[name] for name in NAMED.keys() & set(needs)}
 
 

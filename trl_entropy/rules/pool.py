@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 LAST_KEY = 2**32 - 1
-# The parts in which the 32 bits of a key are looked at: at which bit each begins, and how many it has
+# The parts into which the 32 bits of a key are split: first bit and number of bits of each
 PARTS = ((21, 11), (10, 11), (0, 10))
 
 
@@ -18,15 +18,15 @@ def _of_one_rank(values: Tensor) -> Tensor:
 
 class Pool:
     """
-    The trained tokens of an optimizer step: every statistic of a rule is taken over them.
+    The trained tokens of an optimizer step; rules take their statistics over them.
 
-    So which tokens a rule selects does not depend on how the step is split into micro-batches or over ranks.
+    So a rule's selection of tokens does not depend on how the step is split into micro-batches or over ranks.
 
     Args:
         batches (`Sequence[Tokens]`):
             The micro-batches of this rank, without gradient.
         over_ranks (`Callable[[Tensor], Tensor]`, *optional*):
-            A tensor of each rank -> its sum over the ranks. Every method calls it the same number of times on each.
+            Sums a tensor over the ranks. Every method calls it the same number of times on each rank.
 
     `of` is a function of tokens, `(B, T)` or `(B,)`, throughout.
     """
@@ -41,20 +41,20 @@ class Pool:
         return self.over_ranks(torch.stack(parts).sum())
 
     def sums(self, of: Sequence[Callable]) -> Tensor:
-        """Of each function the sum over the trained tokens, `(len(of),)` float64, by one reduction over ranks."""
+        """The sum of each function over the trained tokens, `(len(of),)` float64, with one reduction over ranks."""
         parts = [torch.stack([_exact(tokens.trained(each(tokens))).sum() for each in of]) for tokens in self.batches]
         return self.over_ranks(torch.stack(parts).sum(0))
 
     def count(self, among: Callable | None = None) -> Tensor:
-        """Number of trained tokens, or of those `among` them, float64."""
+        """Number of trained tokens, or of those selected by `among`, float64."""
         return self.sum(lambda tokens: _among(tokens, among))
 
     def share(self, share: float, among: Callable | None = None) -> Tensor:
-        """How many tokens a share of them is: rounded down, but at least one unless the share is 0; float64."""
+        """A share of the tokens as a number: rounded down, but at least one unless the share is 0; float64."""
         return (share * self.count(among)).floor().clamp(min=math.ceil(share))
 
     def mean(self, of: Callable, among: Callable | None = None) -> Tensor:
-        """Mean over the trained tokens, or those `among` them, float32; 0 if there are none."""
+        """Mean over the trained tokens, or those selected by `among`, float32; 0 if there are none."""
         total = self.sum(of if among is None else lambda tokens: torch.where(among(tokens), of(tokens), 0))
         return (total / self.count(among).clamp(min=1)).float()
 
@@ -77,11 +77,11 @@ class Pool:
 
     def largest(self, of: Callable, rank: Tensor | int, among: Callable | None = None) -> Tensor:
         """
-        The value of rank `rank` (1 is the largest), float32, exactly; `inf` for rank 0, `-inf` beyond the last.
+        The exact value at rank `rank` (1 is the largest), float32; `inf` for rank 0, `-inf` beyond the last.
 
         Args:
             among (`Callable[[Tokens], Tensor]`, *optional*):
-                Bool `(B, T)`: the tokens to look at.
+                Bool `(B, T)`: the tokens to consider.
         """
         keys, counts = self._keys(of, among)
         rank = left = _on_device(rank, counts)
@@ -91,7 +91,7 @@ class Pool:
             bins = self.over_ranks(counts.new_zeros(2**bits).scatter_add_(0, part, counts))
             up_to = bins.cumsum(0)
             at = torch.searchsorted(up_to, left).clamp(max=2**bits - 1)
-            in_bin = bins.take(at)  # an index would wait for the host
+            in_bin = bins.take(at)  # indexing would wait for the host
             left = left - (up_to.take(at) - in_bin)
             counts = counts * (part == at)
             found = (found << bits) + at
@@ -108,8 +108,8 @@ class Pool:
         """
         Bool `(B, T)`: which of `tokens` are among the `number` largest of the pool.
 
-        Equal values are ordered by [`Tokens.noise`], so by step, completion and position, and not by their place in
-        the batch; only copies of a completion stay together.
+        Equal values are ordered by [`Tokens.noise`]: by step, completion and position, not by their place in the
+        batch. Only copies of the same completion stay together.
         """
         last = self.largest(of, number, among)
         chosen = _among(tokens, among)
@@ -123,7 +123,7 @@ class Pool:
         return chosen & ((values > last) | ((values == last) & (tokens.noise() >= last_tie)))
 
     def _keys(self, of: Callable, among: Callable | None) -> tuple[Tensor, Tensor]:
-        """Of every token a key, the smallest for the largest value, and 1 if it counts, else 0."""
+        """A key per token, the smallest for the largest value, and 1 if the token counts, else 0."""
         values = [tokens.trained(of(tokens)).float().flatten() for tokens in self.batches]
         chosen = [_among(tokens, among).flatten() for tokens in self.batches]
         return LAST_KEY - _key(torch.cat(values)), _exact(torch.cat(chosen))

@@ -1,4 +1,4 @@
-"""What a rule on tokens is."""
+"""The base class of rules on tokens."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,17 +22,17 @@ def knob(
     flag: bool = False,
 ) -> float:
     """
-    A rule's numeric parameter that a controller may turn.
+    A numeric parameter of a rule that a controller may turn.
 
     Args:
         default (`float`):
             Value when nothing is set.
         low, high (`float`, *optional*):
-            Closed range of legal values; an infinite bound means none.
+            Closed range of legal values; an infinite bound means no limit.
         raises_entropy (`bool`, *optional*):
             Whether a larger value raises the policy's entropy; `None` if unknown.
         flag (`bool`, *optional*, defaults to `False`):
-            Whether the parameter is a plain flag of the config instead of an entry of its mapping.
+            Whether the parameter is a plain flag of the config instead of an entry in its mapping.
     """
     return field(default=default, metadata={"low": low, "high": high, "raises_entropy": raises_entropy, "flag": flag})
 
@@ -59,20 +59,21 @@ Need = Literal[
 
 @dataclass(frozen=True)
 class Rule(ABC):
-    """A pure function of tokens: what a weight and a loss term are. Subclasses are final frozen dataclasses."""
+    """A pure function of tokens: a weight, a bonus or a loss term. Subclasses are final frozen dataclasses."""
 
-    # Where its formula is from: "paper", "code" (the authors'), or "style" (after what little is published)
+    # The source of its formula: "paper", "code" (the authors'), or "style" (ours, after the little that is published)
     origin: ClassVar[str] = "paper"
     # False only if the value is the same for all tokens of a completion
     token_selective: ClassVar[bool] = True
-    # True only for a bonus that puts another advantage in the place of TRL's: a weight would scale what is gone
+    # True only for a bonus that replaces TRL's advantage, so that a weight would scale an advantage that does not
+    # count
     replaces_advantage: ClassVar[bool] = False
-    # Whether it acts on groups that are all correct, and on no others
+    # Whether it only acts on groups that are all correct
     only_solved_groups: ClassVar[bool] = False
-    # What it reads besides the facts that are always there: names of facts, and looks at the vocabulary
+    # What it reads besides the facts that are always there: names of other facts, and looks at the vocabulary
     needs: ClassVar[frozenset[Need | Look]] = frozenset()
-    # Of a loss term: True if it stands beside or in place of TRL's surrogate token by token, and so is averaged over
-    # tokens as `loss_type` averages that; False if it has the mean over all trained tokens of the optimizer step
+    # For a loss term: True if it adds to or replaces TRL's surrogate token by token, and so is averaged as `loss_type`
+    # averages the surrogate; False if it is averaged over all trained tokens of the optimizer step
     follows_loss_type: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -88,25 +89,25 @@ class Rule(ABC):
 
     @property
     def neutral(self) -> bool:
-        """Whether these parameters leave the loss as it is."""
+        """Whether these parameters leave the loss unchanged."""
         return False
 
     @property
     def least_clip_range(self) -> tuple[float, float]:
-        """`epsilon` and `epsilon_high` that TRL needs at least: a narrower clip would act before this rule does."""
+        """The smallest `epsilon` and `epsilon_high` it allows in TRL: a narrower clip would act before this rule."""
         return 0.0, 0.0
 
     @property
     def least_generations(self) -> int:
-        """`num_generations` that it needs at least."""
+        """The smallest `num_generations` that it allows."""
         return 1
 
     @abstractmethod
     def __call__(self, tokens: Tokens) -> Tensor:
-        """`(B, T)` values, one per token; what stands outside `tokens.mask` is ignored."""
+        """`(B, T)` values, one per token; values outside `tokens.mask` are ignored."""
 
     def watched(self, tokens: Tokens, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The signal of a rule with these values: entropies in nats, and bool where they count, both `(B, T)`."""
+        """The rule's signal, given its values: entropies in nats, and bool where they count, both `(B, T)`."""
         return tokens.entropies, values != 0
 
 

@@ -1,4 +1,4 @@
-"""Scores of tokens that several rules read, and choices of tokens by their scores."""
+"""Scores of tokens that several rules share, and selections of tokens by score."""
 
 from collections.abc import Callable
 
@@ -9,27 +9,27 @@ from .pool import Pool
 from .tokens import Tokens
 
 
-# `epsilon` and `epsilon_high` with which TRL clips nothing below, and ratios above 20 alone: verl's cap of them
+# The `epsilon` and `epsilon_high` with which TRL clips nothing below, and only ratios above 20: verl's cap on ratios
 WITHOUT_CLIP = (1.0, 19.0)
 
 
 def sampler_logps(tokens: Tokens) -> Tensor:
     """
-    `(B, T)` float32: log-probs under the policy that sampled. Where TRL has what its engine said those, else those of
-    the old policy, which is the one that TRL's own generation samples from.
+    `(B, T)` float32: log-probs under the policy that sampled. They are the engine's log-probs where TRL has them, else
+    those of the old policy, from which TRL's own generation samples.
     """
     old, said = tokens.old_logps.float(), tokens.sampling_logps
     return old if said is None else torch.where(said.isnan(), old, said.float())
 
 
 def discriminator(tokens: Tokens) -> Tensor:
-    r"""\\( S_t \\), `(B, T)`: what an update on a token costs in entropy, to first order, before its expectation."""
+    r"""\\( S_t \\), `(B, T)`: the entropy that an update on a token costs, to first order, without its expectation."""
     logps = tokens.logps.float()
     return logps.exp() * (tokens.entropies.float() + logps)
 
 
 def excess(tokens: Tokens) -> Tensor:
-    r"""\\( D_t \\), `(B, T)`: the discriminator of the sampled token less its expectation."""
+    r"""\\( D_t \\), `(B, T)`: the discriminator of the sampled token minus its expectation."""
     return discriminator(tokens) - tokens.expected_discriminator.float()
 
 
@@ -39,9 +39,9 @@ def covariances(pool: Pool, among: Callable | None = None) -> Callable:
 
     Args:
         pool ([`~pool.Pool`]):
-            What the means are over.
+            The tokens that the means are taken over.
         among (`Callable[[Tokens], Tensor]`, *optional*):
-            Bool `(B, T)`: the tokens that count for the means.
+            Bool `(B, T)`: the tokens that count in the means.
     """
     advantage, logp = (
         pool.mean(lambda batch: batch.advantages, among),
@@ -51,13 +51,13 @@ def covariances(pool: Pool, among: Callable | None = None) -> Callable:
 
 
 def first_of_rows(tokens: Tokens, values: Tensor, number: Tensor) -> Tensor:
-    """Bool `(B, T)`: so many `(B, 1)` of each completion's tokens, those with the smallest values."""
+    """Bool `(B, T)`: the tokens with the smallest values, `number` `(B, 1)` per completion."""
     ranks = torch.where(tokens.mask, values, torch.inf).sort(dim=-1, stable=True).indices.argsort(-1)
     return tokens.mask & (ranks < number)
 
 
 def row_quantile(tokens: Tokens, values: Tensor, q: float) -> Tensor:
-    """`(B, 1)`, detached: the quantile of each completion's trained tokens, linear between two; NaN if it has none."""
+    """`(B, 1)`, detached: the quantile over a completion's trained tokens, interpolated linearly; NaN without any."""
     ordered = torch.where(tokens.mask, values.detach(), torch.inf).sort(dim=-1).values
     place = q * (tokens.mask.sum(-1, keepdim=True) - 1).clamp(min=0).float()
     low, high = (ordered.gather(-1, at.long()) for at in (place.floor(), place.ceil()))
@@ -65,7 +65,7 @@ def row_quantile(tokens: Tokens, values: Tensor, q: float) -> Tensor:
 
 
 def weighted_by(tokens: Tokens, values: Tensor) -> Tensor:
-    """`(B, T)`: the values over their mean in the completion; 0 where that is 0."""
+    """`(B, T)`: the values divided by their mean in the completion; 0 where the mean is 0."""
     mean = tokens.mean_over_row(values).unsqueeze(1)
     return torch.where(mean > 0, values / torch.where(mean > 0, mean, 1.0), 0.0)
 
@@ -77,7 +77,7 @@ def check_sides(sides: str) -> None:
 
 
 def without_outliers(tokens: Tokens, deviation: Callable, mu: float, max_share: float, sides: str) -> Tensor:
-    """`(B, T)`: 0 where the deviation, a function of tokens, is beyond `mu` of its standard deviations, else 1."""
+    """`(B, T)`: 0 where the deviation, a function of tokens, exceeds `mu` of its standard deviations, else 1."""
     std = tokens.pool.std(deviation)
 
     def distance(batch: Tokens) -> Tensor:
@@ -85,7 +85,7 @@ def without_outliers(tokens: Tokens, deviation: Callable, mu: float, max_share: 
 
     def outliers(batch: Tokens) -> Tensor:
         eligible = batch.advantages != 0 if sides == "both" else batch.advantages < 0
-        return eligible & (distance(batch) > mu * std) & (std > 1e-12)  # the released code's bound against rounding
+        return eligible & (distance(batch) > mu * std) & (std > 1e-12)  # the released code's guard against rounding
 
     dropped = tokens.pool.top(tokens, distance, tokens.pool.share(max_share), outliers)
     return torch.where(dropped, 0.0, torch.ones_like(tokens.logps))

@@ -1,4 +1,4 @@
-"""The facts about every completion token when the loss is computed."""
+"""The facts about every completion token at the time of the loss."""
 
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -23,18 +23,17 @@ PER_TOKEN = (
 @dataclass(frozen=True)
 class Tokens:
     r"""
-    What is known about every completion token at the moment the loss is computed. Tensors are `(B, T)` where no other
-    shape is given.
+    The facts about every completion token at the time of the loss. Tensors are `(B, T)` unless another shape is given.
 
-    Positions outside `mask` are set to `0` here, once, so that no rule can see padding (which may hold NaN).
+    Positions outside `mask` are set to `0` here, once, so that no rule sees padding (which may hold NaN).
 
     Args:
         logps (`torch.Tensor`):
             Log-probability \\( \log \pi_\theta(y_t) \\) of the sampled token, in nats. Carries the gradient for loss
             terms; detached for weights.
         old_logps (`torch.Tensor`):
-            Log-probability under the policy that produced the rollout; `None` when strictly on-policy, and then equal
-            to `logps`.
+            Log-probability under the policy that produced the rollout; `None` when strictly on-policy: it then equals
+            `logps`.
         entropies (`torch.Tensor`):
             Entropy \\( H(\pi_\theta(\cdot \mid y_{<t})) \\) in nats, at the sampling temperature.
         advantages (`torch.Tensor`):
@@ -44,28 +43,28 @@ class Tokens:
         step (`int`, *optional*, defaults to `0`):
             Optimizer step; the seed of every random choice.
         clip_range (`tuple[float, float]`, *optional*, defaults to `(0.2, 0.2)`):
-            \\( \epsilon_{\text{low}}, \epsilon_{\text{high}} \\) in force: TRL clips ratios outside of
+            \\( \epsilon_{\text{low}}, \epsilon_{\text{high}} \\) in force: TRL clips ratios outside
             \\( [1 - \epsilon_{\text{low}}, 1 + \epsilon_{\text{high}}] \\).
         pool ([`~pool.Pool`], *optional*):
-            The tokens of the whole optimizer step. Every statistic over tokens is taken over it; these tokens alone
-            by default.
+            The tokens of the whole optimizer step. Every statistic over tokens is taken over it. By default it only
+            has these tokens.
         num_tokens (`torch.Tensor`, *optional*):
-            What the sum of a loss term over the optimizer step and all ranks is divided by, a number: TRL's
+            The number by which the sum of a loss term over the optimizer step and all ranks is divided: TRL's
             `num_items_in_batch` per update, so the mean over the updates of a rollout batch.
         completions (`torch.Tensor`, *optional*):
-            `(B,)` int64: a number that tells completions apart and is the same wherever a completion stands.
+            `(B,)` int64: an identifier of each completion, the same wherever the completion is in the batch.
         sampling_logps (`torch.Tensor`, *optional*):
-            Log-probability that the engine which sampled the token gave to it; NaN where it gave none, `None` where
-            TRL has none of the whole batch. After `top_p`, `top_k` or `min_p` it is of what they have left.
+            Log-probability from the engine that sampled the token; NaN where the engine gave none, `None` if TRL has
+            none for the whole batch. With `top_p`, `top_k` or `min_p` it refers to the tokens that these leave.
         old_entropies (`torch.Tensor`, *optional*):
             Entropy under the policy that produced the rollout; equals `entropies` when strictly on-policy.
         ref_logps (`torch.Tensor`, *optional*):
             Log-probability under the reference policy; only with `beta > 0`.
         staleness (`torch.Tensor`, *optional*):
-            How many versions the policy is ahead of the one that sampled the token: optimizer steps since the rollout,
-            with `AsyncGRPOTrainer` weight syncs; 0 by default.
+            How many versions the policy is ahead of the one that sampled the token, in optimizer steps since the
+            rollout, or in weight syncs with `AsyncGRPOTrainer`; 0 by default.
         rewards (`torch.Tensor`, *optional*):
-            `(B,)`: the reward of the completion, the weighted sum of all rewards; NaN where there was none.
+            `(B,)`: the reward of the completion, the weighted sum over the reward functions; NaN where there was none.
         group_rewards (`torch.Tensor`, *optional*):
             `(B, G)`: the rewards of the completion's whole group; NaN where there was none.
         group_logps (`torch.Tensor`, *optional*):
@@ -77,11 +76,11 @@ class Tokens:
             Entropy in nats at temperature 1.
         prompt_entropies (`torch.Tensor`, *optional*):
             `(B, P - 1)`: entropy in nats at the prompt's tokens, at the sampling temperature; NaN where there is no
-            token to predict from or to predict.
+            next token, or none to predict it from.
         offline (`torch.Tensor`, *optional*):
-            Bool `(B,)`: where the completion is a stored solution that no policy sampled; nowhere by default.
+            Bool `(B,)`: whether the completion is a stored solution that no policy sampled; all false by default.
         vocabulary (`Mapping[Look, torch.Tensor]`, *optional*):
-            What looks at the whole vocabulary gave. [`~Tokens.look`] reads it.
+            The results of looks at the whole vocabulary. [`~Tokens.look`] reads them.
     """
 
     logps: Tensor
@@ -138,24 +137,24 @@ class Tokens:
         return {"logps": self.logps.detach(), "entropies": self.entropies.detach()}
 
     def look(self, look: Look) -> Tensor:
-        """What a look at the vocabulary gave, `(B, T)`. Raises `ValueError` if no active rule has it in `needs`."""
+        """The result of a look at the vocabulary, `(B, T)`. Raises `ValueError` if no active rule lists it."""
         if look not in self.vocabulary:
-            raise ValueError(f"a rule looks at {look} and does not name it: add it to its `needs`")
+            raise ValueError(f"a rule reads {look} without listing it: add it to the rule's `needs`")
         return self.vocabulary[look]
 
     @cached_property
     def outside(self) -> Tensor:
-        """Bool: where nothing is trained."""
+        """Bool: where no token is trained on."""
         return ~self.mask
 
     @cached_property
     def positive(self) -> Tensor:
-        """Bool: where the advantage is above 0; nowhere outside of the mask."""
+        """Bool: where the advantage is above 0; false outside the mask."""
         return self.advantages > 0
 
     @cached_property
     def negative(self) -> Tensor:
-        """Bool: where the advantage is below 0; nowhere outside of the mask."""
+        """Bool: where the advantage is below 0; false outside the mask."""
         return self.advantages < 0
 
     @property
@@ -173,7 +172,7 @@ class Tokens:
         return (self.positive & (ratios > 1 + high)) | (self.negative & (ratios < 1 - low))
 
     def trained(self, values: Tensor) -> Tensor:
-        """The values, and 0 outside of the mask."""
+        """The values, with 0 outside the mask."""
         return values.masked_fill(self.outside, 0)
 
     def mean_over_row(self, values: Tensor) -> Tensor:
@@ -182,9 +181,9 @@ class Tokens:
 
     def noise(self) -> Tensor:
         """
-        `(B, T)` numbers in [0, 1), uniform, float32: the randomness of a rule.
+        `(B, T)` uniform random numbers in [0, 1), float32: the randomness of a rule.
 
-        They depend on step, completion and position alone, so not on seeds, ranks or the order of the batch.
+        They depend only on step, completion and position, not on seeds, ranks or the order of the batch.
         """
         places = torch.arange(self.mask.shape[1], device=self.mask.device)
         return hashed(self.completions.unsqueeze(1), places.unsqueeze(0), self.step)
@@ -195,41 +194,41 @@ class Tokens:
         return self._with(**self._detached, vocabulary=seen)
 
     def with_pool(self, pool: Pool) -> "Tokens":
-        """The same facts in a pool of choice."""
+        """The same facts with another pool."""
         return self._with(pool=pool)
 
     def _with(self, **changes) -> "Tokens":
-        same = copy(self)  # not `replace`: the facts are checked, and 0 outside of the mask
+        same = copy(self)  # not `replace`: the facts are already checked and masked
         for name, value in changes.items():
             object.__setattr__(same, name, value)
         return same
 
 
 def is_correct(rewards: Tensor) -> Tensor:
-    """Bool, of the same shape: a completion is correct whose reward is above 0.5; without a reward (NaN) it is not."""
+    """Bool, same shape: whether the reward is above 0.5; without a reward (NaN) a completion is not correct."""
     return rewards > 0.5
 
 
 def is_incorrect(rewards: Tensor) -> Tensor:
-    """Bool, of the same shape: where there is a reward, and the completion is not correct."""
+    """Bool, same shape: whether there is a reward and the completion is not correct."""
     return rewards <= 0.5
 
 
 def mixed(values: Tensor) -> Tensor:
-    """A hash of every int64, int64: each bit depends on all bits."""
+    """A hash of every int64 as int64: each bit depends on all bits."""
     for factor in (-4658895280553007687, -7723592293110705685):
         values = (values ^ ((values >> 30) & (2**34 - 1))) * factor
     return values ^ ((values >> 31) & (2**33 - 1))
 
 
 def token_hashes(ids: Tensor, mask: Tensor, start: int) -> Tensor:
-    """`(B, T)` int64: of each token a hash of it and its place, counted from `start`; 0 where the mask is."""
+    """`(B, T)` int64: a hash of each token and its place, counted from `start`; 0 outside the mask."""
     places = torch.arange(start, start + ids.shape[1], device=ids.device)
     return torch.where(mask.bool(), mixed(mixed(ids.long()) + places), 0)
 
 
 def hashed(*keys: Tensor | int) -> Tensor:
-    """Uniform numbers in [0, 1), float32, from whole numbers; the first is an int64 tensor."""
+    """Uniform random numbers in [0, 1), float32, from integer keys; the first key is an int64 tensor."""
     state = torch.zeros_like(keys[0])
     for key in keys:
         state = mixed(state + key + 7046029254386353131)

@@ -88,7 +88,7 @@ def test_prompts_that_are_numbers_are_refused(capsys):
     line = refusal(capsys, "deduplicate", "--dataset", "rows.jsonl", "--output", "clean.jsonl")
     assert line.endswith(
         "row 0 of the dataset has the prompt 5 in column 'prompt': give text, or messages with role "
-        "and content, itself text or parts of type text or image"
+        "and content, where content is text or parts of type text or image"
     )
 
 
@@ -135,7 +135,7 @@ def test_selection_is_the_union_and_names_rows_of_the_whole():
     assert 1 not in rows
     assert lines[-1] == "2 of 4 problems are trained on, chosen by random"
     assert len(select(["1"] * 50, threshold=1.0)[1]) == SHOWN + 2
-    with pytest.raises(ValueError, match="no problem is left of the dataset"):
+    with pytest.raises(ValueError, match="no problem of the dataset is left"):
         select([LONG], benchmarks={"hard": [LONG]})
 
 

@@ -91,8 +91,8 @@ def test_embeddings_of_an_encoder_choose(model_dir, capsys):
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
-        (["--size", "37"], "a subset has 1 to all 36 problems, got 37"),
-        (["--size", "0"], "a subset has 1 to all 36 problems, got 0"),
+        (["--size", "37"], "the size of a subset must be from 1 to 36, the number of problems, got 37"),
+        (["--size", "0"], "the size of a subset must be from 1 to 36, the number of problems, got 0"),
         (["--by", "kmean"], "invalid choice: 'kmean'"),
         (["--encoder", "./none"], "encoder must be a folder, got './none'"),
     ],

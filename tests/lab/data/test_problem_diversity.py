@@ -28,7 +28,7 @@ def test_diversity_by_hand():
     assert diversity(np.ones((3, 1))) == pytest.approx(0)
     # distances 0, 1, 1
     assert diversity(np.array([[1.0, 0], [1, 0], [0, 1]])) == pytest.approx(2 / 3)
-    with pytest.raises(ValueError, match="diversity needs two problems at least, got 1"):
+    with pytest.raises(ValueError, match="diversity needs at least two problems, got 1"):
         diversity(np.eye(1))
 
 
@@ -89,7 +89,9 @@ def test_random_rows_are_different_and_repeat():
 def test_wrong_size_is_refused(size):
     rows, _ = planted()
     for choose in (lambda: choose_kmeans(rows, size), lambda: choose_random(100, size)):
-        with pytest.raises(ValueError, match=f"a subset has 1 to all 100 problems, got {size}"):
+        with pytest.raises(
+            ValueError, match=f"the size of a subset must be from 1 to 100, the number of problems, got {size}"
+        ):
             choose()
 
 

@@ -49,5 +49,5 @@ def test_is_within_its_bounds():
 
 
 def test_other_shape_is_refused():
-    with pytest.raises(ValueError, match=r"of the shape of classes, \(1, 2\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"have the shape of classes, \(1, 2\), got \(2,\)"):
         semantic_entropy(np.array([[0, 1]]), np.array([0.0, 0.0]))

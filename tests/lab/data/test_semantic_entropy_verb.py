@@ -111,7 +111,7 @@ def test_samples_of_an_evaluation_are_enough(monkeypatch, capsys):
             cli.main([*verb, "--samples", "samples", "--overwrite", *more])
         return capsys.readouterr().err.strip()
 
-    assert "holds samples of 5 other problems than the 16 of the dataset" in refusal("--limit", "16")
+    assert "holds samples of 5 problems that are not the dataset's 16" in refusal("--limit", "16")
     file = Path("samples/samples.jsonl")
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     assert refusal().endswith("the evaluation in 'samples' is not finished: run it again")
@@ -120,10 +120,10 @@ def test_samples_of_an_evaluation_are_enough(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
-        ([], "give --model, or the folder of an evaluation as --samples"),
-        (["--samples", "samples"], "give the --dataset that the samples are of"),
+        ([], "set --model, or --samples to the folder of an evaluation"),
+        (["--samples", "samples"], "set --dataset to the dataset of the samples"),
         (["--samples", "samples", "--dataset", "embedded"], "samples must be an output folder of `trl-entropy eval`"),
-        (["--samples", "samples", "--dataset", "embedded", "--model", "embedded"], "give --samples or --model, not"),
+        (["--samples", "samples", "--dataset", "embedded", "--model", "embedded"], "set --samples or --model, not"),
         (["--model", "embedded", "--benchmarks", "math500"], "semantic-entropy takes --dataset, not --benchmarks"),
         (["--model", "embedded", "--num_samples", "1"], "num_samples must be at least 2, got 1"),
         (["--model", "embedded", "--likelihood", "max"], "invalid choice: 'max'"),

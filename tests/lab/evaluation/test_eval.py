@@ -118,7 +118,7 @@ def test_what_is_not_defined_is_null(flags):
     evaluate(flags("--answer_from", "boxed", "--limit", "2"))  # nothing is ever boxed
 
     def refuse(constant):
-        pytest.fail(f"{constant} is no JSON")
+        pytest.fail(f"{constant} is not JSON")
 
     results = json.loads(Path("out/results.json").read_text(), parse_constant=refuse)
     values = results["results"]["problems.jsonl"]
@@ -244,32 +244,32 @@ def refusal(arguments: list[str], capsys) -> str:
     ("wrong", "line"),
     [
         (["--num_samples", "0"], "num_samples must be at least 1, got 0"),
-        (["--temperature", "-1"], "temperature must be a number of at least 0, got -1.0"),
+        (["--temperature", "-1"], "temperature must be a number >= 0, got -1.0"),
         (["--top_p", "2"], "top_p must be above 0 and at most 1, got 2.0"),
         (["--limit", "0"], "limit must be at least 1, got 0"),
         (["--resamples", "1"], "resamples must be at least 2, got 1"),
         (["--dataset", "none.jsonl"], "there is no file 'none.jsonl'"),
         (["--prompt_column", "promt"], "unknown dataset column 'promt'. Did you mean 'prompt'?"),
-        (["--benchmarks", "aime24"], "give --dataset_name or --benchmarks, not both"),
+        (["--benchmarks", "aime24"], "set --dataset_name or --benchmarks, not both"),
         (["--benchmarks_dir", "data"], "benchmarks_dir needs --benchmarks"),
         (["--vllm_gpu_memory_utilization", "1.5"], "vllm_gpu_memory_utilization must be above 0 and at most 1, got"),
         (["--template", "qwen"], "unknown template 'qwen'. Did you mean 'qwen-math'?"),
-        (["--template", "chat"], "template='chat' needs a tokenizer with a chat template, and this one has none"),
+        (["--template", "chat"], "template='chat' needs a tokenizer with a chat template, but this one has none"),
         (["--answer_from", "bxed"], "answer_from takes one or more of boxed, "),
         (["--grading_deadline", "0"], "grading_deadline must be above 0 seconds, got 0.0"),
-        (["--engine", "vllm"], "engine=vllm needs vLLM, which is not installed: pip install vllm, or take"),
+        (["--engine", "vllm"], "engine=vllm needs vLLM, which is not installed: pip install vllm, or set"),
         (["--engine", "sglang"], "argument --engine: invalid choice: 'sglang'"),
         (["--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
         (
             ["--max_new_tokens", "32765"],
-            "the longest prompt has 4 tokens, which with max_new_tokens=32765 is more than the 32768 of",
+            "the longest prompt has 4 tokens, which with max_new_tokens=32765 exceeds the model's context of 32768",
         ),
         (["--model", "./none"], "model must be a folder, got './none'"),
         (["--output_dir", "problems.jsonl"], "output_dir must be a folder, got 'problems.jsonl'"),
-        (["--output_dir", "problems.jsonl/out"], "the folder 'problems.jsonl/out' cannot be made: Not a directory"),
+        (["--output_dir", "problems.jsonl/out"], "the folder 'problems.jsonl/out' cannot be created: Not a directory"),
         (["--num_sample", "3"], "unknown flag 'num_sample'. Did you mean 'num_samples'? Available: "),
         (["--compare", "a"], "argument --compare: expected 2 arguments"),
-        (["--compare", "a", "b"], "'a' holds no results.json of a finished evaluation"),
+        (["--compare", "a", "b"], "'a' has no results.json of a finished evaluation"),
     ],
 )
 def test_wrong_value_is_refused_before_a_model_loads(flags, monkeypatch, capsys, wrong, line):
@@ -281,8 +281,8 @@ def test_wrong_value_is_refused_before_a_model_loads(flags, monkeypatch, capsys,
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "give --model_name_or_path, a folder, a name on the hub or 'embedded', or --compare A B"),
-        (["--model", "Qwen/Qwen2.5-0.5B"], "give --dataset_name or --benchmarks"),
+        ([], "set --model_name_or_path to a folder, a name on the hub or 'embedded', or use --compare A B"),
+        (["--model", "Qwen/Qwen2.5-0.5B"], "set --dataset_name or --benchmarks"),
         (["--model", "embedded", "--benchmarks", "aime"], "unknown benchmark 'aime'. Did you mean 'aime25'?"),
     ],
 )
@@ -298,7 +298,7 @@ def test_other_settings_in_the_same_folder_are_refused(flags, monkeypatch, capsy
         no_model(patched)
         line = refusal(flags("--seed", "1", temperature=0.5), capsys)
         assert (
-            line == "'out' holds samples of other settings: temperature was 1.0, now 0.5; seed was 0, now 1. Give "
+            line == "'out' holds samples with other settings: temperature was 1.0, now 0.5; seed was 0, now 1. Set "
             "another output_dir"
         )
         write_problems("problems.jsonl", 5)
@@ -407,4 +407,4 @@ def test_evaluations_that_have_nothing_in_common_are_refused(capsys):
     assert line == "the problems of set are not the same in 'a' and 'b'"
     for first, name in (("c", "x"), ("c", "y"), ("d", "z")):
         write_folder(Path(first, name), [[True]], name=name)
-    assert refusal(["--compare", "c", "d"], capsys) == "'c' has x, y, and 'd' has z: nothing in common"
+    assert refusal(["--compare", "c", "d"], capsys) == "'c' has x, y, but 'd' has z: they have no set in common"

@@ -62,9 +62,9 @@ def test_other_settings_are_refused_with_what_differs(tmp_path):
     folder.claim({"seed": 1, "num_samples": 4, "template": "plain"})  # nothing has been drawn yet
     folder.claim({"seed": 0, "num_samples": 4, "template": "plain"})
     folder.append(LINES[:1])
-    with pytest.raises(ValueError, match="other settings: seed was 0, now 1; template was 'plain', now 'chat'. Give"):
+    with pytest.raises(ValueError, match="other settings: seed was 0, now 1; template was 'plain', now 'chat'. Set"):
         folder.claim({"seed": 1, "num_samples": 4, "template": "chat"})
-    with pytest.raises(ValueError, match="other settings: top_p was None, now 0.5. Give"):
+    with pytest.raises(ValueError, match="other settings: top_p was None, now 0.5. Set"):
         folder.claim({"seed": 0, "num_samples": 4, "template": "plain", "top_p": 0.5})
     assert json.loads((tmp_path / "new" / "settings.json").read_text())["seed"] == 0
 
@@ -81,7 +81,7 @@ def test_more_samples_may_be_asked_for_but_not_fewer(tmp_path):
 @pytest.mark.parametrize("name", ["samples.jsonl", "results.json", "pass_at_k.png", "calibration.png"])
 def test_file_that_no_evaluation_has_left_is_kept(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ValueError, match=f"holds {name} and no settings.json of an evaluation: give another"):
+    with pytest.raises(ValueError, match=f"holds {name} but no settings.json of an evaluation: set another"):
         Folder(tmp_path).claim({"num_samples": 4})
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]
 
@@ -89,7 +89,7 @@ def test_file_that_no_evaluation_has_left_is_kept(tmp_path, name):
 @pytest.mark.parametrize("text", ["{", "[1]", '{"editor": 1}', "// mine\n{}"])
 def test_settings_of_something_else_are_kept(tmp_path, text):
     (tmp_path / "settings.json").write_text(text)
-    with pytest.raises(ValueError, match="settings.json' is not of an evaluation: give another output_dir"):
+    with pytest.raises(ValueError, match="settings.json' does not belong to an evaluation: set another output_dir"):
         Folder(tmp_path).claim({"num_samples": 4})
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("settings.json", text)]
 

@@ -175,7 +175,7 @@ def test_adapter_that_adds_tokens_to_the_prompt_is_refused_with_one_line(model_d
     get_peft_model(model, settings).save_pretrained("adapter")
     request.getfixturevalue("no_model")
     assert refusal(capsys, "adapter").endswith(
-        "the adapter 'adapter' is not one of weights, but PROMPT_TUNING: it cannot be merged"
+        "the adapter 'adapter' does not consist of weights, but is PROMPT_TUNING: it cannot be merged"
     )
 
 
@@ -186,4 +186,7 @@ def test_vllm_gets_no_adapter(model_dir, problems, capsys, monkeypatch, request)
     module.__spec__ = importlib.machinery.ModuleSpec("vllm", None)
     monkeypatch.setitem(sys.modules, "vllm", module)
     line = refusal(capsys, "adapter", "--engine", "vllm")
-    assert "engine=vllm needs a whole model, and 'adapter' is an adapter: save what merge_and_unload() of peft" in line
+    assert (
+        "engine=vllm needs a whole model, but 'adapter' is an adapter: save the result of peft's merge_and_unload()"
+        in line
+    )

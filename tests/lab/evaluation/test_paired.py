@@ -90,5 +90,7 @@ def test_single_problem_has_no_interval():
 
 @pytest.mark.parametrize("shape", [(5, 8), (6, 4)])
 def test_other_problems_or_numbers_of_samples_are_refused(shape):
-    with pytest.raises(ValueError, match=r"give the same problems with the same number of samples; got .*\(6, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"both need the same problems with the same number of samples; got .*\(6, 8\)"
+    ):
         paired_differences(drawn(), drawn(*shape))

@@ -165,13 +165,13 @@ def test_wrong_settings_are_refused(dataset):
 def test_problems_with_images_are_refused(dataset, column):
     pictures = dataset.add_column(column, ["x"] * len(dataset))
     with pytest.raises(
-        ValueError, match=f"^only the text .*, and the dataset has images: drop the column '{column}'$"
+        ValueError, match=f"^only the text .*, but the dataset has images: drop the column '{column}'$"
     ):
         PassAtKCallback(pictures)
     content = [{"type": "image"}, {"type": "text", "text": "How many?"}]
     inside = dataset.map(lambda row: {"prompt": [{"role": "user", "content": content}]})
     with pytest.raises(
-        ValueError, match="^only the text of a problem is sampled, and row 0 of the dataset has an image$"
+        ValueError, match="^only the text of a problem is used, but row 0 of the dataset has an image: drop the image$"
     ):
         PassAtKCallback(inside)
 
@@ -194,7 +194,7 @@ def test_only_one_trainer_of_the_right_kind_is_taken(build, dataset):
     trainer = build(plain=True)
     callback.attach(trainer)
     assert callback.attach(trainer) is callback
-    with pytest.raises(ValueError, match="the PassAtKCallback is attached already: make one for each trainer"):
+    with pytest.raises(ValueError, match="the PassAtKCallback is already attached: make one per trainer"):
         callback.attach(build(plain=True))
     trainer.is_fsdp_enabled = True
     with pytest.raises(ValueError, match="does not work under FSDP"):

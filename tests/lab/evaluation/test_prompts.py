@@ -68,7 +68,7 @@ def test_chat_without_a_chat_template_is_refused(tokenizer, template):
 
 
 def test_conversation_without_a_chat_template_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="the prompts are conversations, and the tokenizer has no chat template"):
+    with pytest.raises(ValueError, match="the prompts are conversations, but the tokenizer has no chat template"):
         encode([[{"role": "user", "content": "3"}]], tokenizer, "plain")
 
 

@@ -162,7 +162,7 @@ def test_model_without_an_end_token_is_refused(policy, monkeypatch):
     monkeypatch.setattr(model.generation_config, "eos_token_id", None)
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.eos_token = None
-    with pytest.raises(ValueError, match="neither the model's generation_config nor the tokenizer names the token"):
+    with pytest.raises(ValueError, match="neither the model's generation_config nor the tokenizer defines the token"):
         sampled((model, tokenizer), all_ids(1, 1))
 
 
@@ -179,9 +179,9 @@ def test_long_prompts_come_first_and_equal_ones_together():
         ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"temperature": -0.5}, "temperature must be a number of at least 0, got -0.5"),
-        ({"temperature": math.nan}, "temperature must be a number of at least 0, got nan"),
-        ({"temperature": math.inf}, "temperature must be a number of at least 0, got inf"),
+        ({"temperature": -0.5}, "temperature must be a number >= 0, got -0.5"),
+        ({"temperature": math.nan}, "temperature must be a number >= 0, got nan"),
+        ({"temperature": math.inf}, "temperature must be a number >= 0, got inf"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
     ],

@@ -21,8 +21,8 @@ SETTLED = {"entropy": [0.9] * 40}
 def test_coefficient_that_is_used_has_no_authority_where_both_signs_pull_down(series, settings, severity):
     (found,) = authority(made(series=BOTH | series, settings=settings))
     assert found.text == (
-        "positive_advantage_coef has little authority in this run: tokens of negative advantage pull the entropy "
-        "down, too"
+        "positive_advantage_coef has little authority in this run: tokens with negative advantage pull the entropy "
+        "down too"
     )
     assert found.evidence == "means of the predictions: -0.3 (positive) and -0.2 (negative) nats per unit step"
     assert (found.severity, found.advice) == (

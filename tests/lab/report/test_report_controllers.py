@@ -30,7 +30,7 @@ def test_controller_that_did_not_settle():
 def test_controller_of_a_clip_range_that_never_acts():
     run = controlled([1.0] * 60, [0.2] * 30 + [2.95] * 30, clipped=0.0)
     (missed,), (limit,) = control(run), limits(run)
-    assert missed.advice == limit.advice == "No token was clipped, so the knob did nothing: turn another one."
+    assert missed.advice == limit.advice == "No token was clipped, so the knob did nothing: turn another knob."
     run = controlled([1.0] * 60, [0.2] * 30 + [2.95] * 30)
     assert "gains" in control(run)[0].advice
 
@@ -61,11 +61,11 @@ def test_nothing_is_said_of_a_controller_without_data():
 
 def test_knob_at_its_limit():
     (found,) = limits(controlled([1.0] * 60, line(0.2, 0.3, 36) + [0.3] * 24))
-    assert found.text == "epsilon_high sat at its highest value, 0.3, for 83% of the last half"  # 25 of 30
+    assert found.text == "epsilon_high stayed at its highest value, 0.3, for 83% of the last half"  # 25 of 30
     assert found.severity == "bad"
     assert "low and high" in found.advice
     (found,) = limits(controlled([0.5] * 60, line(0.3, 0.2, 20) + [0.2] * 40))
-    assert found.text.startswith("epsilon_high sat at its lowest value, 0.2,")
+    assert found.text.startswith("epsilon_high stayed at its lowest value, 0.2,")
     assert (found.severity, found.advice) == ("note", "")  # the target was held
     (found,) = limits(controlled([1.0] * 60, [0.2] * 60))
     assert found.text == "epsilon_high did not move from 0.2"

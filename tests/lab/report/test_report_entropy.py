@@ -97,16 +97,19 @@ def change(positive: float, negative: float, end: float = 0.5) -> dict[str, list
 
 def test_sources_of_the_fall():
     (found,) = sources(made(series=change(-0.41, -0.09)))
-    assert found.text == "82% of the predicted fall came from tokens of positive advantage"
+    assert found.text == "82% of the predicted fall came from tokens with positive advantage"
     assert found.evidence == "means of the predictions: -0.41 (positive) and -0.09 (negative) nats per unit step"
     assert found.advice == ""  # a trainer without that weight
     (found,) = sources(made(series=change(-0.41, -0.09) | KNOWN))
-    assert found.advice == "To keep more entropy, lower positive_advantage_coef, or turn it by a controller."
+    assert found.advice == "To keep more entropy, lower positive_advantage_coef, or let a controller turn it."
     (found,) = sources(made(series=change(-0.41, -0.09) | KNOWN | {"knobs/positive_advantage_coef": [0.0] * 40}))
     assert found.advice == ""
     (found,) = sources(made(series=change(0.1, -0.5)))
-    assert found.text == "The predicted fall came from tokens of negative advantage; the others were to raise entropy"
-    assert found.advice.startswith("No reason to lower negative_advantage_coef")
+    assert (
+        found.text
+        == "The predicted fall came from tokens with negative advantage; the others were predicted to raise entropy"
+    )
+    assert found.advice.startswith("Do not lower negative_advantage_coef")
 
 
 @pytest.mark.parametrize(

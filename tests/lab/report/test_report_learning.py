@@ -38,7 +38,7 @@ def logged(reward: float, equal: float = 1.0, **more: float):
         (logged(0.0, **{CUT: 1.0, RIGHT: 0.0}), "raise max_completion_length"),
         (logged(0.0, 0.96, **{CUT: 0.2}), "the answers lack the format that the reward reads"),
         (logged(0.0), "check-rewards"),
-        (logged(1.0, **{RIGHT: 1.0, CUT: 1.0}), "take harder problems"),
+        (logged(1.0, **{RIGHT: 1.0, CUT: 1.0}), "use harder problems"),
         (logged(0.1), "the reward does not tell them apart"),
         (made(series={"reward": [0.0] * 10}, steps=TENS), "the answers lack the format"),
         (made(series={"reward": [0.0], "frac_reward_zero_std": [1.0]}, steps=[100]), "the answers lack the format"),

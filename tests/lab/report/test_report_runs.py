@@ -109,7 +109,7 @@ def test_scores_of_an_arm_stand_in_the_folder_above(tmp_path):
     assert read_run(write_state(tmp_path / "grpo", *rows(1))).scores == {}
 
 
-@pytest.mark.parametrize(("text", "reason"), [("{", "is not JSON"), ("[1]", "is no JSON object")])
+@pytest.mark.parametrize(("text", "reason"), [("{", "is not JSON"), ("[1]", "is not a JSON object")])
 def test_state_that_is_no_json_is_refused(tmp_path, text, reason):
     (tmp_path / "trainer_state.json").write_text(text)
     with pytest.raises(ValueError, match=f"trainer_state.json' {reason}"):

@@ -14,7 +14,7 @@ def test_interval_by_hand():
     assert estimate([0.5, 0.5]) == (0.5, 0.0)
     assert math.isnan(estimate([0.5, math.nan]).mean)
     assert (str(estimate([1.0, 2.0, 3.0])), str(estimate([0.5]))) == ("2.00 ± 2.48", "0.50")
-    with pytest.raises(ValueError, match="one value or more"):
+    with pytest.raises(ValueError, match="at least one value"):
         estimate([])
 
 

@@ -1,4 +1,4 @@
-"""Control laws: from the measured entropy, or from the progress of the run, to the next value of a knob."""
+"""Control laws: they compute a knob's next value from the measured entropy or from the progress of the run."""
 
 from collections.abc import Callable
 from inspect import isabstract
@@ -13,7 +13,7 @@ from .ratchet import Ratchet
 from .schedule import Schedule, constant, stage, switch
 
 
-# Classes of laws, and functions of their settings that give a law
+# Law classes, and functions that return a law for given settings
 LAWS: dict[str, Callable[..., Law]] = {
     "bang_bang": BangBang,
     "constant": constant,
@@ -28,7 +28,7 @@ LAWS: dict[str, Callable[..., Law]] = {
 
 
 def law_factory(what: str, name: str) -> Callable[..., Law]:
-    """The class of the bundled law of this name, or your own at a dotted path; `ValueError` if it is not a law."""
+    """The bundled law of this name, or your own at a dotted path; `ValueError` if it is not a law."""
     if isinstance(name, str) and name in LAWS:
         return LAWS[name]
     if not isinstance(name, str) or "." not in name:
@@ -40,7 +40,7 @@ def law_factory(what: str, name: str) -> Callable[..., Law]:
 
 
 def has_target(factory: Callable[..., Law]) -> bool:
-    """Whether its law holds a target; a function of settings gives a schedule, which has none."""
+    """Whether the law holds a target; a function of settings returns a schedule, which has no target."""
     return getattr(factory, "uses_target", False)
 
 

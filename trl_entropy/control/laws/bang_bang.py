@@ -17,23 +17,23 @@ class BangBang(Law):
     $$
 
     With \\( u = \lambda_+ \\), \\( e = H - \delta \\) and the range \\( [0, 1] \\) this is the entropy-guided schedule
-    of Positive-Advantage Reweighting. With `otherwise` the value moves in the same way, clipped to the range of the
-    controller, and the knob has it only while it is asked for:
+    of Positive-Advantage Reweighting. With `otherwise`, a value \\( c \\) moves in the same way, clipped to the
+    controller's range, but the knob only takes it while the error is not negative:
 
     $$
     c_{k+1} = \mathrm{clip}(c_k \pm \Delta), \qquad
     u_{k+1} = c_{k+1} \text{ if } e_k \ge 0, \quad \mathtt{otherwise} \text{ if not}
     $$
 
-    On `entropy_coef` with `otherwise=0.0` this is the coefficient of
-    [Skywork-OR1](https://huggingface.co/papers/2505.22312), which acts while the entropy is at or below its target.
+    On `entropy_coef` with `otherwise=0.0` this is [Skywork-OR1](https://huggingface.co/papers/2505.22312)'s
+    coefficient, which acts while the entropy is at or below its target.
 
     Args:
         step (`float`, *optional*, defaults to `0.05`):
             \\( \Delta > 0 \\), in units of the knob (the paper's value for \\( \lambda_+ \\)).
         otherwise (`float`, *optional*):
-            The knob's value while the error is negative, clipped to its range. If `None` the knob always has the value
-            that moves.
+            The knob's value while the error is negative, clipped to its range. If `None`, the knob always has the
+            moving value.
 
     Raises `ValueError` for a step that is not positive, or an `otherwise` that is not a number.
 

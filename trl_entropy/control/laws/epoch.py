@@ -16,7 +16,7 @@ class Epoch(Law):
     u = (e - 1) / (E - 1) \quad \text{in epoch } e = 1, \dots, E
     $$
 
-    Raises `ValueError` at the start of a run of fewer than two epochs, where the formula has no value.
+    Raises `ValueError` at the start of a run with fewer than two epochs, where the formula is undefined.
 
     Reference: Jin et al., [Revisiting Entropy in Reinforcement Learning for Large Reasoning
     Models](https://huggingface.co/papers/2511.05993), 2025 (epoch-wise reweighting).

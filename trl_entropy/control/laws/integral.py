@@ -17,12 +17,12 @@ class Integral(Law):
     $$
 
     The controller clips \\( u \\) at every step and the law continues from the clipped value. So a knob leaves its
-    bound as soon as the error turns: no wind-up, unlike [`~laws.PI`] with `kp=0`. Ours, in the style
-    of AER, whose global coefficient is adjusted all the time; we could not read its equations.
+    bound as soon as the error changes its sign: there is no wind-up, unlike with [`~laws.PI`] and `kp=0`. The law is
+    ours, in the style of AER, which adjusts a global coefficient continuously; we could not read its equations.
 
     Args:
         rate (`float`, *optional*, defaults to `0.01`):
-            \\( \eta > 0 \\), knob units per nat and update. Ours.
+            \\( \eta > 0 \\), knob units per nat and decision. Ours.
 
     Raises `ValueError` for a rate that is not positive.
 

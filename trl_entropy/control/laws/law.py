@@ -1,4 +1,4 @@
-"""What a control law is: numbers in, a number out."""
+"""The base class of control laws: numbers in, a number out."""
 
 import math
 from abc import ABC, abstractmethod
@@ -6,23 +6,24 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 
-# What a law remembers from step to step: numbers by name, empty at the start of a run
+# A law's memory between steps: numbers by name, empty at the start of a run
 Memory = dict[str, float]
 
 
 class Observation(NamedTuple):
     """
-    What a law sees after an optimizer step.
+    A law's input after an optimizer step.
 
     Args:
         error (`float`):
-            Nats. Positive asks for a larger value of the knob: target - H if the knob raises entropy, else H - target.
+            In nats: target - H if the knob raises entropy, else H - target. If positive, the knob should become
+            larger.
         progress (`float`):
-            Share of the run's optimizer steps that are done, in `[0, 1]`.
+            Share of the run's optimizer steps that are complete, in `[0, 1]`.
         epoch (`float`):
-            Epochs done; the run is in epoch `floor(epoch) + 1`.
+            Completed epochs; the run is in epoch `floor(epoch) + 1`.
         num_epochs (`int`):
-            Epochs of the whole run.
+            Number of epochs in the whole run.
         low, high (`float`, *optional*):
             Range to which the controller clips the knob's value.
     """
@@ -38,14 +39,14 @@ class Observation(NamedTuple):
 @dataclass(frozen=True)
 class Law(ABC):
     """
-    A pure control law. It knows no trainer and keeps no state: `memory` is handed in and out, and never changed in
-    place.
+    A pure control law. It does not know the trainer and keeps no state: it takes `memory`, never changes it in place,
+    and returns the next one.
     """
 
-    # Whether the law steers towards a target entropy; if not, it is a schedule
+    # Whether the law steers towards a target; otherwise it is a schedule
     uses_target: ClassVar[bool]
 
-    def check_start(self, value: float) -> None:  # noqa: B027 (most laws start anywhere)
+    def check_start(self, value: float) -> None:  # noqa: B027 (most laws can start anywhere)
         """Raise `ValueError` if the law cannot start from this value of the knob."""
 
     @abstractmethod

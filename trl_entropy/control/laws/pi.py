@@ -16,11 +16,11 @@ class PI(Law):
     u_{k+1} = K_p \, e_k + K_i \sum_{s<k} e_s
     $$
 
-    As in the released code the sum leaves out the newest error and grows without bound; only \\( u \\) is clipped, by
-    the controller. Errors are counted once per optimizer step over all ranks, where the released code counts them per
-    micro-batch on each rank and weights that same micro-batch: so here each value acts one step later.
+    As in the released code, the sum leaves out the newest error and grows without bound; only \\( u \\) is clipped, by
+    the controller. Here errors are counted once per optimizer step over all ranks. The released code counts them per
+    micro-batch on each rank and weights that same micro-batch, so here each value acts one step later.
 
-    The options below `ki` are ours and off by default. With all of them on, and \\( \epsilon_k \\) the measured error,
+    The options after `ki` are ours and off by default. With all of them on, and \\( \epsilon_k \\) the measured error,
 
     $$
     \bar\epsilon_k = \beta \, \bar\epsilon_{k-1} + (1 - \beta) \, \epsilon_k, \qquad
@@ -39,17 +39,17 @@ class PI(Law):
         ki (`float`, *optional*, defaults to `0.01`):
             \\( K_i \ge 0 \\), knob units per nat and optimizer step.
         anti_windup (`bool`, *optional*, defaults to `False`):
-            Whether to leave an error out of the sum that would push a knob at its bound, or at its slew limit, further
-            out. Without it a knob that rested at its bound for long leaves it late.
+            Whether to leave an error out of the sum if it would push a knob further beyond its bound or its slew
+            limit. Without this, a knob that rested at its bound for long leaves it late.
         kd (`float`, *optional*, defaults to `0.0`):
             \\( K_d \ge 0 \\), knob units per nat per optimizer step. It damps a knob that overshoots, and amplifies
             noise.
         dead_band (`float`, *optional*, defaults to `0.0`):
             \\( b \ge 0 \\), nats. A smaller error, smoothed or not, counts as 0 in all three parts.
         smoothing (`float`, *optional*, defaults to `0.0`):
-            \\( \beta \in [0, 1) \\), share of the average of the earlier errors in the error that counts.
+            \\( \beta \in [0, 1) \\), the weight of the average of earlier errors in the error that counts.
         slew (`float`, *optional*):
-            \\( s > 0 \\), largest change of the knob per optimizer step, in its units. No limit if `None`.
+            \\( s > 0 \\), largest change of the knob per optimizer step, in knob units. `None` sets no limit.
 
     Raises `ValueError` for a value out of range.
 
@@ -72,7 +72,7 @@ class PI(Law):
             check_number(name, getattr(self, name), low=0.0)
         check_number("smoothing", self.smoothing, 0.0, 1.0)
         if self.smoothing == 1:
-            raise ValueError("smoothing must be < 1, got 1: with it the first error would count for ever")
+            raise ValueError("smoothing must be < 1, got 1: with it the first error would count forever")
         if self.slew is not None:
             check_number("slew", self.slew, low=0.0)
             if self.slew == 0:

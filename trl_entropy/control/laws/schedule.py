@@ -26,8 +26,8 @@ class Schedule(Law):
     \text{after step } k \text{ of } K
     $$
 
-    Where `begin` is `finish` the value jumps there: \\( t = 1 \\) from \\( k/K = \text{begin} \\) on, 0 before.
-    [`stage`] is the paper's setting; any other choice of the numbers is ours.
+    If `begin` equals `finish`, the value jumps there: \\( t = 1 \\) from \\( k/K = \text{begin} \\), 0 before.
+    [`stage`] is the paper's setting; all other settings are ours.
 
     Args:
         start (`float`, *optional*, defaults to `0.0`), end (`float`, *optional*, defaults to `1.0`):
@@ -35,7 +35,7 @@ class Schedule(Law):
         begin (`float`, *optional*, defaults to `0.0`), finish (`float`, *optional*, defaults to `1.0`):
             Shares of the run in [0, 1] between which the knob moves, `begin <= finish`.
         shape (`str`, *optional*, defaults to `"linear"`):
-            linear, or cosine: slow at both ends.
+            linear or cosine; cosine is slow at both ends.
 
     Raises `ValueError` for a value out of range, an unknown shape, or a `begin` after `finish`.
 
@@ -79,8 +79,8 @@ def constant(value: float = 0.0) -> Schedule:
     """
     Hold a knob at one value for the whole run.
 
-    The arm that a controller has to beat: on `entropy_coef` it is the fixed counterpart of Skywork-OR1's adaptive
-    coefficient. It does the same as the knob's own flag, from the place where the other arm has its controller.
+    This is the baseline for a controller: on `entropy_coef` it is the fixed counterpart of Skywork-OR1's adaptive
+    coefficient. It does the same as the knob's own flag, but is set where the run to compare with has its controller.
 
     Args:
         value (`float`, *optional*, defaults to `0.0`):
@@ -111,13 +111,13 @@ def switch(at: float = 0.5, before: float = 0.0, after: float = 1.0) -> Schedule
     """
     Hold a knob at one value up to a share of the run, then at another.
 
-    On `positive_advantage_coef` with the defaults this is Neg-to-Pos: negatives alone first, then both.
+    On `positive_advantage_coef` with the defaults this is Neg-to-Pos: first only negative advantages, then both signs.
 
     Args:
         at (`float`, *optional*, defaults to `0.5`):
-            Share of the run in [0, 1] at which the value changes. Ours: the paper's was not found.
+            Share of the run in [0, 1] at which the value changes. Ours: we could not find the paper's value.
         before (`float`, *optional*, defaults to `0.0`), after (`float`, *optional*, defaults to `1.0`):
-            The two values.
+            The values before and after the change.
 
     Raises `ValueError` for a value out of range.
 

@@ -1,4 +1,4 @@
-"""The YAML fragments that `entropy_control` names, and how one is laid under what a config sets itself."""
+"""The YAML fragments that `entropy_control` names; the config's own settings override them."""
 
 import json
 import logging
@@ -18,8 +18,8 @@ from ..controller import without_target
 logger = logging.getLogger(__name__)
 
 OFF = "none"  # of entropy_control
-SAME_AS_OFF = (False, "off", "false", "null")  # as YAML reads them, and as a command line has them
-FILE = ".yaml"  # how the path of a fragment of your own ends
+SAME_AS_OFF = (False, "off", "false", "null")  # from YAML, and from a command line
+FILE = ".yaml"  # the ending of the path of your own fragment
 TARGETS = ("entropy_target", "entropy_target_ratio")
 MAPPINGS = ("token_weights", "advantage_bonuses", "loss_terms", "rollout_rules", "controllers")
 
@@ -37,9 +37,9 @@ def _read() -> dict[str, dict]:
 
 def preset(name: str | None) -> dict:
     """
-    The fragment of a bundled method, or of a `.yaml` file of your own; empty for none.
+    The fragment of a bundled method or of your own `.yaml` file; empty for none.
 
-    Raises `ValueError` for an unknown name, a file that cannot be read, and an entry that no fragment has.
+    Raises `ValueError` for an unknown name, an unreadable file, or an unknown entry in it.
     """
     if isinstance(name, str) and name.endswith(FILE):
         return _of_file(name)
@@ -65,7 +65,7 @@ def _of_file(path: str) -> dict:
 
 
 def mapping_of(name: str, value: Mapping | str | None) -> dict:
-    """What was given as a mapping, as JSON or as nothing, as a mapping. Raises `ValueError` for anything else."""
+    """A mapping, from a mapping, JSON or nothing. Raises `ValueError` for anything else."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -79,7 +79,7 @@ def mapping_of(name: str, value: Mapping | str | None) -> dict:
 
 
 def merged(base: Mapping, top: Mapping) -> dict:
-    """`base` with the entries of `top` put over it, mapping by mapping."""
+    """`base` with the entries of `top` over it, merged mapping by mapping."""
     both = dict(base)
     for key, value in top.items():
         deeper = isinstance(both.get(key), Mapping) and isinstance(value, Mapping)
@@ -89,21 +89,22 @@ def merged(base: Mapping, top: Mapping) -> dict:
 
 def lay_under(args: Any, target_of_trl: float | None) -> None:
     """
-    Put what a config sets over the fragment that its `entropy_control` names, and settle its target.
+    Merge the fragment that `entropy_control` names into a config, under the config's own settings, and settle its
+    target.
 
     Args:
         args (`EntropyFlags`):
             The config; its mappings and target flags are set.
         target_of_trl (`float`, *optional*):
-            TRL's default of `entropy_target`; `None` where it has no such flag.
+            TRL's default for `entropy_target`; `None` if TRL has no such flag.
 
-    Raises `ValueError` for an unknown name, a flag that is not a mapping, or targets that exclude each other.
+    Raises `ValueError` for an unknown name, a flag that is not a mapping, or conflicting targets.
     """
     if args.entropy_control in SAME_AS_OFF:
         args.entropy_control = OFF
     fragment = preset(args.entropy_control)
     for name in MAPPINGS:
-        own = deepcopy(mapping_of(name, getattr(args, name)))  # another config may have been given the same one
+        own = deepcopy(mapping_of(name, getattr(args, name)))  # another config may share the same object
         setattr(args, name, merged(fragment.get(name, {}), own))
     if args.entropy_control == OFF:
         _drop_settings_of_presets(args.controllers)
@@ -115,11 +116,14 @@ def _drop_settings_of_presets(controllers: dict) -> None:
     for name, spec in list(controllers.items()):
         if name in of_presets and isinstance(spec, Mapping) and "law" not in spec:
             del controllers[name]
-            logger.warning("controllers.%s sets what a bundled method does, and entropy_control is none", name)
+            logger.warning(
+                "controllers.%s changes a bundled method, but entropy_control is none: it does nothing",
+                name,
+            )
 
 
 def _settle_target(args: Any, fragment: Mapping, target_of_trl: float | None) -> None:
-    """Leave the one target flag that is set; where none is and one is read, take the fragment's, else TRL's."""
+    """Keep the target flag that is set; if none is set but one is needed, use the fragment's, else TRL's."""
     given = {flag: getattr(args, flag) for flag in TARGETS if getattr(args, flag) is not None}
     if len(given) == 2:
         raise ValueError(
@@ -132,16 +136,16 @@ def _settle_target(args: Any, fragment: Mapping, target_of_trl: float | None) ->
         if holding or (adaptive and flag == "entropy_target"):
             continue
         idle = (
-            f"{flag}={value} has nothing to act on: set entropy_control to entropy_guided or entropic, or give "
-            "controllers that have no target of their own, or drop it"
+            f"{flag}={value} has nothing to act on: set entropy_control to entropy_guided or entropic, add "
+            "controllers without their own target, or drop it"
         )
         if flag != "entropy_target" and args.entropy_control != OFF:
             raise ValueError(idle)
-        # TRL accepts its own flag where it does nothing, and control may be turned off over a recipe
+        # TRL accepts its own flag where it does nothing, and a recipe may run with its control turned off
         logger.warning("%s", idle)
     if not given and (holding or adaptive):
         of_fragment = {flag: fragment[flag] for flag in TARGETS if flag in fragment}
         for flag, value in (of_fragment or {"entropy_target": target_of_trl}).items():
             setattr(args, flag, value)
-    if adaptive and args.entropy_target is None:  # beside a ratio that is off
+    if adaptive and args.entropy_target is None:  # the ratio beside it is off
         args.entropy_target = target_of_trl

@@ -1,15 +1,14 @@
-"""The plugin for Axolotl: the block `trl_entropy` of its YAML, docs/axolotl.md."""
+"""The plugin for Axolotl: the block `trl_entropy` in its YAML; see docs/axolotl.md."""
 
 from axolotl.integrations.base import BasePlugin
 
 
 class EntropyPlugin(BasePlugin):
     """
-    Puts the flags of the block into Axolotl's training arguments, and a trainer with entropy control in place of
-    Axolotl's.
+    Add the block's flags to Axolotl's training arguments, and replace Axolotl's trainer by one with entropy control.
 
-    The entry point makes every run of Axolotl load this class, so it imports no trainer and changes nothing unless
-    the block is there.
+    The entry point makes every Axolotl run load this class, so it does not import a trainer, and changes nothing
+    without the block.
     """
 
     acts = False

@@ -1,4 +1,4 @@
-"""The flags in a config of Axolotl, and in its training arguments."""
+"""The flags in an Axolotl config and in its training arguments."""
 
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
@@ -42,7 +42,7 @@ Block = create_model(
 
 
 class EntropyArgs(BaseModel):
-    """The block `trl_entropy`. Raises `ValueError` for settings of Axolotl with which entropy control cannot act."""
+    """The block `trl_entropy`. Raises `ValueError` for Axolotl settings that entropy control does not work with."""
 
     trl_entropy: Block | None = None
 
@@ -51,12 +51,12 @@ class EntropyArgs(BaseModel):
         if self.trl_entropy is None:
             return self
         if self.rl not in ("grpo", "gdpo"):
-            raise ValueError(f"trl_entropy is for rl: grpo and gdpo, got {self.rl}: drop the block")
+            raise ValueError(f"trl_entropy needs rl: grpo or gdpo, got {self.rl}: drop the block")
         if (self.context_parallel_size or 1) > 1:
-            raise ValueError("trl_entropy does not act with context_parallel_size > 1: set it to 1")
+            raise ValueError("trl_entropy does not work with context_parallel_size > 1: set it to 1")
         twice = self.trl_entropy.model_fields_set & (self.trl.model_fields_set if self.trl else set())
         if twice:
-            raise ValueError(f"{', '.join(twice)} is set in trl and in trl_entropy: set it in one of them")
+            raise ValueError(f"{', '.join(twice)} is set in both trl and trl_entropy: set it in one of them")
         if self.trl and (self.trl.async_prefetch or self.trl.use_data_producer):
             self._check_async()
         return self
@@ -68,4 +68,6 @@ class EntropyArgs(BaseModel):
                 "trl.skip_zero_advantage_batches: false"
             )
         if self.batch_flattening:
-            raise ValueError("trl_entropy does not act with batch_flattening, which has a forward pass of its own")
+            raise ValueError(
+                "trl_entropy does not work with batch_flattening, which runs its own forward pass: turn it off"
+            )

@@ -1,4 +1,4 @@
-"""Datasets made ready before training: what is in twice, what leaks, what differs, what is open."""
+"""Prepare datasets for training: remove duplicates and benchmark problems, choose a subset, add semantic entropy."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""`trl-entropy data decontaminate`: a dataset without the problems of benchmarks."""
+"""`trl-entropy data decontaminate`: remove the problems of benchmarks from a dataset."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from .texts import ngrams, words
 
 
 class Overlap(NamedTuple):
-    """A contaminated row, the benchmark, the number of its problem there, and the words that both have."""
+    """A contaminated row, the benchmark, the number of the problem there, and the shared words."""
 
     row: int
     benchmark: str
@@ -36,10 +36,10 @@ class Overlap(NamedTuple):
 
 def find_contamination(texts: Sequence[str], benchmarks: Mapping[str, Sequence[str]], n: int = 13) -> list[Overlap]:
     """
-    The texts that share a run of `n` words with a problem of a benchmark, each with the first one found.
+    The texts that share `n` consecutive words with a benchmark problem, each with the first match.
 
-    Words are what white space separates, without case and punctuation. A problem of fewer words than `n` is looked
-    for as a whole (ours).
+    White space separates words; case and punctuation do not count. A problem with fewer than `n` words must occur as a
+    whole (ours).
 
     Args:
         texts (`Sequence[str]`):
@@ -47,7 +47,7 @@ def find_contamination(texts: Sequence[str], benchmarks: Mapping[str, Sequence[s
         benchmarks (`Mapping[str, Sequence[str]]`):
             The problems to evaluate on, by name.
         n (`int`, *optional*, defaults to `13`):
-            Words; GPT-3's number.
+            Number of words; GPT-3's value.
 
     Raises `ValueError` for n below 1.
 
@@ -74,7 +74,7 @@ def find_contamination(texts: Sequence[str], benchmarks: Mapping[str, Sequence[s
 
 
 def run(arguments: list[str]) -> None:
-    """Leave out problems that share a run of words with a benchmark; print which, with what, and the words."""
+    """Remove problems that share consecutive words with a benchmark; print them, the benchmark and the words."""
     parser = reader("decontaminate", run.__doc__)
     parser.add_argument(
         "--against",
@@ -84,7 +84,9 @@ def run(arguments: list[str]) -> None:
         help=f"files with problems, or some of {', '.join(BENCHMARKS)}",
     )
     parser.add_argument("--benchmarks_dir", help="folder with NAME.jsonl or NAME/test.jsonl; default: the hub")
-    parser.add_argument("--ngram", type=int, default=13, help="words that must agree in a row; default: 13, as GPT-3")
+    parser.add_argument(
+        "--ngram", type=int, default=13, help="number of consecutive words that must agree; default: 13, as for GPT-3"
+    )
     add_max_rows(parser)
     given = read(parser, arguments)
     check_benchmarks(given.against)
@@ -97,7 +99,7 @@ def run(arguments: list[str]) -> None:
 
 
 def benchmarks(names: Sequence[str], folder: str | None = None) -> dict[str, list[str]]:
-    """The problems of benchmarks and files as text; raises `ValueError` for what is not there."""
+    """The problems of benchmarks and files as text; raises `ValueError` if one does not exist."""
     check_benchmarks(names)
     return {
         name: _problems_of_file(name)
@@ -110,7 +112,7 @@ def benchmarks(names: Sequence[str], folder: str | None = None) -> dict[str, lis
 def contaminated(
     texts: Sequence[str], problems: Mapping[str, Sequence[str]], n: int = 13, max_rows: int = MAX_ROWS
 ) -> tuple[list[int], list[str]]:
-    """Rows to leave out, and lines that say why; errors are those of [`find_contamination`]."""
+    """Rows to remove, and lines that say why; raises as [`find_contamination`] does."""
     found = find_contamination(texts, problems, n)
 
     def line(row: int, benchmark: str, problem: int, ngram: str) -> str:
@@ -123,7 +125,7 @@ def contaminated(
 
 
 def _files(names: Sequence[str], folder: str | None) -> list[str]:
-    """The files that are read of benchmarks and files by name."""
+    """The files to read for benchmarks and files by name."""
     return [
         name if folder is None or Path(name).suffix in LOCAL_FILES else benchmark_file(name, folder) for name in names
     ]

@@ -1,4 +1,4 @@
-"""`trl-entropy data deduplicate`: a dataset with every problem once."""
+"""`trl-entropy data deduplicate`: keep every problem of a dataset once."""
 
 import math
 from collections import Counter, defaultdict
@@ -21,7 +21,7 @@ from .texts import ngrams, units
 
 
 class Duplicate(NamedTuple):
-    """A problem to leave out: its row, the earlier row that stays, and how similar they are, from 0 to 1."""
+    """A problem to remove: its row, the earlier row that stays, and their similarity from 0 to 1."""
 
     row: int
     of: int
@@ -30,25 +30,25 @@ class Duplicate(NamedTuple):
 
 def find_duplicates(texts: Sequence[str], threshold: float = 1.0, n: int = 3) -> list[Duplicate]:
     r"""
-    The texts that equal an earlier one that stays, or come near it, in the order of rows.
+    The texts that are equal or similar to an earlier text that stays, in the order of rows.
 
     $$
     J(a, b) = \frac{|G_a \cap G_b|}{|G_a \cup G_b|} \ge \text{threshold}
     $$
 
     with \\( G \\) the `n`-grams of a text, each as often as it occurs. Texts with the same words, numbers and signs
-    are found at any threshold, with a similarity of 1. Exact: two sets as similar as that share one of the rarest
-    \\( |G| - \lceil \text{threshold} \, |G| \rceil + 1 \\) members of each, so only these are looked up.
+    are found at any threshold, with a similarity of 1. The search is exact: two sets that are similar enough share one
+    of the rarest \\( |G| - \lceil \text{threshold} \, |G| \rceil + 1 \\) members of each, so only these are looked up.
 
     Args:
         texts (`Sequence[str]`):
             The problems.
         threshold (`float`, *optional*, defaults to `1.0`):
-            Similarity from which a text counts as near another, in (0, 1]; at 1 only equal texts are found.
+            Similarity from which a text counts as a duplicate, in (0, 1]; 1 only finds equal texts.
         n (`int`, *optional*, defaults to `3`):
-            Words, numbers and signs of an n-gram.
+            Number of words, numbers and signs in an n-gram.
 
-    Raises `ValueError` for a threshold outside (0, 1] and n below 1.
+    Raises `ValueError` for a threshold outside (0, 1] or n below 1.
 
     Reference: Bayardo et al., [Scaling Up All Pairs Similarity Search](https://doi.org/10.1145/1242572.1242591), 2007.
     """
@@ -57,7 +57,7 @@ def find_duplicates(texts: Sequence[str], threshold: float = 1.0, n: int = 3) ->
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     found, first = [], {}
-    as_written: dict[str, int] = {}  # spares most of the work where rows repeat as they are
+    as_written: dict[str, int] = {}  # saves most of the work if rows repeat literally
     for row, text in enumerate(texts):
         if text not in as_written:
             as_written[text] = first.setdefault(" ".join(units(text)), row)
@@ -72,7 +72,7 @@ def find_duplicates(texts: Sequence[str], threshold: float = 1.0, n: int = 3) ->
 
 
 def _numbered(grams: Sequence[tuple[str, ...]]) -> frozenset:
-    """A set in which the second occurrence of an n-gram is another member than the first."""
+    """A set in which the second occurrence of an n-gram differs from the first."""
     seen = Counter()
     members = []
     for gram in grams:
@@ -104,15 +104,17 @@ def _jaccard(one: frozenset, other: frozenset) -> float:
 
 
 def run(arguments: list[str]) -> None:
-    """Leave out problems that are there twice, word for word or nearly; print which and why."""
+    """Remove problems that occur twice, literally or nearly; print which and why."""
     parser = reader("deduplicate", run.__doc__)
     parser.add_argument(
         "--threshold",
         type=float,
         default=1.0,
-        help="similarity of n-grams from which a problem is left out, in (0, 1]; default: 1, the same words",
+        help="similarity of n-grams from which a problem is removed, in (0, 1]; default: 1, the same words",
     )
-    parser.add_argument("--ngram", type=int, default=3, help="words, numbers and signs of an n-gram; default: 3")
+    parser.add_argument(
+        "--ngram", type=int, default=3, help="number of words, numbers and signs in an n-gram; default: 3"
+    )
     add_max_rows(parser)
     given = read(parser, arguments)
     dataset = read_rows(given)
@@ -125,7 +127,7 @@ def run(arguments: list[str]) -> None:
 def duplicates(
     texts: Sequence[str], threshold: float = 1.0, n: int = 3, max_rows: int = MAX_ROWS
 ) -> tuple[list[int], list[str]]:
-    """Rows to leave out, and lines that say why; errors are those of [`find_duplicates`]."""
+    """Rows to remove, and lines that say why; raises as [`find_duplicates`] does."""
     found = find_duplicates(texts, threshold, n)
 
     def line(row: int, of: int, similarity: float) -> str:

@@ -1,4 +1,4 @@
-"""`trl-entropy data diversify`: a small subset of a dataset that covers it."""
+"""`trl-entropy data diversify`: choose a small subset that covers a dataset."""
 
 import argparse
 import warnings
@@ -20,18 +20,18 @@ from ...data.files import first_line, model_path
 from .flags import problems_in, read, read_rows, reader, write
 
 
-RANDOM = 5  # random subsets to compare with
-LARGE = 50_000  # problems, above which K-means works on samples of them
-BLOCK = 1024  # problems whose distances to all chosen ones are in memory at once
-BATCH_SIZE = 32  # of an encoder, ours
-LONGEST = 512  # tokens that it reads; the rest of a problem is left out (ours)
+RANDOM = 5  # number of random subsets to compare with
+LARGE = 50_000  # number of problems above which K-means works on samples of them
+BLOCK = 1024  # number of problems whose distances to all chosen ones are in memory at once
+BATCH_SIZE = 32  # for an encoder; ours
+LONGEST = 512  # tokens that an encoder reads; the rest of a problem is cut off (ours)
 
 
 def embed_tfidf(texts: Sequence[str]):
     """
-    Words of each text, weighted by how rare they are, as rows of length 1, `(N, D)`, a scipy sparse matrix.
+    The words of each text, weighted by rarity, as rows of length 1: a scipy sparse matrix `(N, D)`.
 
-    Ours: scikit-learn's defaults, with words of one letter and numbers among the words. A text without words is a row
+    Ours: scikit-learn's defaults, but one-letter words and numbers also count as words. A text without words is a row
     of zeros.
 
     Args:
@@ -46,15 +46,15 @@ def embed_tfidf(texts: Sequence[str]):
 @torch.no_grad()
 def embed_encoder(texts: Sequence[str], name: str) -> np.ndarray:
     """
-    Mean of the last hidden states of each text, as rows of length 1, `(N, D)`.
+    The mean of each text's last hidden states, as rows of length 1, `(N, D)`.
 
     Args:
         texts (`Sequence[str]`):
             The problems.
         name (`str`):
-            Folder or name on the hub of a model of transformers, or "embedded".
+            A transformers model, as folder or name on the hub, or "embedded".
 
-    Raises `ValueError` if it cannot be loaded.
+    Raises `ValueError` if the model cannot be loaded.
     """
     path = model_path(name, "encoder")
     try:
@@ -65,7 +65,7 @@ def embed_encoder(texts: Sequence[str], name: str) -> np.ndarray:
         tokenizer.pad_token = tokenizer.eos_token
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     model = model.to(device).eval()
-    by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
+    by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # for little padding
     means = {}
     for start in range(0, len(texts), BATCH_SIZE):
         chosen = by_length[start : start + BATCH_SIZE]
@@ -81,7 +81,7 @@ def embed_encoder(texts: Sequence[str], name: str) -> np.ndarray:
 
 def diversity(embeddings) -> float:
     r"""
-    Mean cosine distance of two different problems, from 0 (all alike) to 1 for tf-idf.
+    Mean cosine distance between two different problems; with tf-idf from 0 (all alike) to 1.
 
     $$
     1 - \frac{\lVert \sum_i x_i \rVert^2 - \sum_i \lVert x_i \rVert^2}{N (N - 1)}
@@ -97,7 +97,7 @@ def diversity(embeddings) -> float:
     """
     number = embeddings.shape[0]
     if number < 2:
-        raise ValueError(f"diversity needs two problems at least, got {number}")
+        raise ValueError(f"diversity needs at least two problems, got {number}")
     total = np.asarray(embeddings.sum(axis=0)).ravel()
     own = float((embeddings**2).sum()) if isinstance(embeddings, np.ndarray) else float(embeddings.power(2).sum())
     return float(1 - (total @ total - own) / (number * (number - 1)))
@@ -105,7 +105,7 @@ def diversity(embeddings) -> float:
 
 def distance_to_nearest(embeddings, chosen: Sequence[int]) -> float:
     r"""
-    Mean cosine distance of a problem to the nearest of a subset: how well the subset covers the dataset (ours).
+    Mean cosine distance from a problem to the nearest one in a subset: how well the subset covers the dataset (ours).
 
     $$
     \frac{1}{N} \sum_i \min_{j \in \text{chosen}} (1 - x_i \cdot x_j)
@@ -127,20 +127,21 @@ def distance_to_nearest(embeddings, chosen: Sequence[int]) -> float:
 
 def choose_kmeans(embeddings, n: int, seed: int = 0) -> list[int]:
     """
-    Rows of `n` problems that differ: the nearest to the centre of each of `n` clusters, in the order of rows.
+    Rows of `n` different problems: the one nearest to the centre of each of `n` clusters, in the order of rows.
 
-    Ours where 2511.05993 is silent: the number of clusters, that a cluster gives its most central problem, and mini
-    batches for more than 50,000 problems. If there are fewer different problems than `n`, others are chosen at random.
+    Where 2511.05993 does not say, these choices are ours: the number of clusters, the most central problem of each
+    cluster, and mini batches for more than 50,000 problems. If there are fewer than `n` different problems, the rest
+    is chosen at random.
 
     Args:
         embeddings (`numpy.ndarray` or scipy sparse matrix):
             `(N, D)`.
         n (`int`):
-            Problems to choose, from 1 to N.
+            Number of problems to choose, from 1 to N.
         seed (`int`, *optional*, defaults to `0`):
-            Of the first centres.
+            Seed of the first centres.
 
-    Raises `ValueError` for another n.
+    Raises `ValueError` for any other n.
 
     Reference: [Revisiting Entropy in Reinforcement Learning for Large Reasoning
     Models](https://huggingface.co/papers/2511.05993), 2025, section 6.3.
@@ -162,7 +163,7 @@ def choose_kmeans(embeddings, n: int, seed: int = 0) -> list[int]:
 
 
 def choose_random(count: int, n: int, seed: int = 0) -> list[int]:
-    """Rows of `n` of `count` problems, without replacement, in the order of rows; errors as for K-means."""
+    """Rows of `n` out of `count` problems, without replacement, in row order; raises like [`choose_kmeans`]."""
     _check_size(count, n)
     return sorted(np.random.default_rng(seed).choice(count, n, replace=False).tolist())
 
@@ -172,22 +173,24 @@ def _dense(matrix) -> np.ndarray:
 
 
 def _distances(rows, centre: np.ndarray) -> np.ndarray:
-    """Squared distances of rows to a centre, minus the square of the centre itself."""
+    """Squared distances from rows to a centre, minus the centre's own square."""
     squares = (rows**2).sum(axis=1) if isinstance(rows, np.ndarray) else np.asarray(rows.power(2).sum(axis=1)).ravel()
     return squares - 2 * (rows @ centre)
 
 
 def _check_size(count: int, n: int) -> None:
     if not 1 <= n <= count:
-        raise ValueError(f"a subset has 1 to all {count} problems, got {n}")
+        raise ValueError(f"the size of a subset must be from 1 to {count}, the number of problems, got {n}")
 
 
 def run(arguments: list[str]) -> None:
-    """Write a subset by K-means or at random, and print how diverse the whole, the subset and random ones are."""
+    """Choose a subset by K-means or at random; print the diversity of the dataset, the subset and random subsets."""
     parser = reader("diversify", run.__doc__)
-    parser.add_argument("--size", type=int, required=True, help="problems of the subset; 616 in 2511.05993")
-    parser.add_argument("--by", choices=WAYS, default="kmeans", help="default: kmeans, one problem of each cluster")
-    parser.add_argument("--encoder", help="folder or name of a model whose mean hidden state embeds; default: tf-idf")
+    parser.add_argument("--size", type=int, required=True, help="number of problems in the subset; 616 in 2511.05993")
+    parser.add_argument("--by", choices=WAYS, default="kmeans", help="default: kmeans, one problem per cluster")
+    parser.add_argument(
+        "--encoder", help="folder or name of a model that embeds problems by its mean hidden state; default: tf-idf"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     given = read(parser, arguments)
     dataset = read_rows(given)
@@ -200,14 +203,14 @@ def run(arguments: list[str]) -> None:
 
 
 def check_subset(size: int, by: str, count: int) -> None:
-    """Raises `ValueError` for a way that does not exist, and for a size below 1 or above `count`."""
+    """Raise `ValueError` for an unknown way, or a size below 1 or above `count`."""
     if by not in WAYS:
         raise unknown("way to choose a subset", by, WAYS)
     _check_size(count, size)
 
 
 def subset(texts: Sequence[str], size: int, by: str, seed: int) -> list[int]:
-    """Rows of a subset, by tf-idf embeddings where any are needed."""
+    """Rows of a subset; with tf-idf embeddings if the way needs embeddings."""
     check_subset(size, by, len(texts))
     return _choose(np.empty((len(texts), 0)) if by == "random" else embed_tfidf(texts), size, by, seed)
 
@@ -231,6 +234,6 @@ def _table(embeddings, chosen: list[int], given: argparse.Namespace) -> Table:
 
 
 def _cell(values: list[float]) -> str:
-    """The mean, with the standard deviation of several."""
+    """The mean, with the standard deviation if there are several values."""
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
     return f"{np.mean(values):.4f}{spread}" if values else "-"

@@ -1,4 +1,4 @@
-"""What the verbs share: the dataset that they read, and the file that they write."""
+"""Flags that the verbs share: for the dataset to read and the file to write."""
 
 import argparse
 import json
@@ -20,22 +20,22 @@ MAX_ROWS = 20
 
 
 def reader(verb: str, description: str, reads: bool = True) -> argparse.ArgumentParser:
-    """A parser for a verb, with the flags of the file that it writes and, unless `reads` is false, of the dataset."""
+    """A parser for a verb, with the flags for the output file and, unless `reads` is false, for the dataset."""
     parser = argparse.ArgumentParser(prog=f"trl-entropy data {verb}", description=description, allow_abbrev=False)
     if reads:
         add_dataset(parser, "train", required=True)
-    parser.add_argument("--output", required=True, help=f"file to write ({', '.join(WRITERS)}), all columns kept")
+    parser.add_argument("--output", required=True, help=f"file to write ({', '.join(WRITERS)}); all columns are kept")
     add_overwrite(parser)
     return parser
 
 
 def add_max_rows(parser: argparse.ArgumentParser) -> None:
-    """The flag that says how much is printed."""
-    parser.add_argument("--max_rows", type=int, default=MAX_ROWS, help=f"rows to print; default: {MAX_ROWS}")
+    """Add the flag for the number of rows to print."""
+    parser.add_argument("--max_rows", type=int, default=MAX_ROWS, help=f"number of rows to print; default: {MAX_ROWS}")
 
 
 def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """The flags; raises `ValueError` with one line for a wrong one, and for an output that may not be written."""
+    """Parse the flags; raises `ValueError` with one line for a wrong flag or an output that may not be written."""
     given = parse(parser, arguments)
     if Path(given.output).suffix not in WRITERS:
         raise ValueError(f"output must end in one of {', '.join(WRITERS)}, got {given.output!r}")
@@ -49,7 +49,7 @@ def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Name
 
 
 def read_rows(given: argparse.Namespace) -> Dataset:
-    """The dataset; raises `ValueError` if there is none, or nothing in it."""
+    """The dataset; raises `ValueError` if it does not exist or is empty."""
     if given.dataset == EMBEDDED:
         return train_problems() if given.dataset_split == "train" else held_out_problems()
     dataset = load(given.dataset, given.dataset_config, given.dataset_split)
@@ -57,26 +57,28 @@ def read_rows(given: argparse.Namespace) -> Dataset:
         raise ValueError("the dataset is empty")
     nested = [name for name, kind in dataset.features.items() if not isinstance(kind, Value)]
     if nested and Path(given.output).suffix == ".csv":
-        raise ValueError(f"output={given.output!r}: a .csv file cannot hold the lists of {nested[0]!r}, a .jsonl can")
+        raise ValueError(
+            f"output={given.output!r}: a .csv file cannot hold the lists in {nested[0]!r}, a .jsonl file can"
+        )
     return dataset
 
 
 def problems_in(dataset: Dataset, column: str) -> list[str]:
-    """The problems as text; raises `ValueError` for a missing column, and for a value that is not a prompt."""
+    """The problems as text; raises `ValueError` for a missing column, or a value that is not a prompt."""
     prompts = values_in(dataset, column, "prompt_column")
     check_prompts(prompts, column)
     return [text_of(prompt) for prompt in prompts]
 
 
 def write(dataset: Dataset, given: argparse.Namespace) -> None:
-    """The dataset as the file that the flags name, in the format that its name says."""
+    """Write the dataset to the file in the flags, in the format of its extension."""
     with written(given.output, given.overwrite) as part:
         WRITERS[Path(given.output).suffix](dataset, str(part))
     print(f"{len(dataset)} problems: {given.output}")
 
 
 def _to_json(dataset: Dataset, path: str) -> None:
-    """As `Dataset.to_json`, which rounds numbers to 10 decimals, with all of their digits."""
+    """Like `Dataset.to_json`, which rounds numbers to 10 decimals, but with all digits."""
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in dataset)
 
@@ -98,12 +100,12 @@ def shortened(text: str, length: int = 100) -> str:
 
 
 def reasons(line: Callable[..., str], found: Sequence[tuple], summary: str, max_rows: int = MAX_ROWS) -> list[str]:
-    """A line for each of the first, how many there are more, and a summary."""
+    """A line for each of the first cases, the number of further cases, and a summary."""
     more = [f"... and {len(found) - max_rows} more"] if len(found) > max_rows else []
     return [*(line(*what) for what in found[:max_rows]), *more, summary]
 
 
 def without(dataset: Dataset, rows: Sequence[int]) -> Dataset:
-    """The dataset less some rows."""
+    """The dataset without some rows."""
     left_out = set(rows)
     return dataset.select([row for row in range(len(dataset)) if row not in left_out])

@@ -1,4 +1,4 @@
-"""Which problems of a dataset a run trains on: each once, none of a benchmark, a subset."""
+"""Select a run's problems from a dataset: without duplicates, without benchmark problems, or a subset."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from .deduplicate import duplicates
 from .diversify import subset
 
 
-SHOWN = 5  # of the problems that are left out for one reason
+SHOWN = 5  # number of removed problems to show per reason
 
 
 def select(
@@ -19,23 +19,23 @@ def select(
     seed: int = 0,
 ) -> tuple[list[int], list[str]]:
     """
-    Rows of the problems that stay, and lines that say which do not, and why.
+    Rows of the problems that stay, and lines that say which do not and why.
 
     Args:
         texts (`Sequence[str]`):
             The problems.
         threshold (`float`, *optional*):
-            Similarity from which a problem is a duplicate of an earlier one; by default duplicates stay.
+            Similarity from which a problem counts as a duplicate of an earlier one; by default duplicates stay.
         benchmarks (`Mapping[str, Sequence[str]]`, *optional*):
-            Problems by benchmark, whose words no other may share.
+            Problems by benchmark; problems that share words with them are removed.
         size (`int`, *optional*):
-            Problems of the subset that is chosen last; by default all.
+            Number of problems in the subset, which is chosen last; by default all.
         by (`str`, *optional*, defaults to `"kmeans"`):
-            How: "kmeans" or "random".
+            How to choose the subset: "kmeans" or "random".
         seed (`int`, *optional*, defaults to `0`):
-            Of the choice.
+            Seed of the choice.
 
-    Raises `ValueError` for a wrong threshold, way or size, and if nothing is left.
+    Raises `ValueError` for a wrong threshold, way or size, or if no problem is left.
     """
     left_out, lines = set(), []
     if threshold is not None:
@@ -48,7 +48,7 @@ def select(
         lines += reasons
     rows = [row for row in range(len(texts)) if row not in left_out]
     if not rows:
-        raise ValueError("no problem is left of the dataset: all share words with a benchmark")
+        raise ValueError("no problem of the dataset is left: all share words with a benchmark")
     if size is not None:
         chosen = subset([texts[row] for row in rows], size, by, seed)
         lines.append(f"{size} of {len(rows)} problems are trained on, chosen by {by}")

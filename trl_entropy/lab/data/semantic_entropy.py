@@ -1,4 +1,4 @@
-"""`trl-entropy data semantic-entropy`: how much a policy's answers to each problem differ."""
+"""`trl-entropy data semantic-entropy`: measure how much a policy's answers to each problem differ."""
 
 import argparse
 import json
@@ -25,22 +25,22 @@ LIKELIHOODS = ("mean", "sum")
 
 def semantic_entropy(classes: np.ndarray, logprobs: np.ndarray | None = None) -> np.ndarray:
     r"""
-    Entropy of what the samples of each problem say, `(P,)`, in nats: 0 if all say the same, at most log K.
+    Entropy of the answers in each problem's samples, `(P,)`, in nats: 0 if all are the same, at most log K.
 
     $$
     -\sum_k \hat P(C_k) \log \hat P(C_k), \qquad \hat P(C_k) \propto \sum_{o \in C_k} P(o)
     $$
 
     with \\( C_k \\) the samples of class k and \\( \log P(o) \\) = `logprobs`; without them every sample counts the
-    same. A sample without an answer says something of its own (ours): a policy that never comes to an answer has
-    log K, as one whose answers all differ.
+    same. A sample without an answer is a class of its own (ours): a policy that never reaches an answer gets log K,
+    like one whose answers all differ.
 
     Args:
         classes (`numpy.ndarray`):
-            `(P, K)` int: equal for equal answers of a problem, -1 for none.
+            `(P, K)` int: equal for equal answers to a problem, -1 without an answer.
         logprobs (`numpy.ndarray`, *optional*):
-            `(P, K)`, nats. Those of whole responses are the paper's form, in which the likeliest of a few long
-            responses decides alone; their means over tokens are a deviation of ours.
+            `(P, K)`, in nats. The paper uses log-probs of whole responses, where the likeliest of a few long responses
+            dominates; means over tokens are our variant.
 
     Raises `ValueError` for shapes that differ.
 
@@ -50,7 +50,7 @@ def semantic_entropy(classes: np.ndarray, logprobs: np.ndarray | None = None) ->
     if logprobs is None:
         logprobs = np.zeros(classes.shape)
     if logprobs.shape != classes.shape:
-        raise ValueError(f"logprobs must be of the shape of classes, {classes.shape}, got {logprobs.shape}")
+        raise ValueError(f"logprobs must have the shape of classes, {classes.shape}, got {logprobs.shape}")
     return np.array([_entropy(*problem) for problem in zip(classes, logprobs, strict=True)], dtype=float)
 
 
@@ -62,7 +62,7 @@ def _entropy(classes: np.ndarray, logprobs: np.ndarray) -> float:
 
 
 def run(arguments: list[str]) -> None:
-    """Sample a model several times on each problem, and write its semantic entropy and accuracy as columns."""
+    """Sample a model several times per problem, and write semantic entropy and accuracy as columns."""
     given = _read(arguments)
     dataset = read_rows(given)
     dataset = dataset.select(range(min(given.limit or len(dataset), len(dataset))))
@@ -84,15 +84,15 @@ def _read(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output_dir",
         default="out/semantic_entropy",
-        help="folder for the samples; samples that it holds are kept; default: out/semantic_entropy",
+        help="folder for the samples; existing samples in it are kept; default: out/semantic_entropy",
     )
     parser.add_argument(
         "--likelihood",
         choices=LIKELIHOODS,
         default="mean",
-        help="of a response in the weighted form: mean or sum of its tokens' log-probs; default: mean",
+        help="log-prob of a response in the weighted form: mean or sum over its tokens; default: mean",
     )
-    parser.add_argument("--sort", action="store_true", help="write problems of low semantic entropy first")
+    parser.add_argument("--sort", action="store_true", help="write problems with low semantic entropy first")
     add_flags(parser, split="train")
     given = read(parser, arguments)
     folder = Path(given.samples or given.output_dir)
@@ -100,12 +100,12 @@ def _read(arguments: list[str]) -> argparse.Namespace:
     if given.benchmarks or given.benchmarks_dir:
         raise ValueError("semantic-entropy takes --dataset, not --benchmarks")
     if given.samples and given.dataset is None:
-        raise ValueError("give the --dataset that the samples are of")
+        raise ValueError("set --dataset to the dataset of the samples")
     if given.samples and given.model:
-        raise ValueError("give --samples or --model, not both")
+        raise ValueError("set --samples or --model, not both")
     if not given.samples:
         if given.model is None:
-            raise ValueError("give --model, or the folder of an evaluation as --samples")
+            raise ValueError("set --model, or --samples to the folder of an evaluation")
         fill_in(given)
         if given.sampling.num_samples < 2:
             raise ValueError(f"num_samples must be at least 2, got {given.sampling.num_samples}")
@@ -118,8 +118,8 @@ def _sampled_before(folder: Path, problems: list[Problem], verifier: Verifier) -
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     if any(settings[name] != value for name, value in identity(problems).items()):
         raise ValueError(
-            f"{str(folder)!r} holds samples of {settings['num_problems']} other problems than the {len(problems)} of "
-            "the dataset: give the same dataset, split, columns and limit"
+            f"{str(folder)!r} holds samples of {settings['num_problems']} problems that are not the dataset's "
+            f"{len(problems)}: set the same dataset, split, columns and limit"
         )
     if len(read_lines(folder / SAMPLES)) != settings["num_samples"] * len(problems):
         raise ValueError(f"the evaluation in {str(folder)!r} is not finished: run it again")

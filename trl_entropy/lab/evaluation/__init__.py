@@ -1,1 +1,1 @@
-"""Accuracy, diversity and calibration of a model, from several samples of each problem."""
+"""Measure the accuracy, diversity and calibration of a model, from several samples per problem."""

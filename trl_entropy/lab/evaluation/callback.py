@@ -1,4 +1,4 @@
-"""Evaluation of a model in memory: inside of training, and by any reward."""
+"""Evaluate a model in memory: during training, and with any reward."""
 
 from collections.abc import Callable
 from math import isnan
@@ -32,37 +32,37 @@ class PassAtKCallback(Attached):
     """
     Sample held-out problems while a [`~trl.GRPOTrainer`] trains, and log accuracy, diversity and calibration.
 
-    The names are those of `trl-entropy eval` with `eval_` before them (`eval_pass@8`), which trackers show as
-    `eval/pass@8`. Without `every`, they also join the metrics of the trainer's own evaluation, so that
-    `metric_for_best_model="pass@8"`, `load_best_model_at_end` and [`~transformers.EarlyStoppingCallback`] know them.
-    Training is as it would be without the callback. A value that is not defined (NaN) is not logged.
+    The metrics have the names of `trl-entropy eval` with the prefix `eval_` (`eval_pass@8`); trackers show them as
+    `eval/pass@8`. Without `every`, they also join the metrics of the trainer's own evaluation, so
+    `metric_for_best_model="pass@8"`, `load_best_model_at_end` and [`~transformers.EarlyStoppingCallback`] work with
+    them. The callback does not change training. An undefined value (NaN) is not logged.
 
     Args:
         problems ([`~datasets.Dataset`]):
             Held-out problems with `prompt` and `solution`.
         every (`int`, *optional*):
-            Optimizer steps from one evaluation to the next. By default it takes place whenever the trainer evaluates.
+            Number of optimizer steps between two evaluations. By default it evaluates whenever the trainer does.
         num_samples (`int`, *optional*, defaults to `8`):
-            Responses to each problem.
+            Number of responses per problem.
         temperature (`float`, *optional*):
-            That of the responses; by default the trainer's.
+            Sampling temperature; by default the trainer's.
         top_p (`float`, *optional*, defaults to `1.0`):
-            Probability of the smallest set of likeliest tokens that are sampled from.
+            Total probability of the likeliest tokens to sample from.
         max_new_tokens (`int`, *optional*):
-            Tokens after which a response is cut; by default the trainer's `max_completion_length`.
+            Number of tokens after which a response is cut; by default the trainer's `max_completion_length`.
         batch_size (`int`, *optional*, defaults to `64`):
-            Responses that a process samples at once.
+            Number of responses that a process samples at once.
         seed (`int`, *optional*, defaults to `0`):
-            The random numbers of every evaluation, so that two differ by the policy alone.
+            Seed of the random numbers of every evaluation, so that two evaluations only differ in the policy.
         reward ([`~rewards.MathVerifyReward`], *optional*):
-            Where the answer stands, and what is right; by default in the last box.
+            The reward that finds answers and decides what is right; by default the answer is in the last box.
 
-    Raises `ValueError` for a value out of range, a missing column or problems with images, and at the start of
-    training on a plain trainer without `attach`, or if nothing would ever be evaluated. Under FSDP, whose processes
-    would wait for each other, `attach` raises it.
+    Raises `ValueError` for a value out of range, a missing column or problems with images. It also raises at the start
+    of training on a plain trainer if `attach` was not called, or if nothing would ever be evaluated. Under FSDP, whose
+    processes would wait for each other, `attach` raises it.
     """
 
-    first = True  # one that stops early reads what is added here
+    first = True  # an early-stopping callback reads the values added here
 
     def __init__(
         self,
@@ -86,10 +86,10 @@ class PassAtKCallback(Attached):
         self.reward = MathVerifyReward() if reward is None else reward
 
     def take(self, trainer: Trainer) -> None:
-        """Raise `ValueError` under FSDP, and for a trainer whose policy does not generate."""
+        """Raise `ValueError` under FSDP, or for a trainer whose policy does not generate."""
         if family_of(type(trainer)).packed:
             raise ValueError(
-                "PassAtKCallback generates with the policy, which AsyncGRPOTrainer loads for packed batches alone: "
+                "PassAtKCallback generates with the policy, which AsyncGRPOTrainer only loads for packed batches: "
                 "use `trl-entropy eval` on the checkpoints"
             )
         if trainer.is_fsdp_enabled:
@@ -116,11 +116,11 @@ class PassAtKCallback(Attached):
     ):
         if self.every is None:
             values = self.evaluate()
-            metrics.update(values)  # what the trainer picks the best model by
+            metrics.update(values)  # by which the trainer picks the best model
             self._log(values, control)
 
     def evaluate(self) -> dict[str, float]:
-        """The values now, the same on every process; every process has to call it."""
+        """Compute the values, the same on every process; every process must call this."""
         trainer, sampling = self.attached(), self._sampling()
         accelerator = trainer.accelerator
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
@@ -149,7 +149,7 @@ class PassAtKCallback(Attached):
         return {f"eval_{name}": float(table[name](weights)[0]) for name in table}
 
     def _log(self, values: dict[str, float], control: TrainerControl) -> None:
-        # TRL's own log would hand out the metrics of the training step, and a log ends the wish for one
+        # TRL's own log would also flush the metrics of the training step, and a log resets the request for one
         should_log = control.should_log
         Trainer.log(self.attached(), {name: value for name, value in values.items() if not isnan(value)})
         control.should_log = should_log
@@ -169,11 +169,11 @@ def held_out_scores(
     """
     `avg@k` and unbiased `pass@k` at `k = num_samples`, over problems with `prompt` and `solution`.
 
-    A sample is correct if its reward is 1. The caller's random state is left as it was.
+    A sample is correct if its reward is 1. The caller's random state is restored.
 
     Args:
         batch_size (`int`, *optional*, defaults to `256`):
-            Responses sampled at once.
+            Number of responses to sample at once.
     """
     sampling = Sampling(num_samples, temperature, 1.0, max_new_tokens, batch_size, seed)
     policy = Policy(model, tokenizer)

@@ -39,7 +39,7 @@ from .sampling import Policy, Sampling, VLLMEngine, check_vllm
 
 ENGINES = ("transformers", "vllm")
 DTYPES = ("bfloat16", "float16", "float32")
-# on the embedded problems, whose answers are short; on benchmarks, as the papers have it; on other datasets
+# for the embedded problems, whose answers are short; for benchmarks, as in the papers; for other datasets
 NUM_SAMPLES = {"embedded": 8, "benchmarks": 64, "dataset": 8}
 MAX_NEW_TOKENS = {"embedded": 16, "benchmarks": 3072, "dataset": 3072}
 BATCH_SIZE = {"transformers": 64, "vllm": 4096}
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
 
 
 def evaluate(given: argparse.Namespace) -> None:
-    """Sample what is missing, then print and write the scores; errors are those of [`sample`]."""
+    """Sample the missing responses, then print and write the scores; raises as [`sample`] does."""
     state, reward, tasks = sample(given, lambda: _sets(given))
     on_main(state, lambda: _report(given, tasks, reward.verifier))
 
@@ -65,9 +65,9 @@ def sample(
     given: argparse.Namespace, read_sets: Callable[[], dict[str, list[Problem]]]
 ) -> tuple[PartialState, MathVerifyReward, list[Task]]:
     """
-    Sample what is missing of each set of problems.
+    Sample the missing responses of each set of problems.
 
-    Raises `ValueError` with one line for what is wrong with model, problems or output folder, before a model loads.
+    Raises `ValueError` with one line for a wrong model, problem or output folder, before a model loads.
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
     reward = MathVerifyReward(given.answer_from, given.grading_deadline, given.grading_workers, math.inf)
@@ -78,14 +78,14 @@ def sample(
     if given.engine == "vllm":
         check_vllm()
         if state.num_processes > 1:
-            raise ValueError("engine=vllm samples in one process; start it without accelerate launch")
+            raise ValueError("engine=vllm samples in one process: start it without accelerate launch")
     with state.main_process_first():
         sets = read_sets()
         source = source_of(path, given.revision)
         if source.base is not None and given.engine == "vllm":
             raise ValueError(
-                f"engine=vllm needs a whole model, and {path!r} is an adapter: save what merge_and_unload() of peft "
-                "gives, or take engine=transformers"
+                f"engine=vllm needs a whole model, but {path!r} is an adapter: save the result of peft's "
+                "merge_and_unload(), or set engine=transformers"
             )
         context = context_of(source)
         tokenizer = tokenizer_of(source)
@@ -114,7 +114,7 @@ def sample(
 
 
 def compare(given: argparse.Namespace) -> None:
-    """Print what one output folder has more than another; raises `ValueError` if they cannot be compared."""
+    """Print the differences between two output folders; raises `ValueError` if they cannot be compared."""
     first, second = given.compare
     verifier = Verifier(given.grading_deadline, given.grading_workers, batch_deadline=math.inf)
     for name, differences in differences_between(first, second, given.resamples, verifier).items():
@@ -142,13 +142,13 @@ def _check_length(tasks: list[Task], max_new_tokens: int, context: int | None) -
     longest = max(len(prompt) for task in tasks for prompt in task.prompts)
     if context is not None and longest + max_new_tokens > context:
         raise ValueError(
-            f"the longest prompt has {longest} tokens, which with max_new_tokens={max_new_tokens} is more than the "
-            f"{context} of the model's context: lower max_new_tokens"
+            f"the longest prompt has {longest} tokens, which with max_new_tokens={max_new_tokens} exceeds the model's "
+            f"context of {context} tokens: lower max_new_tokens"
         )
 
 
 def _settings(given: argparse.Namespace, source: Source, dtype: str) -> dict[str, object]:
-    """What the samples of any set of problems depend on."""
+    """The settings that the samples depend on, for any set of problems."""
     sampling = {name: value for name, value in asdict(given.sampling).items() if name != "batch_size"}
     names = ("model", "revision", "engine", "template", "answer_from")
     return {
@@ -160,7 +160,7 @@ def _settings(given: argparse.Namespace, source: Source, dtype: str) -> dict[str
 
 
 def identity(problems: Sequence[Problem]) -> dict[str, object]:
-    """What tells a set of problems from another."""
+    """What distinguishes one set of problems from another."""
     written = json.dumps([[problem.prompt, problem.solution] for problem in problems])
     return {"problems": digest([written.encode()]), "num_problems": len(problems)}
 
@@ -169,11 +169,11 @@ def identity(problems: Sequence[Problem]) -> dict[str, object]:
 
 
 def read(arguments: list[str]) -> argparse.Namespace:
-    """The flags, with their defaults filled in; raises `ValueError` with one line for a wrong one."""
+    """Parse the flags and fill in defaults; raises `ValueError` with one line for a wrong flag."""
     parser = argparse.ArgumentParser(
         prog="trl-entropy eval",
-        description="Sample a model several times on each problem: accuracy, diversity and calibration with standard "
-        "errors. An interrupted run resumes; under accelerate launch, processes share the work.",
+        description="Sample a model several times per problem, and report accuracy, diversity and calibration with "
+        "standard errors. An interrupted run resumes. Under accelerate launch, the processes share the work.",
         allow_abbrev=False,
     )
     add_flags(parser)
@@ -190,48 +190,52 @@ def read(arguments: list[str]) -> argparse.Namespace:
 
 
 def add_flags(parser: argparse.ArgumentParser, split: str = "test") -> None:
-    """The flags that say what is sampled, from which split of a dataset by default, and how it is graded."""
+    """Add the flags for sampling and grading; `split` is the default split of a dataset."""
     model = parser.add_argument_group("model")
     model.add_argument(
         *("--model_name_or_path", "--model"),
         dest="model",
         help=f"folder, checkpoint or name on the hub, or {EMBEDDED!r}",
     )
-    model.add_argument("--revision", help="revision of a model of the hub")
+    model.add_argument("--revision", help="revision of a model on the hub")
     model.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on an accelerator, else float32")
-    model.add_argument("--engine", choices=ENGINES, default="transformers", help="what samples; default: transformers")
+    model.add_argument(
+        "--engine", choices=ENGINES, default="transformers", help="sampling engine; default: transformers"
+    )
     model.add_argument(
         "--vllm_gpu_memory_utilization", type=float, default=0.5, help="share of the GPU for vLLM; default: 0.5"
     )
     problems = parser.add_argument_group("problems")
     add_dataset(problems, split)
-    problems.add_argument("--solution_column", default="solution", help="the same of the solution; default: solution")
+    problems.add_argument("--solution_column", default="solution", help="column with the solution; default: solution")
     problems.add_argument("--benchmarks", nargs="+", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)}")
     problems.add_argument("--benchmarks_dir", help="folder with NAME.jsonl or NAME/test.jsonl; default: the hub")
-    problems.add_argument("--limit", type=int, help="take the first problems only, this many of each set")
+    problems.add_argument("--limit", type=int, help="only use this many problems of each set, from its start")
     problems.add_argument("--template", default="auto", help=f"{', '.join(TEMPLATES)}; default: auto")
     sampling = parser.add_argument_group("samples")
-    sampling.add_argument("--num_samples", type=int, help="of each problem; default: 64 of benchmarks, else 8")
+    sampling.add_argument("--num_samples", type=int, help="samples per problem; default: 64 for benchmarks, else 8")
     sampling.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token; default: 1")
     sampling.add_argument("--top_p", type=float, default=1.0, help="default: 1")
     sampling.add_argument("--max_new_tokens", type=int, help="default: 3072; 16 for the embedded problems")
-    sampling.add_argument("--batch_size", type=int, help="responses sampled at once; default: 64, or 4096 by vLLM")
+    sampling.add_argument("--batch_size", type=int, help="responses to sample at once; default: 64, or 4096 with vLLM")
     sampling.add_argument("--seed", type=int, default=0, help="default: 0")
     grading = parser.add_argument_group("grading")
     grading.add_argument(
         "--answer_from", nargs="+", default=["boxed"], help="as for `trl-entropy grpo`; default: boxed"
     )
-    grading.add_argument("--grading_deadline", type=float, default=3.0, help="seconds for each answer; default: 3")
-    grading.add_argument("--grading_workers", type=int, help="processes; by default the cores, at most 8")
+    grading.add_argument("--grading_deadline", type=float, default=3.0, help="seconds per answer; default: 3")
+    grading.add_argument(
+        "--grading_workers", type=int, help="number of processes; default: number of cores, at most 8"
+    )
 
 
 def add_dataset(parser, split: str, required: bool = False) -> None:
-    """The flags of the dataset that is read."""
+    """Add the flags for the dataset to read."""
     parser.add_argument(
         *("--dataset_name", "--dataset"),
         dest="dataset",
         required=required,
-        help=f"name of the hub, saved dataset, file ({FORMATS}), or {EMBEDDED!r}, of the embedded policy",
+        help=f"name on the hub, saved dataset, file ({FORMATS}), or {EMBEDDED!r} for the embedded policy's problems",
     )
     parser.add_argument("--dataset_config", help="configuration of the dataset")
     parser.add_argument(
@@ -243,7 +247,7 @@ def add_dataset(parser, split: str, required: bool = False) -> None:
     parser.add_argument(
         "--prompt_column",
         default="prompt",
-        help="column that holds the problem, dotted inside of another (prompt.0.content); default: prompt",
+        help="column with the problem; a dotted name means a nested column (prompt.0.content); default: prompt",
     )
 
 
@@ -252,23 +256,25 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     results.add_argument(
         "--output_dir",
         default="out/eval",
-        help="folder for them; samples that it holds are kept; default: out/eval",
+        help="folder for the results; existing samples in it are kept; default: out/eval",
     )
-    results.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; default: 1000")
+    results.add_argument("--resamples", type=int, default=1000, help="resamples of the bootstrap; default: 1000")
     results.add_argument(
-        "--compare", nargs=2, metavar=("A", "B"), help="print what B has more than A, two output folders; no sampling"
+        "--compare", nargs=2, metavar=("A", "B"), help="print B - A for two output folders, without sampling"
     )
 
 
 def fill_in(given: argparse.Namespace) -> None:
-    """Defaults that depend on other flags; raises `ValueError` for flags that do not go together."""
+    """Fill in defaults that depend on other flags; raises `ValueError` for flags that do not fit together."""
     if given.model is None:
-        raise ValueError(f"give --model_name_or_path, a folder, a name on the hub or {EMBEDDED!r}, or --compare A B")
+        raise ValueError(
+            f"set --model_name_or_path to a folder, a name on the hub or {EMBEDDED!r}, or use --compare A B"
+        )
     if given.dataset is not None and given.benchmarks:
-        raise ValueError("give --dataset_name or --benchmarks, not both")
+        raise ValueError("set --dataset_name or --benchmarks, not both")
     if given.dataset is None and not given.benchmarks:
         if given.model != EMBEDDED:
-            raise ValueError("give --dataset_name or --benchmarks")
+            raise ValueError("set --dataset_name or --benchmarks")
         given.dataset = EMBEDDED
     if given.benchmarks_dir is not None and not given.benchmarks:
         raise ValueError("benchmarks_dir needs --benchmarks")

@@ -1,4 +1,4 @@
-"""What an evaluation shows: plots of pass@k and of calibration, and tables."""
+"""Plots of pass@k and calibration, and tables, of an evaluation."""
 
 from collections.abc import Mapping
 from math import isnan
@@ -14,7 +14,7 @@ from .paired import Difference
 
 
 DOTS = 150  # per inch
-NAMES, COLUMN = 20, 18  # characters of the column of names, and of one of values, with their borders
+NAMES, COLUMN = 20, 18  # characters of the column of names and of each column of values, with borders
 
 
 def plot_figures(name: str, samples: Samples, table: Mapping[str, Score], folder: Path) -> None:
@@ -42,7 +42,7 @@ def pass_at_k(name: str, table: Mapping[str, Score]) -> Figure:
 
 
 def calibration(name: str, samples: Samples, table: Mapping[str, Score]) -> Figure:
-    """The reliability of both confidences: the accuracy of the samples in each bin, and below it their share."""
+    """The reliability of both confidences: the accuracy of the samples per bin, and their share below."""
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     figure.suptitle(_plain(name))
     upper, lower = figure.subplots(2, 2, sharex=True, height_ratios=(3, 1))
@@ -84,13 +84,13 @@ def _tidy(axes: Axes) -> None:
 
 def score_tables(tables: Mapping[str, Mapping[str, Score]], width: int) -> list[Table]:
     """
-    A column for each set of problems: value ± standard error; in as many tables as the columns need.
+    Tables with a column per set of problems, value ± standard error, split if there are too many columns.
 
     Args:
         tables (`Mapping[str, Mapping[str, Score]]`):
-            Scores by the name of their set.
+            Scores by name of the set.
         width (`int`):
-            Characters in a line.
+            Characters per line.
     """
     sets = list(tables)
     at_once = max(1, (width - NAMES) // COLUMN)
@@ -106,7 +106,7 @@ def _score_table(tables: Mapping[str, Mapping[str, Score]]) -> Table:
 
 
 def difference_table(title: str, differences: Mapping[str, Difference]) -> Table:
-    """A row for each metric: the difference, its interval, the problems won and lost, the sign test."""
+    """A row per metric: the difference, its interval, problems won and lost, and the sign test."""
     right = {"justify": "right", "no_wrap": True}
     columns = [Column(name, **right) for name in ("difference", "95% interval", "won", "lost", "sign test p")]
     table = Table("", *columns, title=title, title_justify="left")
@@ -126,5 +126,5 @@ def _score(score: Score) -> str:
 def _number(value: float, sign: str = "") -> str:
     if isnan(value):
         return "-"
-    value = round(value, 9)  # equal values, though computed in other ways, are printed alike
+    value = round(value, 9)  # equal values are printed alike, even if computed differently
     return f"{value:{sign}.1f}" if abs(value) >= 100 else f"{value:{sign}.3f}"

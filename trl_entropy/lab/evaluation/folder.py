@@ -1,4 +1,4 @@
-"""A folder of samples on disk: one JSON line for each, so that an interrupted run resumes."""
+"""A folder of samples on disk, one JSON line per sample, so that an interrupted run can resume."""
 
 import json
 import os
@@ -17,7 +17,7 @@ PASS_AT_K, CALIBRATION = "pass_at_k.png", "calibration.png"
 @dataclass(frozen=True)
 class Line:
     """
-    One response, and what is known about it.
+    One response, its score and its verdict.
 
     Args:
         problem, sample (`int`):
@@ -25,17 +25,17 @@ class Line:
         prompt, solution (`str`):
             The problem as text, and its solution.
         response (`str`):
-            Its text.
+            The text of the response.
         answer (`str`, *optional*):
-            The answer found in it.
+            The answer found in the response.
         correct (`bool`):
-            Whether that equals the solution.
+            Whether the answer equals the solution.
         reason (`str`):
             The verdict; one of [`~rewards.REASONS`].
         length (`int`):
-            Tokens, with the one that ends the response.
+            Number of tokens, including the end token.
         logprob, entropy, prompt_entropy (`float`):
-            Those of [`~evaluation.scoring.ResponseScore`]; a prompt of one token has no entropy.
+            As in [`~evaluation.scoring.ResponseScore`]; a prompt of one token has no entropy.
     """
 
     problem: int
@@ -53,7 +53,7 @@ class Line:
 
     @property
     def id(self) -> SampleId:
-        """Its place."""
+        """The numbers of problem and sample."""
         return SampleId(self.problem, self.sample)
 
 
@@ -63,9 +63,10 @@ class Folder:
 
     Args:
         path (`Path`):
-            The folder; made if it is not there.
+            The folder; created if it does not exist.
         part (`int`, *optional*):
-            The process that writes a file of its own, to be joined later; by default there is only one.
+            The number of the process, which writes its own file, to be joined later; by default there is only one
+            process.
     """
 
     def __init__(self, path: Path, part: int | None = None):
@@ -74,16 +75,15 @@ class Folder:
 
     def claim(self, settings: Mapping[str, object]) -> None:
         """
-        Write the settings, or compare them with those of the samples that are here; more samples may be asked for than
-        before.
+        Write the settings, or compare them with those of existing samples; the number of samples may grow.
 
-        Raises `ValueError` with what differs, if the folder holds files of these names that no evaluation has left,
-        and if it cannot be made.
+        Raises `ValueError` if settings differ, if the folder has files of these names from elsewhere, or if it cannot
+        be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"the folder {str(self.path)!r} cannot be made: {error.strerror}") from error
+            raise ValueError(f"the folder {str(self.path)!r} cannot be created: {error.strerror}") from error
         file = self.path / SETTINGS
         if file.exists():
             known = _settings_in(file)
@@ -96,19 +96,19 @@ class Folder:
                     f"{name} was {known.get(name)!r}, now {settings.get(name)!r}" for name in differing
                 )
                 raise ValueError(
-                    f"{str(self.path)!r} holds samples of other settings: {changes}. Give another output_dir"
+                    f"{str(self.path)!r} holds samples with other settings: {changes}. Set another output_dir"
                 )
         else:
             found = [name for name in (SAMPLES, RESULTS, PASS_AT_K, CALIBRATION) if (self.path / name).exists()]
             if found:
                 raise ValueError(
-                    f"{str(self.path)!r} holds {', '.join(found)} and no {SETTINGS} of an evaluation: "
-                    "give another output_dir"
+                    f"{str(self.path)!r} holds {', '.join(found)} but no {SETTINGS} of an evaluation: set another "
+                    "output_dir"
                 )
         _write(file, json.dumps(settings, indent=1) + "\n")
 
     def join(self) -> list[Line]:
-        """All samples, those of the parts among them, in the order of problems; they are in one file afterwards."""
+        """Join the samples of all parts into one file, and return them in the order of problems."""
         parts = sorted(self.path.glob("samples.part*.jsonl"))
         whole = self.path / SAMPLES
         lines = {line.id: line for file in (*parts, whole) if file.exists() for line in read_lines(file)}
@@ -119,7 +119,7 @@ class Folder:
         return ordered
 
     def append(self, lines: Iterable[Line]) -> None:
-        """Add samples at once, and keep them whatever happens next."""
+        """Append samples and flush them to disk at once."""
         with open(self._own, "a", encoding="utf-8") as file:
             file.write("".join(map(_dumped, lines)))
             file.flush()
@@ -128,7 +128,7 @@ class Folder:
 
 def read_lines(file: Path) -> list[Line]:
     """
-    The samples in a file; the last one is left out if it was cut.
+    The samples in a file; the last line is ignored if it was cut off.
 
     Raises `ValueError` for any other line that is not a sample.
     """
@@ -147,7 +147,7 @@ def _dumped(line: Line) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write a file completely or not at all."""
     with written(file, overwrite=True) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -158,5 +158,5 @@ def _settings_in(file: Path) -> dict:
     except ValueError:  # not JSON, or not text
         settings = None
     if not isinstance(settings, dict) or "num_samples" not in settings:
-        raise ValueError(f"{str(file)!r} is not of an evaluation: give another output_dir")
+        raise ValueError(f"{str(file)!r} does not belong to an evaluation: set another output_dir")
     return settings

@@ -1,8 +1,8 @@
 """
-What several samples of each problem say: accuracy, diversity, calibration, with standard errors.
+Metrics of several samples per problem: accuracy, diversity and calibration, with standard errors.
 
-Of K samples of each of P problems, `correct` is `(P, K)` bool, and `answers` `(P, K)` int: equal for equal answers of
-a problem, -1 for none.
+With K samples for each of P problems, `correct` is `(P, K)` bool and `answers` is `(P, K)` int: equal for equal
+answers to a problem, -1 without an answer.
 """
 
 import re
@@ -16,31 +16,31 @@ from ...measures import pass_at_k
 from ..statistics import Mean, Statistic, once, ratio, resample, standard_error
 
 
-VOTES = 1000  # orders of the samples of a problem that maj@k is a mean over
+VOTES = 1000  # number of random orders of a problem's samples that maj@k is averaged over
 LONGEST = 4  # n-grams, as in BLEU-4
-FLOOR = 0.1  # what a count of 0 is taken for in BLEU
+FLOOR = 0.1  # replaces a count of 0 in BLEU
 BINS = 15  # of confidences
 
 
 @dataclass(frozen=True)
 class Samples:
     """
-    K samples of each of P problems. Arrays are `(P, K)` where no other shape is given; no sample may be missing.
+    K samples for each of P problems. Arrays are `(P, K)` unless another shape is given; no sample may be missing.
 
     Args:
         correct (`numpy.ndarray`):
             Bool.
         answers (`numpy.ndarray`):
-            Int: number of the answer's class within its problem. Equal answers, by the verifier, have equal numbers;
-            -1 where no answer was found.
+            Int: the number of the answer's class within its problem. Answers that the verifier finds equal have equal
+            numbers; -1 where no answer was found.
         lengths (`numpy.ndarray`):
-            Int, tokens.
+            Int: number of tokens.
         logprobs (`numpy.ndarray`):
-            Nats: mean over the response's tokens of the log-prob of the sampled token, at temperature 1.
+            In nats: the mean log-prob of the response's tokens, at temperature 1.
         entropies (`numpy.ndarray`):
-            Nats per token: mean over the response's tokens, at temperature 1.
+            In nats per token: the mean over the response's tokens, at temperature 1.
         prompt_entropies (`numpy.ndarray`):
-            `(P,)`: nats per token, at temperature 1.
+            `(P,)`, in nats per token: the mean over the prompt's tokens, at temperature 1.
         texts (`list[list[str]]`):
             The responses.
     """
@@ -77,14 +77,15 @@ def solved(correct: np.ndarray, k: int) -> np.ndarray:
 
 def majority(correct: np.ndarray, answers: np.ndarray, ks: Sequence[int], seed: int = 0) -> np.ndarray:
     """
-    maj@k of each problem, `(len(ks), P)`: how often the most frequent answer of `k` of its samples is correct.
+    maj@k of each problem, `(len(ks), P)`: how often the most frequent answer among `k` of its samples is correct.
 
-    The mean over the first `k` samples in [`VOTES`] random orders. Its standard error is at most
-    `0.5 / sqrt(VOTES)` = 0.016 for a problem and `0.016 / sqrt(P)` for the mean over problems; at `k` = 1 and K it is
-    exact. Tied answers have the same chance. Samples without an answer do not vote, and a vote without votes is wrong.
-    An answer that the verifier contradicts itself on counts as the share of its samples that are correct.
+    It is the mean over the first `k` samples in [`VOTES`] random orders. Its standard error is at most
+    `0.5 / sqrt(VOTES)` = 0.016 for a problem and `0.016 / sqrt(P)` for the mean over problems; for `k` = 1 and K it is
+    exact. Tied answers have the same chance. Samples without an answer do not vote; without any vote the result is
+    wrong. If the verifier contradicts itself on an answer, the answer counts as the share of its samples that are
+    correct.
 
-    `seed` decides the orders. Raises `ValueError` unless `1 <= k <= K` for all of `ks`.
+    `seed` is the seed of the orders. Raises `ValueError` unless `1 <= k <= K` for all of `ks`.
 
     Reference: Wang et al., [Self-Consistency Improves Chain of Thought Reasoning in Language
     Models](https://huggingface.co/papers/2203.11171), 2022.
@@ -111,20 +112,20 @@ def majority(correct: np.ndarray, answers: np.ndarray, ks: Sequence[int], seed: 
 
 
 def distinct_answers(answers: np.ndarray) -> np.ndarray:
-    """Number of different answers of each problem, `(P,)`; having none is not one."""
+    """Number of different answers per problem, `(P,)`; a missing answer does not count."""
     return np.array([len(np.unique(row[row >= 0])) for row in answers], dtype=float)
 
 
 def vote_entropy(answers: np.ndarray) -> np.ndarray:
     r"""
-    Entropy of the answers of each problem, `(P,)`, in nats; NaN where none of its samples has an answer.
+    Entropy of each problem's answers, `(P,)`, in nats; NaN if none of its samples has an answer.
 
     $$
     -\sum_a p_a \log p_a
     $$
 
-    with \\( p_a \\) the share of answer \\( a \\) among the samples that have one. At most the logarithm of their
-    number, so it is comparable between equal numbers of samples only.
+    with \\( p_a \\) the share of answer \\( a \\) among the samples that have an answer. It is at most the logarithm
+    of their number, so only compare it at equal numbers of samples.
     """
     return np.array([_entropy(np.unique(row[row >= 0], return_counts=True)[1]) for row in answers])
 
@@ -137,12 +138,12 @@ def _entropy(counts: np.ndarray) -> float:
 
 
 def tokenize(text: str) -> list[str]:
-    r"""Words, numbers and single signs, the units of n-grams here (ours): `x+1 = 2` has five."""
+    r"""Words, numbers and single signs, which are the units of n-grams here (ours): `x+1 = 2` has five."""
     return re.findall(r"\w+|[^\w\s]", text)
 
 
 def ngrams(texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For n = 1 to 4, a number for every n-gram of the texts, equal for equal ones, and which text it is in."""
+    """For n = 1 to 4: a number per n-gram of the texts, equal for equal n-grams, and the text that it is in."""
     words = [tokenize(text) for text in texts]
     numbers: dict[str, int] = {}
     tokens = np.array([numbers.setdefault(word, len(numbers)) for text in words for word in text], dtype=np.int64)
@@ -158,9 +159,10 @@ def ngrams(texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def distinct(texts: Sequence[str]) -> list[float]:
     """
-    Distinct n-grams divided by n-grams, for n = 1 to 4, over all responses to one problem; NaN if they have none.
+    Number of distinct n-grams divided by that of all n-grams, for n = 1 to 4, over all responses to one problem; NaN
+    if they have none.
 
-    Falls with the number and the length of the responses, so compare it at equal `num_samples`.
+    It falls with the number and the length of the responses, so only compare it at equal `num_samples`.
 
     Reference: Li et al., [A Diversity-Promoting Objective Function for Neural Conversation
     Models](https://huggingface.co/papers/1510.03055), 2016.
@@ -170,20 +172,21 @@ def distinct(texts: Sequence[str]) -> list[float]:
 
 def self_bleu(texts: Sequence[str]) -> float:
     r"""
-    Mean over the responses to one problem of BLEU-4 against all others, from 0 (nothing shared) to 1 (all alike).
+    Mean BLEU-4 of each response to a problem against all others, from 0 (nothing shared) to 1 (all alike).
 
     $$
     \min(1, e^{1 - r/c}) \; \exp \frac{1}{N} \sum_{n=1}^N \log \frac{m_n}{t_n}
     $$
 
-    with \\( t_n \\) the n-grams of the response and \\( m_n \\) those that another has too, each counted at most as
-    often as in the one that has most of it; \\( c \\) the length of the response and \\( r \\) the nearest of the
-    others' (the shorter if two are equally near); \\( N = 4 \\), or the length of a shorter response. A count
-    \\( m_n = 0 \\) is taken for 0.1, and a response that shares no word has 0. That is the sentence BLEU of sacrebleu
-    with `smooth_method="floor"` and `effective_order=True`. Ours: an empty response has 1 if another is empty too.
+    with \\( t_n \\) the number of n-grams in the response and \\( m_n \\) the number of those that another response
+    has too, each counted at most as often as in the response that has most of it. \\( c \\) is the length of the
+    response, and \\( r \\) the nearest length among the others (the shorter if two are equally near). \\( N = 4 \\),
+    or the length of a shorter response. A count \\( m_n = 0 \\) is replaced by 0.1, and a response that shares no word
+    gets 0. This is sacrebleu's sentence BLEU with `smooth_method="floor"` and `effective_order=True`. Ours: an empty
+    response gets 1 if another one is empty too.
 
-    NaN for a single response. All responses are used: the time grows with the number of n-grams, since the largest
-    count among the others is the largest of all, or the second largest if the largest is one's own.
+    NaN for a single response. All responses are used. The time only grows with the number of n-grams, since the
+    largest count among the others is the overall largest, or the second largest if the largest is the response's own.
 
     Reference: Zhu et al., [Texygen: A Benchmarking Platform for Text Generation
     Models](https://huggingface.co/papers/1802.01886), 2018.
@@ -206,7 +209,7 @@ def self_bleu(texts: Sequence[str]) -> float:
 
 
 def _most_of_others(grams: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """For each pair of n-gram and text: the largest count of the n-gram in another text."""
+    """For each pair of n-gram and text, the n-gram's largest count in another text."""
     order = np.lexsort((-counts, grams))
     ranked, sizes = grams[order], counts[order]
     first = np.append(True, ranked[1:] != ranked[:-1])[: len(ranked)]
@@ -232,19 +235,19 @@ def logprob_confidence(logprobs: np.ndarray) -> np.ndarray:
     """
     The geometric mean of the probabilities of a response's tokens, `exp(logprobs)`, `(P, K)`.
 
-    What rounding has lifted above 0 counts as 0.
+    A log-prob that rounding put above 0 counts as 0.
     """
     return np.exp(np.minimum(logprobs, 0.0))
 
 
 def vote_confidence(answers: np.ndarray) -> np.ndarray:
-    """Share of the K samples of a problem that have the sample's own answer, `(P, K)`; 0 for a sample without one."""
+    """Share of a problem's K samples that have this sample's answer, `(P, K)`; 0 for a sample without an answer."""
     return ((answers[:, :, None] == answers[:, None, :]) & (answers >= 0)[:, :, None]).mean(2)
 
 
 def brier(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """
-    Mean squared difference of `confidence` and `correct`, both `(P, K)`, for each problem: `(P,)`.
+    Mean squared difference between `confidence` and `correct`, both `(P, K)`, per problem: `(P,)`.
 
     Reference: Brier, [Verification of Forecasts Expressed in Terms of
     Probability](https://doi.org/10.1175/1520-0493%281950%29078%3C0001:VOFEIT%3E2.0.CO;2), 1950.
@@ -258,7 +261,7 @@ class Bin(NamedTuple):
 
     Args:
         low, high (`float`):
-            The confidences in it: above `low`, up to `high`; 0 is in the first.
+            The range of its confidences: above `low`, up to `high`; 0 is in the first bin.
         confidence (`float`):
             Their mean; NaN in an empty bin.
         accuracy (`float`):
@@ -275,14 +278,14 @@ class Bin(NamedTuple):
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """The reliability table of samples, `(P, K)` or flat, in `bins` bins of equal width."""
+    """The reliability of samples, `(P, K)` or flat, in `bins` bins of equal width."""
     count, sure, right = _in_bins(confidence.reshape(1, -1), correct.reshape(1, -1), bins)[:, 0]
     means = zip(ratio(sure, count).tolist(), ratio(right, count).tolist(), count.tolist(), strict=True)
     return [Bin(b / bins, (b + 1) / bins, *mean, int(number)) for b, (*mean, number) in enumerate(means)]
 
 
 def _in_bins(confidence: np.ndarray, correct: np.ndarray, bins: int) -> np.ndarray:
-    """Samples, sum of confidences and correct samples of each problem and bin: `(3, P, bins)`."""
+    """Number of samples, sum of confidences and number of correct samples, per problem and bin: `(3, P, bins)`."""
     place = np.searchsorted(np.arange(1, bins) / bins, confidence)
     inside = place[..., None] == np.arange(bins)
     return np.stack([inside.sum(1), (inside * confidence[..., None]).sum(1), (inside & correct[..., None]).sum(1)])
@@ -312,7 +315,8 @@ class ECE:
 
 class AUROC:
     """
-    Share of pairs of a correct and a wrong sample, of all problems, in which the correct one has more confidence.
+    Share of the pairs of a correct and a wrong sample, over all problems, in which the correct one has the higher
+    confidence.
 
     Equal confidences count half; `confidence` is `(P, K)`. NaN if all samples are correct, or none is.
 
@@ -339,18 +343,18 @@ class AUROC:
         return won / pairs if pairs else np.nan
 
 
-# All of them
+# All metrics
 
 
 class Score(NamedTuple):
     """
-    A metric of all problems.
+    A metric over all problems.
 
     Args:
         value (`float`):
             NaN if the samples do not define it.
         stderr (`float`):
-            Its standard error, by a bootstrap over problems; NaN for a single problem.
+            Its standard error from a bootstrap over problems; NaN for a single problem.
     """
 
     value: float
@@ -365,16 +369,16 @@ def scores(
 
     Args:
         samples ([`Samples`]):
-            K samples of each of P problems.
+            K samples for each of P problems.
         ks (`Sequence[int]`, *optional*):
             The k of pass@k and maj@k; by default 1, 2, 4, ... and K.
         seed (`int`, *optional*, defaults to `0`):
-            Of the bootstrap.
+            Seed of the bootstrap.
         resamples (`int`, *optional*, defaults to `1000`):
-            Of the bootstrap.
+            Number of resamples in the bootstrap.
 
     Raises `ValueError` for arrays of different shapes, no samples, log-probs or entropies that are not finite, a `k`
-    outside of 1 to K, and fewer than 2 resamples.
+    outside 1 to K, or fewer than 2 resamples.
     """
     table, number = metrics(samples, ks), len(samples.correct)
     resampled = resample(number, resamples, seed)

@@ -1,4 +1,4 @@
-"""A model by its name, a whole one or an adapter on its base, and prompts as it reads them."""
+"""Load a model by name, as a whole or as an adapter on its base, and encode its prompts."""
 
 import hashlib
 import os
@@ -18,9 +18,9 @@ from ...data.files import first_line
 
 
 TEMPLATES = ("auto", "chat", "plain", "qwen-math")
-# of the evaluation of Qwen2.5-Math, https://huggingface.co/papers/2409.12122
+# from the evaluation of Qwen2.5-Math, https://huggingface.co/papers/2409.12122
 STEP_BY_STEP = r"Please reason step by step, and put your final answer within \boxed{}."
-HEAD = 2**20  # bytes at either end of a file of weights that tell it from another
+HEAD = 2**20  # bytes at either end of a weights file that identify it
 
 
 class Source(NamedTuple):
@@ -28,14 +28,15 @@ class Source(NamedTuple):
 
     path: str
     revision: str | None = None
-    base: "Source | None" = None  # of an adapter
+    base: "Source | None" = None  # if this is an adapter
 
 
 def source_of(path: str, revision: str | None = None) -> Source:
     """
     The model or adapter in a folder or on the hub.
 
-    Raises `ValueError` with one line if there is neither, or an adapter that has no base or is not one of weights.
+    Raises `ValueError` with one line if there is neither, or if the adapter has no base or does not consist of
+    weights.
     """
     try:
         if find_adapter_config_file(path, revision=revision) is None:
@@ -47,13 +48,13 @@ def source_of(path: str, revision: str | None = None) -> Source:
         raise ValueError(f"the adapter {path!r} does not name its base: set base_model_name_or_path in its config")
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise ValueError(
-            f"the adapter {path!r} is not one of weights, but {config.peft_type.value}: it cannot be merged"
+            f"the adapter {path!r} does not consist of weights, but is {config.peft_type.value}: it cannot be merged"
         )
     return Source(path, revision, Source(config.base_model_name_or_path, config.revision))
 
 
 def tokenizer_of(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer beside the model, or that of the base if an adapter has none; errors are as in [`source_of`]."""
+    """The model's tokenizer, or the base's if an adapter has none; raises as [`source_of`] does."""
     path, revision, base = source
     if base is not None and not has_file(path, "tokenizer_config.json", revision=revision):
         path, revision, _ = base
@@ -67,7 +68,7 @@ def tokenizer_of(source: Source) -> PreTrainedTokenizerBase:
 
 
 def context_of(source: Source) -> int | None:
-    """Tokens that the model reads at most; None if its config does not say. Errors are as in [`source_of`]."""
+    """Maximum number of tokens that the model reads; None if its config does not say. Raises as [`source_of`] does."""
     path, revision, _ = source.base or source
     try:
         config = AutoConfig.from_pretrained(path, revision=revision)
@@ -79,17 +80,17 @@ def context_of(source: Source) -> int | None:
 
 def load(source: Source, dtype: str) -> PreTrainedModel:
     """
-    The model; an adapter is merged into its base, which generates faster.
+    Load the model; an adapter is merged into its base, which then generates faster.
 
-    An adapter on the embeddings or the head stays beside them: the two may share their weights, and a merge into one
-    would change the other.
+    An adapter on the embeddings or the head is not merged: the two may share weights, so that a merge into one would
+    change the other.
     """
     path, revision, _ = source.base or source
     try:
         model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=getattr(torch, dtype))
         if source.base is None:
             return model
-        # by peft: transformers reads an adapter itself, and leaves the magnitudes of DoRA at random
+        # with peft: transformers' own adapter loading leaves DoRA's magnitudes random
         model = PeftModel.from_pretrained(model, source.path, revision=source.revision)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"the weights of {source.path!r} cannot be loaded: {first_line(error)}") from error
@@ -98,7 +99,7 @@ def load(source: Source, dtype: str) -> PreTrainedModel:
 
 
 def weights_of(source: Source) -> str | None:
-    """A digest of a folder's weights, of their sizes and both ends; None for a model of the hub."""
+    """A digest of a folder's weights, from their sizes and both ends; None for a model on the hub."""
     folders = [Path(part.path) for part in (source, source.base) if part is not None and os.path.isdir(part.path)]
     files = [file for folder in folders for file in sorted(folder.glob("*"))]
     weights = [file for file in files if file.suffix in (".safetensors", ".bin")]
@@ -106,7 +107,7 @@ def weights_of(source: Source) -> str | None:
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """The beginning of a hash."""
+    """The first characters of a hash."""
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
@@ -126,16 +127,16 @@ def _ends(file: Path) -> Iterable[bytes]:
 
 def resolve_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """
-    One of [`TEMPLATES`] less "auto", which is "qwen-math" for a tokenizer with a chat template and "plain" without.
+    One of [`TEMPLATES`] except "auto", which becomes "qwen-math" for a tokenizer with a chat template, else "plain".
 
-    Raises `ValueError` for an unknown template, and for one that needs the chat template that the tokenizer lacks.
+    Raises `ValueError` for an unknown template, or one that needs a chat template that the tokenizer lacks.
     """
     if template not in TEMPLATES:
         raise unknown("template", template, TEMPLATES)
     if template == "auto":
         return "qwen-math" if tokenizer.chat_template else "plain"
     if template != "plain" and not tokenizer.chat_template:
-        raise ValueError(f"template={template!r} needs a tokenizer with a chat template, and this one has none")
+        raise ValueError(f"template={template!r} needs a tokenizer with a chat template, but this one has none")
     return template
 
 
@@ -143,20 +144,20 @@ def encode(
     prompts: Sequence[str | list[dict[str, str]]], tokenizer: PreTrainedTokenizerBase, template: str, **chat_kwargs
 ) -> list[list[int]]:
     """
-    Tokens of each prompt.
+    Encode each prompt as tokens.
 
     Args:
         prompts (`Sequence[str]` or `Sequence[list[dict[str, str]]]`):
-            Problems, or conversations, which go through the chat template as they are.
+            Problems, or conversations, which go through the chat template unchanged.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Tokenizer of the model.
         template (`str`):
-            What is done to a problem: "plain" nothing, "chat" makes it a user message, "qwen-math" puts the system
-            message of the Qwen2.5-Math evaluation before that.
+            How to present a problem: "plain" leaves it unchanged, "chat" makes it a user message, "qwen-math" adds the
+            system message of the Qwen2.5-Math evaluation before that.
         **chat_kwargs:
-            For the chat template.
+            Arguments for the chat template.
 
-    Raises `ValueError` for a conversation where there is no chat template.
+    Raises `ValueError` for a conversation without a chat template.
     """
     encoded = []
     for prompt in prompts:
@@ -165,12 +166,12 @@ def encode(
             prompt = [*system, {"role": "user", "content": prompt}]
         is_text = isinstance(prompt, str)
         if not is_text and not tokenizer.chat_template:
-            raise ValueError("the prompts are conversations, and the tokenizer has no chat template: give text")
+            raise ValueError("the prompts are conversations, but the tokenizer has no chat template: use text prompts")
         text = (
             prompt
             if is_text
             else tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **chat_kwargs)
         )
-        # a chat template has written the special tokens already
+        # a chat template has already written the special tokens
         encoded.append(tokenizer(text, add_special_tokens=is_text)["input_ids"])
     return encoded

@@ -1,4 +1,4 @@
-"""Two evaluations on the same problems: differences, intervals and a sign test."""
+"""Compare two evaluations on the same problems: differences, intervals and a sign test."""
 
 import json
 import math
@@ -23,11 +23,12 @@ class Difference(NamedTuple):
         value (`float`):
             The difference.
         low, high (`float`):
-            Its 95% interval, by a bootstrap over problems; NaN for a single problem.
+            Its 95% interval from a bootstrap over problems; NaN for a single problem.
         wins, losses (`int` or `None`):
-            Problems on which the second has more, or less; `None` for a metric that no single problem has.
+            Number of problems on which the second has a larger, or smaller, value; `None` for a metric that is not
+            defined per problem.
         p_value (`float`):
-            Of the two-sided sign test on these; NaN without them.
+            Of the two-sided sign test on wins and losses; NaN without them.
     """
 
     value: float
@@ -44,14 +45,14 @@ def paired_differences(
     """
     Every metric of `second` minus that of `first`, by name. Row i of both must be the same problem.
 
-    A resample takes the same problems from both, so what makes a problem hard for both cancels.
+    A resample takes the same problems from both, so the difficulty that they share cancels.
 
-    Raises `ValueError` for different numbers of problems or samples, and as `scores` does.
+    Raises `ValueError` for different numbers of problems or samples, and as [`~metrics.scores`] does.
     """
     if first.correct.shape != second.correct.shape:
         raise ValueError(
-            f"give the same problems with the same number of samples; got (problems, samples) = {first.correct.shape} "
-            f"and {second.correct.shape}"
+            "both need the same problems with the same number of samples; got (problems, samples) = "
+            f"{first.correct.shape} and {second.correct.shape}"
         )
     number = len(first.correct)
     resampled, tables = resample(number, resamples, seed), (metrics(first, ks), metrics(second, ks))
@@ -76,7 +77,7 @@ def _signs(before: Statistic, after: Statistic) -> tuple[int | None, int | None,
 
 def sign_test(wins: int, losses: int) -> float:
     r"""
-    Two-sided p-value of the exact sign test, ties left out; 1 if there is neither a win nor a loss.
+    Two-sided p-value of the exact sign test, without ties; 1 if there is neither a win nor a loss.
 
     $$
     \min \left( 1, \; 2^{1-n} \sum_{i \le \min(\text{wins}, \text{losses})} \binom{n}{i} \right), \quad
@@ -92,17 +93,18 @@ def differences_between(
     first: str, second: str, resamples: int, verifier: Verifier
 ) -> dict[str, dict[str, Difference]]:
     """
-    What the second has more than the first, for each set of problems that both have; of as many samples as both have.
+    The metrics of the second minus those of the first, per common set of problems, on the number of samples that both
+    have.
 
     Args:
         first, second (`str`):
             Output folders of `trl-entropy eval`.
         resamples (`int`):
-            Of the bootstrap.
+            Resamples of the bootstrap.
         verifier ([`~rewards.Verifier`]):
             Compares answers.
 
-    Raises `ValueError` for a folder that holds no results, and if the problems are not the same.
+    Raises `ValueError` for a folder without results, or if the problems are not the same.
     """
     before, after = _sets(first), _sets(second)
     names = [name for name in before if name in after]
@@ -112,7 +114,7 @@ def differences_between(
         pairs = {name: (before[name], after[name]) for name in names}
     if not pairs:
         raise ValueError(
-            f"{first!r} has {', '.join(before)}, and {second!r} has {', '.join(after)}: nothing in common"
+            f"{first!r} has {', '.join(before)}, but {second!r} has {', '.join(after)}: they have no set in common"
         )
     return {name: _differences(name, *pair, resamples, verifier) for name, pair in pairs.items()}
 
@@ -127,11 +129,11 @@ def _differences(name: str, before: Path, after: Path, resamples: int, verifier:
 
 
 def _sets(folder: str) -> dict[str, Path]:
-    """The folders with results, by the name of the set of problems: the folder itself, or those in it."""
+    """The folders with results, by name of the set of problems: the folder itself, or those in it."""
     places = [Path(folder) / RESULTS, *sorted(Path(folder).glob(f"*/{RESULTS}"))]
     found = {name: file.parent for file in places if file.is_file() for name in _read(file)["results"]}
     if not found:
-        raise ValueError(f"{folder!r} holds no {RESULTS} of a finished evaluation")
+        raise ValueError(f"{folder!r} has no {RESULTS} of a finished evaluation")
     return found
 
 

@@ -1,4 +1,4 @@
-"""An evaluation on disk: all processes sample what is missing; the main one computes and writes the scores."""
+"""Run an evaluation on disk: all processes sample missing responses, and the main process writes the scores."""
 
 import json
 import logging
@@ -35,19 +35,19 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Task:
     """
-    A set of problems with the folder for its samples.
+    A set of problems and the folder for its samples.
 
     Args:
         name (`str`):
-            What it is called in the table.
+            Its name in the table.
         folder (`Path`):
-            Where samples and results stand.
+            Folder for samples and results.
         problems (`list[Problem]`):
             The problems.
         prompts (`list[list[int]]`):
-            Tokens of their prompts.
+            The tokens of their prompts.
         settings (`Mapping[str, object]`):
-            What the samples depend on.
+            The settings that the samples depend on.
     """
 
     name: str
@@ -59,9 +59,9 @@ class Task:
 
 def missing_samples(task: Task, sampling: Sampling, state: PartialState) -> list[SampleId]:
     """
-    What is still to be sampled of a task, the same on every process; claims the folder.
+    The missing samples of a task, the same on every process; claims the folder.
 
-    Raises `ValueError` if it holds samples of other settings.
+    Raises `ValueError` if the folder holds samples with other settings.
     """
 
     def claim_and_read() -> set[SampleId]:
@@ -92,9 +92,9 @@ def write_results(
     task: Task, sampling: Sampling, verifier: Verifier, settings: Mapping[str, object], resamples: int
 ) -> dict[str, Score]:
     """
-    The scores of all samples of a task, with `results.json` and the figures; for the main process.
+    Compute the scores of all samples of a task, and write `results.json` and the figures; on the main process.
 
-    The file alone has pass@k and maj@k of every k.
+    Only the file has pass@k and maj@k for every k.
     """
     lines = [line for line in Folder(task.folder).join() if line.sample < sampling.num_samples]
     samples = samples_of(lines, sampling.num_samples, verifier)
@@ -115,14 +115,14 @@ def write_results(
         "versions": versions(),
     }
     shown = at_powers_of_two(table, sampling.num_samples)
-    with written_together(task.folder, overwrite=True) as scratch:  # the folder is an evaluation's
+    with written_together(task.folder, overwrite=True) as scratch:  # the folder belongs to an evaluation
         (scratch / RESULTS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         plot_figures(task.name, samples, shown, scratch)
     return shown
 
 
 def versions() -> dict[str, str]:
-    """Of this package and what it computes with."""
+    """The versions of this package and of the packages it computes with."""
     return {
         "trl_entropy": __version__,
         "transformers": transformers.__version__,
@@ -132,7 +132,7 @@ def versions() -> dict[str, str]:
 
 
 def _as_harness(table: Mapping[str, Score]) -> dict[str, float | None]:
-    """By the keys of lm-evaluation-harness: the metric, a comma and the filter of answers, of which there is none."""
+    """Scores under the keys of lm-evaluation-harness: the metric, a comma and the answer filter, which is "none"."""
     return {
         f"{name}{kind},none": None if isnan(value) else value
         for name, score in table.items()
@@ -142,7 +142,7 @@ def _as_harness(table: Mapping[str, Score]) -> dict[str, float | None]:
 
 @contextmanager
 def _progress(name: str, total: int, state: PartialState) -> Iterator[Callable[[int], None]]:
-    """A bar on the main process, of its own share."""
+    """A progress bar on the main process, for its own share."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

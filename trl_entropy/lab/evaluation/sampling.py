@@ -1,4 +1,4 @@
-"""Sampling responses, with transformers or vLLM: each has random numbers of its own, whatever stands beside it."""
+"""Sample responses with transformers or vLLM; each has its own random numbers, whatever else is in the batch."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -33,21 +33,21 @@ class SampleId(NamedTuple):
 @dataclass(frozen=True)
 class Sampling:
     """
-    How responses are sampled.
+    The settings of sampling.
 
     Args:
         num_samples (`int`, *optional*, defaults to `8`):
-            Responses to each problem.
+            Number of responses per problem.
         temperature (`float`, *optional*, defaults to `1.0`):
-            What the logits are divided by; 0 takes the likeliest token.
+            Divisor of the logits; 0 takes the likeliest token.
         top_p (`float`, *optional*, defaults to `1.0`):
-            Probability of the smallest set of likeliest tokens that are sampled from.
+            Total probability of the likeliest tokens to sample from.
         max_new_tokens (`int`, *optional*, defaults to `256`):
-            Tokens after which a response is cut.
+            Number of tokens after which a response is cut.
         batch_size (`int`, *optional*, defaults to `64`):
-            Responses sampled at once.
+            Number of responses to sample at once.
         seed (`int`, *optional*, defaults to `0`):
-            Decides, with the numbers of problem and sample, the random numbers of a response.
+            Together with the numbers of problem and sample, it is the seed of a response's random numbers.
 
     Raises `ValueError` for a value out of range.
     """
@@ -66,7 +66,7 @@ class Sampling:
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
         if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature must be a number of at least 0, got {self.temperature}")
+            raise ValueError(f"temperature must be a number >= 0, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
 
@@ -74,7 +74,7 @@ class Sampling:
 @dataclass(frozen=True)
 class Policy:
     """
-    What samples the responses, and what scores them.
+    A model that scores responses, and the engine that samples them.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -82,7 +82,7 @@ class Policy:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         engine (`Callable`, *optional*):
-            `engine(prompts, ids, sampling)` gives the tokens of each response; by default [`sample`] with the model.
+            `engine(prompts, ids, sampling)` returns the tokens of each response; by default [`sample`] with the model.
     """
 
     model: PreTrainedModel
@@ -97,7 +97,7 @@ class Policy:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """With the model in evaluation mode, and afterwards in the one it was in."""
+        """Put the model in evaluation mode, and restore its mode afterwards."""
         was_training = self.model.training
         self.model.eval()
         try:
@@ -112,7 +112,7 @@ def all_ids(num_problems: int, num_samples: int) -> list[SampleId]:
 
 
 def batches(prompts: Sequence[list[int]], ids: Sequence[SampleId], size: int) -> Iterator[list[SampleId]]:
-    """The samples, `size` at a time; long prompts come first, those of equal length together."""
+    """The samples in batches of `size`; long prompts come first, prompts of equal length together."""
     ordered = sorted(ids, key=lambda one: (-len(prompts[one.problem]), one))
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
@@ -123,11 +123,11 @@ def batches(prompts: Sequence[list[int]], ids: Sequence[SampleId], size: int) ->
 
 class TakeToken(LogitsProcessor):
     """
-    Leave one token of each row: the one in whose share of the probabilities the row's random number falls.
+    Leave one token per row: the one whose share of the probabilities contains the row's random number.
 
     Args:
         uniforms (`torch.Tensor`):
-            `(B, T)`, in [0, 1): one for each token of each row.
+            `(B, T)`, in [0, 1): one per token and row.
     """
 
     def __init__(self, uniforms: Tensor):
@@ -150,24 +150,24 @@ def sample(
     sampling: Sampling,
 ) -> list[list[int]]:
     """
-    Tokens of each response, with the token that ends it if it came.
+    The tokens of each response, including the end token if it was reached.
 
-    The prompt of a problem is read once, whatever the number of its samples, unless the model has layers that are not
-    attention. A sample's random numbers do not depend on the other samples. The logits may in their last digits, and
-    with them, rarely, a token.
+    A problem's prompt is read once for all its samples, unless the model has layers other than attention. A sample's
+    random numbers do not depend on the other samples. The last digits of the logits may, and with them, rarely, a
+    token.
 
     Args:
         prompts (`Sequence[list[int]]`):
-            Tokens of the prompt of every problem.
+            The tokens of every problem's prompt.
         ids (`Sequence[SampleId]`):
-            What to sample.
+            The samples to draw.
     """
     problems = sorted({one.problem for one in ids})
     tokens, mask = _pad_left([prompts[problem] for problem in problems], tokenizer.pad_token_id, model.device)
     rows = torch.tensor([problems.index(one.problem) for one in ids], device=model.device)
     with torch.no_grad(), _neutral(model, tokenizer):
         cache = {}
-        if tokens.shape[1] > 1:  # all tokens but the last, which gives the first logits
+        if tokens.shape[1] > 1:  # all tokens except the last, which gives the first logits
             read = model.generate(
                 tokens[:, :-1],
                 attention_mask=mask[:, :-1],
@@ -192,7 +192,7 @@ def sample(
 
 
 def _can_be_shared(cache: Cache) -> bool:
-    """Whether the rows of a cache can be chosen: attention keeps no state but keys and values."""
+    """Whether rows of a cache can be selected: attention keeps no state except keys and values."""
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
@@ -205,14 +205,14 @@ def _processors(ids: Sequence[SampleId], sampling: Sampling, device: torch.devic
     if sampling.top_p < 1:
         processors.append(TopPLogitsWarper(float(sampling.top_p)))
     uniforms = np.stack([np.random.default_rng((sampling.seed, *one)).random(sampling.max_new_tokens) for one in ids])
-    precision = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+    precision = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs lack float64
     processors.append(TakeToken(torch.from_numpy(uniforms).to(device, precision)))
     return processors
 
 
 @contextmanager
 def _neutral(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Without what the model's own settings do to the distribution: repetition_penalty, top_k and the like."""
+    """Turn off the model's own settings that change the distribution: repetition_penalty, top_k and so on."""
     own = model.generation_config
     model.generation_config = GenerationConfig(
         eos_token_id=_end_tokens(model, tokenizer), pad_token_id=tokenizer.pad_token_id, use_cache=True
@@ -224,12 +224,13 @@ def _neutral(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iter
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Those of the tokenizer and of the model's own settings, at all of which TRL's rollouts end."""
+    """The end tokens of the tokenizer and of the model's settings; TRL's rollouts end at any of them."""
     own = model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
     if not ends:
         raise ValueError(
-            "neither the model's generation_config nor the tokenizer names the token that ends a response"
+            "neither the model's generation_config nor the tokenizer defines the token that ends a response: set "
+            "eos_token_id"
         )
     return sorted(ends)
 
@@ -251,15 +252,15 @@ def _up_to_end(response: list[int], ends: list[int]) -> list[int]:
 
 class VLLMEngine:
     """
-    An engine for [`Policy`]; vLLM keeps what it has read of a prompt for the prompt's other samples.
+    An engine for [`Policy`]; vLLM caches a prompt for its other samples.
 
     Args:
         model (`str`):
             Folder, or name on the hub.
         revision (`str`, *optional*):
-            Of a model of the hub.
+            Revision of a model on the hub.
         dtype (`str`, *optional*, defaults to `"auto"`):
-            Of weights and activations.
+            Type of weights and activations.
         memory (`float`, *optional*, defaults to `0.5`):
             Share of the GPU's memory for vLLM; the rest is for the model that scores the responses.
     """
@@ -268,7 +269,7 @@ class VLLMEngine:
         check_vllm()
         from vllm import LLM
 
-        # "vllm": what the model's own settings do to the distribution is left out
+        # "vllm": ignore the model's own settings that change the distribution
         self.llm = LLM(
             model=model, revision=revision, dtype=dtype, gpu_memory_utilization=memory, generation_config="vllm"
         )
@@ -295,8 +296,8 @@ class VLLMEngine:
 
 
 def check_vllm() -> None:
-    """Raise `ValueError` where vLLM is not installed."""
+    """Raise `ValueError` if vLLM is not installed."""
     if find_spec("vllm") is None:
         raise ValueError(
-            "engine=vllm needs vLLM, which is not installed: pip install vllm, or take engine=transformers"
+            "engine=vllm needs vLLM, which is not installed: pip install vllm, or set engine=transformers"
         )

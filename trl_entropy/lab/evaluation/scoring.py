@@ -1,4 +1,4 @@
-"""From responses to graded samples: how likely a response is, whether its answer is right, which answers are equal."""
+"""Grade responses: how likely a response is, whether its answer is right, and which answers are equal."""
 
 import math
 from collections import defaultdict
@@ -20,8 +20,8 @@ from .metrics import Samples
 from .sampling import Policy, SampleId, Sampling, batches
 
 
-CHUNK = 1024  # tokens whose log-probabilities are held at once
-BYTES = 2**31  # of logits in one forward pass, unless a single response has more
+CHUNK = 1024  # number of tokens whose log-probabilities are in memory at once
+BYTES = 2**31  # bytes of logits per forward pass, unless a single response has more
 UNREAD = ("unparsable_answer", "timeout", "error")
 
 
@@ -31,11 +31,11 @@ class ResponseScore(NamedTuple):
 
     Args:
         logprob (`float`):
-            Nats: log-probability of the response's tokens.
+            In nats: log-probability of the response's tokens.
         entropy (`float`):
-            Nats per token, over the whole vocabulary, where the response's tokens stand.
+            In nats per token: entropy over the whole vocabulary at the response's tokens.
         prompt_entropy (`float`):
-            The same where the prompt's tokens stand but for the first; NaN for a prompt of one token.
+            The same at the prompt's tokens except the first; NaN for a prompt of one token.
     """
 
     logprob: float
@@ -48,11 +48,11 @@ def score_responses(
     model: PreTrainedModel, pad: int, prompts: Sequence[list[int]], responses: Sequence[list[int]]
 ) -> list[ResponseScore]:
     """
-    The score of each response to its prompt; as many to a forward pass as have [`BYTES`] of logits.
+    The score of each response to its prompt; a forward pass takes as many as fit into [`BYTES`] of logits.
 
     Args:
         pad (`int`):
-            The token for padding, which is masked.
+            The padding token, which is masked.
         prompts, responses (`Sequence[list[int]]`):
             Tokens.
     """
@@ -77,12 +77,12 @@ def _score(model: PreTrainedModel, pad: int, rows: list[tuple[int, list[int]]]) 
 
 
 def _of_tokens(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each token and entropy where it stands, both `(T,)`."""
+    """Log-probability of each token and entropy at its place, both `(T,)`."""
     logprobs, entropies = [], []
     for some_logits, some_tokens in zip(logits.split(CHUNK), tokens.split(CHUNK), strict=True):
         logps = some_logits.float().log_softmax(-1)
         logprobs.append(logps.gather(-1, some_tokens.unsqueeze(-1)).squeeze(-1))
-        # a logit of -inf has no share in the entropy
+        # a logit of -inf adds nothing to the entropy
         entropies.append(-torch.where(logps.isneginf(), 0.0, logps.exp() * logps).sum(-1))
     return torch.cat(logprobs), torch.cat(entropies)
 
@@ -96,21 +96,21 @@ def graded_lines(
     reward: MathVerifyReward,
 ) -> Iterator[list[Line]]:
     """
-    The samples of `ids`, a batch at a time: sampled, scored, graded.
+    Sample, score and grade the samples in `ids`, a batch at a time.
 
     Args:
         policy ([`~evaluation.sampling.Policy`]):
-            Samples and scores.
+            The policy that samples and scores.
         prompts (`Sequence[list[int]]`):
-            Tokens of the prompt of every problem.
+            The tokens of every problem's prompt.
         problems (`Sequence[Problem]`):
             The problems.
         ids (`Sequence[SampleId]`):
-            What is wanted.
+            The samples to draw.
         sampling ([`~evaluation.sampling.Sampling`]):
-            How it is sampled.
+            The settings of sampling.
         reward ([`~rewards.MathVerifyReward`]):
-            Where the answer stands, and what is right.
+            The reward that finds answers and decides what is right.
     """
     for batch in batches(prompts, ids, sampling.batch_size):
         with policy.evaluating():
@@ -140,7 +140,7 @@ def graded_lines(
 
 
 def samples_of(lines: Sequence[Line], num_samples: int, verifier: Verifier) -> Samples:
-    """All K samples of all P problems, in this order, as the metrics take them."""
+    """All K samples of all P problems, in order, in the form that the metrics need."""
     shape = len(lines) // num_samples, num_samples
 
     def column(name: str, kind: type) -> np.ndarray:
@@ -170,16 +170,17 @@ def answer_classes(
     """
     Number of each answer's class within its problem, `(P, K)`: equal for answers that the verifier finds equal.
 
-    The correct ones are one class. Another answer joins the first class, in the order of samples, whose first answer
-    it equals. One that could not be read, or took too long, equals itself as it is written. -1 where there is none.
+    All correct answers are one class. Any other answer joins the first class, in the order of samples, whose first
+    answer it equals. An answer that could not be read, or took too long, only equals the same text. -1 means no
+    answer.
 
     Args:
         answers (`Sequence[Sequence[str | None]]`):
             `(P, K)`.
         reasons (`Sequence[Sequence[str]]`):
-            `(P, K)`: verdicts on them.
+            `(P, K)`: the verdicts on the answers.
         verifier ([`~rewards.Verifier`]):
-            Compares answers; every problem's open ones with one of them at a time.
+            Compares answers; in each round, every problem's unclassified answers are compared with one of them.
     """
     numbers = [_settled(*problem) for problem in zip(answers, reasons, strict=True)]
     following = [max(known.values(), default=-1) + 1 for known in numbers]
@@ -207,7 +208,7 @@ def answer_classes(
 
 
 def _settled(answers: Sequence[str | None], reasons: Sequence[str]) -> dict[str, int]:
-    """Classes that need no comparison, by answer: 0 for all that are correct, and one for each that was not read."""
+    """Classes that need no comparison, by answer: 0 for all correct answers, and one for each unread answer."""
     numbers = {answer: 0 for answer, reason in zip(answers, reasons, strict=True) if reason == "correct"}
     for answer, reason in zip(answers, reasons, strict=True):
         if reason in UNREAD and answer is not None:

@@ -1,4 +1,4 @@
-"""What happened to the entropy of runs and why, as one page."""
+"""Write a page on what happened to the entropy of runs, and why."""
 
 import argparse
 import os
@@ -20,8 +20,10 @@ from .svg import to_svg, write_png
 def main(arguments: list[str]) -> None:
     """`trl-entropy report`."""
     parser = argparse.ArgumentParser(prog="trl-entropy report", description=HELP["report"])
-    parser.add_argument("runs", nargs="+", help="folders of runs, or folders that hold some")
-    parser.add_argument("--output", default="out/report.html", help="the page; its figures stand beside it as PNG")
+    parser.add_argument("runs", nargs="+", help="folders of runs, or folders that contain such folders")
+    parser.add_argument(
+        "--output", default="out/report.html", help="the page; its figures are written beside it as PNG"
+    )
     add_overwrite(parser)
     try:
         given = parse(parser, arguments)
@@ -33,9 +35,9 @@ def main(arguments: list[str]) -> None:
 
 def read(paths: Sequence[str | Path]) -> list[Arm]:
     """
-    The runs in folders, by arms.
+    Read the runs in folders, grouped into arms.
 
-    Raises `ValueError` if there are none, if none has logged a step, or if a file of one cannot be read.
+    Raises `ValueError` if there are no runs, if none has logged a step, or if a file cannot be read.
     """
     found = find_runs(paths)
     logged = [run for run in found if run.last_step]
@@ -55,12 +57,12 @@ def write(groups: Sequence[Arm], output: str | Path, overwrite: bool = False) ->
         groups (`Sequence[Arm]`):
             The runs, by arms.
         output (`str` or `Path`):
-            The HTML file. A picture of each figure stands beside it, `report_entropy.png`.
+            The HTML file. A picture of each figure is written beside it, `report_entropy.png`.
         overwrite (`bool`, *optional*, defaults to `False`):
-            Whether they may replace files that exist.
+            Whether they may replace existing files.
 
-    Returns the path of the page. Raises `ValueError` before anything is drawn if one of the files may not be written,
-    and `OSError` if that cannot be done.
+    Returns the path of the page. Raises `ValueError`, before anything is drawn, if one of the files may not be
+    written, and `OSError` if writing fails.
     """
     path = Path(os.path.realpath(output))
     pictures = {name: path.with_name(f"{path.stem}_{name}.png") for name in FIGURES}
@@ -81,7 +83,7 @@ def write(groups: Sequence[Arm], output: str | Path, overwrite: bool = False) ->
 
 
 def _files_of(run: Path) -> list[Path]:
-    """What is read of a run."""
+    """The files that are read from a run."""
     state = state_file(run)
     return [run / METRICS, run.parent / SCORES, *([] if state is None else [state])]
 

@@ -1,4 +1,4 @@
-"""What the controllers of a run held, and how well."""
+"""Find what the controllers of a run held, and how well."""
 
 import math
 import re
@@ -13,24 +13,24 @@ BAND = 0.1  # ours: a signal has settled within this share of its target
 
 class Held(NamedTuple):
     """
-    What one controller held.
+    The target of one controller and how well it held it.
 
     Args:
         name (`str`):
             Its name in the config.
         knob (`str`, *optional*):
-            What it turned; `None` if the run has not saved its settings.
+            The knob that it turned; `None` if the run has not saved its settings.
         signal (`str`):
-            What it measured.
+            The signal that it read.
         target (`float`):
             The last target.
         error (`float`, *optional*):
-            By what share the mean of the last half misses the target; `None` where that is not known.
+            The distance of the last half's mean from the target, as a share of the target; `None` if unknown.
         settled (`int`, *optional*):
             The optimizer step from which it was within [`BAND`] of its target to the end, for [`~compare.WINDOW`]
             logged steps or more; `None` if never.
         band (`tuple[float, float]`, *optional*):
-            Between what it was to be, if that was no point.
+            The target band, if the target was not a point.
     """
 
     name: str

@@ -1,18 +1,18 @@
-"""What advice depends on, from what a run has left."""
+"""Read the facts that advice depends on from a run's files."""
 
 from ...control.advice import CLIP_RATIOS, KNOBS, LEARNING_RATE_SCALE, REPLACING_BONUSES, Facts
 from .control import held, turned_knobs
 from .runs import Run
 
 
-DEFAULTS = {"entropy_coef": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.2}  # of the knobs of GRPOTrainer
+DEFAULTS = {"entropy_coef": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.2}  # of GRPOTrainer's knobs
 
 
 def facts(run: Run) -> Facts:
     """
-    What advice depends on.
+    The facts that advice depends on.
 
-    A run that has left no settings counts as one of a `GRPOTrainer` with the default knobs.
+    A run without saved settings counts as a `GRPOTrainer` with default knobs.
     """
     adaptive = {"entropy_coef"} if run.settings.get("use_adaptive_entropy") else set()  # TRL's own controller
     turned = turned_knobs(run).keys() | adaptive
@@ -27,15 +27,15 @@ def facts(run: Run) -> Facts:
 
 
 def bonuses(run: Run) -> set[str]:
-    """The advantage bonuses that a run has set."""
+    """The advantage bonuses that a run used."""
     return set(run.settings.get("advantage_bonuses") or {})
 
 
 def _values(run: Run) -> dict[str, float]:
-    """The knobs that a run has, with their last values."""
+    """The knobs of a run, with their last values."""
     logged = {name: run.series[f"knobs/{name}"].values[-1] for name in KNOBS if f"knobs/{name}" in run.series}
     if f"knobs/{LEARNING_RATE_SCALE}" in run.series:
-        return logged  # a trainer of this package logs all that it has
+        return logged  # this package's trainers log all their knobs
     given = dict(run.settings)
     if "epsilon" in given:
         given["epsilon_low"] = given["epsilon"]
@@ -45,7 +45,7 @@ def _values(run: Run) -> dict[str, float]:
 
 
 def off_policy(run: Run) -> bool:
-    """Whether a rollout batch is known to get several optimizer updates."""
+    """Whether the settings give a rollout batch several optimizer updates."""
     if "staleness/updates" in run.series:
         return max(run.series["staleness/updates"].values) > 0
     keys = ("steps_per_generation", "num_iterations", "gradient_accumulation_steps")

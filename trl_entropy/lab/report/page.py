@@ -1,4 +1,4 @@
-"""The page of a report, in HTML that needs nothing beside it."""
+"""The page of a report, as self-contained HTML."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -19,7 +19,7 @@ from .svg import VARIABLES
 
 NOTHING = "Nothing stands out, or too few steps are logged to tell."
 MOST_NAMES = 5  # in the title
-NO_SETTINGS = "Not every run has left its settings."
+NO_SETTINGS = "Not every run has saved its settings."
 
 
 def page(arms: Sequence[Arm], figures: Mapping[str, tuple[str, str]]) -> str:
@@ -28,9 +28,9 @@ def page(arms: Sequence[Arm], figures: Mapping[str, tuple[str, str]]) -> str:
 
     Args:
         arms (`Sequence[Arm]`):
-            What it is about.
+            The arms to report on.
         figures (`Mapping[str, tuple[str, str]]`):
-            `<svg>` element and name of the picture beside the page, by the names of [`FIGURES`].
+            `<svg>` element and file name of the picture, by names of [`FIGURES`].
     """
     runs = [run for arm in arms for run in arm.runs]
     name = title(arms)
@@ -52,12 +52,12 @@ def page(arms: Sequence[Arm], figures: Mapping[str, tuple[str, str]]) -> str:
 
 
 def title(arms: Sequence[Arm]) -> str:
-    """What the page is called."""
+    """The title of the page."""
     return f"Entropy of {', '.join(arm.name for arm in arms) if len(arms) <= MOST_NAMES else f'{len(arms)} arms'}"
 
 
 def described(name: str, arms: Sequence[Arm]) -> str:
-    """What a screen reader says of a figure."""
+    """The text of a figure for screen readers."""
     return f"{name.replace('_', ' ').capitalize()}: {', '.join(arm.name for arm in arms)}. {FIGURES[name].caption}"
 
 
@@ -66,7 +66,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers", colors=None) -> str:
-    """A table of texts, which are escaped here; `colors` are dots before its rows."""
+    """A table of texts, which are escaped here; `colors` become dots before its rows."""
     dots = [f'<span class="dot" style="background: {color}"></span>' for color in colors or []] or [""] * len(rows)
     cells = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     lines = [
@@ -105,7 +105,7 @@ def _settings(arms: Sequence[Arm]) -> str:
 
 
 def _versions(runs: Sequence[Run]) -> str:
-    """The versions of packages; of each that differs between the runs, all."""
+    """The versions of packages; all versions of a package that differs between runs."""
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         for package, version in run.versions.items():

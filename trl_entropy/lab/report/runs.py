@@ -1,4 +1,4 @@
-"""Where runs are, and what they have left there."""
+"""Find runs, and read their files."""
 
 import json
 import re
@@ -13,7 +13,7 @@ LOOKED_FOR = f"{METRICS}, {STATE} and checkpoint-*/{STATE}"
 
 
 class Series(NamedTuple):
-    """The values of one metric, and the optimizer steps that they were logged at."""
+    """The values of one metric, and the optimizer steps at which they were logged."""
 
     steps: list[int]
     values: list[float]
@@ -22,11 +22,11 @@ class Series(NamedTuple):
 @dataclass(frozen=True)
 class Run:
     """
-    What one run has logged.
+    The logs and settings of one run.
 
     Args:
         name (`str`):
-            What it is called in the report.
+            Its name in the report.
         path (`Path`):
             Its folder.
         series (`dict[str, Series]`):
@@ -34,15 +34,15 @@ class Run:
         settings (`dict`):
             The config; empty if the run has not saved it.
         versions (`dict[str, str]`):
-            Of the packages it ran with; empty if unknown.
+            The versions of its packages; empty if unknown.
         scores (`dict[str, dict[str, float]]`):
             Scores on held-out problems `before` and `after`, of an arm of `trl-entropy compare`.
         max_steps (`int`, *optional*):
-            Optimizer steps it was to take; `None` if unknown.
+            Planned number of optimizer steps; `None` if unknown.
         last_time (`float`, *optional*):
-            When it last logged, or its state was written; in seconds since the epoch.
+            The time of its last log or of its state, in seconds since the epoch.
         unreadable (`int`):
-            Lines of the log that are no JSON.
+            Number of lines in the log that are not JSON.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """The last optimizer step that was logged; 0 if there is none."""
+        """The last logged optimizer step; 0 if there is none."""
         return max((series.steps[-1] for series in self.series.values()), default=0)
 
     @property
     def finished(self) -> bool:
-        """Whether the trainer came to its end, which it may before `max_steps`."""
-        last_row = self.series.get("train_runtime", Series([-1], []))  # what TRL logs at the end
+        """Whether training ended normally, which may be before `max_steps`."""
+        last_row = self.series.get("train_runtime", Series([-1], []))  # TRL logs this at the end
         return last_row.steps[-1] == self.last_step or (
             self.max_steps is not None and self.last_step >= self.max_steps
         )
@@ -71,18 +71,16 @@ class Run:
 
 def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     """
-    The runs in folders: a run's own, one that holds runs, or one that holds folders of runs (`seed1/grpo`).
+    The runs in folders: a run's own folder, a folder of runs, or a folder of such folders (`seed1/grpo`).
 
-    Raises `ValueError` if a folder has none, or a file of a run cannot be read.
+    Raises `ValueError` if a folder has no run, or a file of a run cannot be read.
     """
     folders = {}
     for given in paths:
         found = _folders(Path(given))
         if not found:
             kind = "has no run" if Path(given).is_dir() else "is not a folder"
-            raise ValueError(
-                f"{str(given)!r} {kind}: looked for {LOOKED_FOR} in it, in the folders in it and in those in them"
-            )
+            raise ValueError(f"{str(given)!r} {kind}: looked for {LOOKED_FOR} in it and in two levels of subfolders")
         folders |= dict.fromkeys(folder.resolve() for folder in found)
     return [read_run(folder, name) for folder, name in zip(folders, _names(list(folders)), strict=True)]
 
@@ -95,7 +93,7 @@ def _folders(path: Path, depth: int = 2) -> list[Path]:
     scores = path / SCORES
     arms = {name: place for place, name in enumerate(read_json(scores))} if scores.is_file() else {}
     inside = [folder for folder in path.iterdir() if folder.is_dir()]
-    inside.sort(key=lambda folder: (arms.get(folder.name, len(arms)), _natural(folder)))  # arms as they were given
+    inside.sort(key=lambda folder: (arms.get(folder.name, len(arms)), _natural(folder)))  # arms in the given order
     return [run for folder in inside for run in _folders(folder, depth - 1)]
 
 
@@ -105,7 +103,7 @@ def _natural(folder: Path) -> list:
 
 
 def _names(folders: list[Path]) -> list[str]:
-    """The last parts of the paths, as many as tell them apart."""
+    """The last parts of the paths, as many as are needed to tell them apart."""
     lengths = [1] * len(folders)
     while True:
         names = ["/".join(folder.parts[-length:]) for folder, length in zip(folders, lengths, strict=True)]
@@ -162,12 +160,12 @@ def read_json(path: Path) -> dict:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{str(path)!r} is not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} is no JSON object")
+        raise ValueError(f"{str(path)!r} is not a JSON object")
     return content
 
 
 def _lines(path: Path) -> tuple[list[dict], dict, int]:
-    """Rows, head and number of broken lines of a log. The last line of a run that was killed may be cut."""
+    """Rows, head and number of broken lines of a log. The last line of a killed run may be cut off."""
     rows, head, unreadable = [], {}, 0
     for line in filter(str.strip, path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
@@ -177,14 +175,14 @@ def _lines(path: Path) -> tuple[list[dict], dict, int]:
             continue
         if "run" in row:
             head = row["run"]
-            rows += [{"step": head["step"]}] if "step" in head else []  # what was logged after it does not count
+            rows += [{"step": head["step"]}] if "step" in head else []  # earlier logs of later steps do not count
         elif "step" in row:
             rows.append(row)
     return rows, head, unreadable
 
 
 def _by_step(rows: Iterable[Mapping]) -> Iterator[tuple[int, dict]]:
-    """Rows of one step as one, the last value of a key counting. Rows before a resumed step drop those after it."""
+    """Merge the rows of each step; a key's last value counts. A resumed step drops earlier rows of later steps."""
     merged: dict[int, dict] = {}
     for row in rows:
         step = row["step"]

@@ -1,4 +1,4 @@
-"""In which settings runs differ."""
+"""Find the settings in which runs differ."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from .statistics import PER_RUN, Arm
 
 
-# What the config fills in automatically, and what does not change what is trained
+# Settings that the config fills in automatically, or that do not change the training
 NOT_SHOWN = (
     *PER_RUN,
     "accelerator_config",
@@ -27,9 +27,10 @@ NOT_SET = (None, "", [], {})
 
 def differing(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
     """
-    Head and rows of the table: settings that arms differ in, or for a single arm, that are not the default.
+    Head and rows of the table: the settings in which arms differ, or, for a single arm, those that are not the
+    default.
 
-    No rows if an arm has left no settings.
+    There are no rows if an arm has no saved settings.
     """
     given = [_flat(arm.runs[0].settings) for arm in arms]
     if not all(given):
@@ -54,7 +55,7 @@ def _defaults() -> dict:
 
 
 def _flat(settings: Mapping, prefix: str = "") -> dict[str, object]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`, without what is not set."""
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`, without unset values."""
     flat = {}
     for key, value in settings.items():
         if not prefix and key in NOT_SHOWN:

@@ -1,4 +1,4 @@
-"""Logged series, runs that differ in nothing but the seed, and means over both."""
+"""Group runs that only differ in the seed into arms, and average logged values over steps and seeds."""
 
 import json
 import math
@@ -12,14 +12,14 @@ from ..statistics import half_interval
 from .runs import Run, Series
 
 
-WINDOW = 10  # optimizer steps that the table's first and last values are means of
+WINDOW = 10  # number of logged steps that the table's first and last values average over
 ENDS = f"means of the first and the last {WINDOW} logged steps (with fewer than {2 * WINDOW}: of each half)"
-# Settings that seeds of one arm may differ in
+# Settings in which the seeds of one arm may differ
 PER_RUN = ("data_seed", "hub_model_id", "logging_dir", "output_dir", "resume_from_checkpoint", "run_name", "seed")
 
 
 def ends(values: list[float]) -> tuple[float | None, float]:
-    """Means of the first and of the last `WINDOW` values, or of either half of fewer; of one value, only the last."""
+    """Means of the first and last `WINDOW` values, or of both halves of fewer; for one value only the last mean."""
     window = min(WINDOW, len(values) // 2)
     if window == 0:
         return None, values[-1]
@@ -27,19 +27,19 @@ def ends(values: list[float]) -> tuple[float | None, float]:
 
 
 def smooth(values: list[float]) -> list[float]:
-    """Mean of the last values up to each step, `WINDOW` of them."""
+    """The mean of the last `WINDOW` values up to each step."""
     return [sum(values[max(0, i + 1 - WINDOW) : i + 1]) / min(i + 1, WINDOW) for i in range(len(values))]
 
 
 class Arm(NamedTuple):
-    """Runs that differ in the seed alone, under one name."""
+    """Runs that only differ in the seed, under one name."""
 
     name: str
     runs: list[Run]
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds and half its 95% interval; `None` for a single seed."""
+    """A mean over seeds and half its 95% interval, which is `None` for a single seed."""
 
     mean: float
     half: float | None
@@ -50,10 +50,10 @@ class Estimate(NamedTuple):
 
 def arms(runs: Sequence[Run]) -> list[Arm]:
     """
-    Runs by what they have in common, in the order of the first of each.
+    Group runs into arms, in the order of each arm's first run.
 
-    Runs with settings belong together if these are the same but for the seed and names of folders; others if their
-    folders have the same name below folders that differ in a number (`seed1/grpo`, `seed2/grpo`).
+    Runs with settings form an arm if only the seed and folder names differ. Runs without settings do if their folders
+    have the same name in folders that differ in a number (`seed1/grpo`, `seed2/grpo`).
     """
     groups: dict[object, list[Run]] = {}
     for run in runs:
@@ -82,7 +82,7 @@ def _name(group: list[Run]) -> str:
 
 
 def seed_of(run: Run) -> object:
-    """What tells the seeds of an arm apart: the setting, or the folder above."""
+    """The seed of a run in an arm: the setting, or the parent folder."""
     return run.settings.get("seed", run.path.resolve().parent.name)
 
 
@@ -90,16 +90,16 @@ def estimate(values: Sequence[float]) -> Estimate:
     """
     Mean and half of Student's 95% interval.
 
-    Raises `ValueError` for no values.
+    Raises `ValueError` if there are no values.
     """
     if not values:
-        raise ValueError("give one value or more")
+        raise ValueError("give at least one value")
     known = len(values) > 1 and all(map(math.isfinite, values))
     return Estimate(fmean(values), half_interval(values) if known else None)
 
 
 class Band(NamedTuple):
-    """A smoothed metric of an arm: means over its seeds, and half their 95% interval where there are several."""
+    """A smoothed metric of an arm: means over its seeds, and half the 95% interval if there are several."""
 
     steps: list[int]
     means: list[float]
@@ -107,7 +107,7 @@ class Band(NamedTuple):
 
 
 def band(arm: Arm, key: str) -> Band | None:
-    """The smoothed metric at the steps that all runs of an arm have logged; `None` if one has not logged it."""
+    """The smoothed metric at the steps that all runs of an arm logged; `None` if a run did not log it."""
     logged = [run.series[key] for run in arm.runs if key in run.series]
     if len(logged) < len(arm.runs):
         return None
@@ -123,6 +123,6 @@ def band(arm: Arm, key: str) -> Band | None:
 
 
 def finite(series: Series | None) -> Series:
-    """A metric without its values that are not finite; empty if there is none."""
+    """A metric's finite values; empty if there are none."""
     pairs = [] if series is None else [pair for pair in zip(*series, strict=True) if math.isfinite(pair[1])]
     return Series([step for step, _ in pairs], [value for _, value in pairs])

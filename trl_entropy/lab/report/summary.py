@@ -1,4 +1,4 @@
-"""The numbers of every arm in one table, and how every run ended."""
+"""A table with the numbers of every arm, and how every run ended."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ from .statistics import ENDS, Arm, ends, estimate
 
 
 CAPTION = f"Start → end: {ENDS}. ± is the 95% interval over seeds."
-QUIET = 120.0  # seconds, ours: a run that has logged nothing for longer, and for much longer than usual, has stopped
-USUAL = 5.0  # times its longest pause, ours
+QUIET = 120.0  # seconds, ours: a run counts as stopped if its silence is longer than this and much longer than usual
+USUAL = 5.0  # ours: "much longer" is this many times its longest pause
 MISSING = "–"
 
 
 def summary(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table; columns that no arm has a value for are left out."""
+    """Head and rows of the table, without columns for which no arm has a value."""
     scores = dict.fromkeys(name for arm in arms for run in arm.runs for name in run.scores.get("after", {}))
     columns: dict[str, Callable[[Arm], str]] = {
         "arm": lambda arm: arm.name,
@@ -37,7 +37,7 @@ def summary(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
 
 
 def table(arms: Sequence[Arm]) -> Table:
-    """The table on the console, turned: a column for each arm."""
+    """The transposed table for the console, with a column per arm."""
     head, rows = summary(arms)
     drawn = Table(caption=CAPTION, caption_justify="left")
     for name in ("", *(row[0] for row in rows)):
@@ -48,7 +48,7 @@ def table(arms: Sequence[Arm]) -> Table:
 
 
 def _change(arm: Arm, value: Callable[[Run, bool], float | None]) -> str:
-    """The mean at the start, and that at the end with its interval."""
+    """The mean at the start, and the mean at the end with its interval."""
     start, end = ([value(run, last) for run in arm.runs] for last in (False, True))
     if None in end:
         return MISSING
@@ -84,7 +84,7 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def ending(run: Run, now: float | None = None) -> str:
-    """How a run ended, or that it is still going."""
+    """How a run ended, or that it is still running."""
     step = f"step {run.last_step}" + ("" if run.max_steps is None else f" of {run.max_steps}")
     broken = f"; {run.unreadable} lines of its log cannot be read" if run.unreadable else ""
     if run.finished:

@@ -1,4 +1,4 @@
-"""A figure as SVG that fits into a page, and as PNG."""
+"""Write a figure as SVG for a page, and as PNG."""
 
 import io
 import re
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from .figures.style import COLORS, GRID, INK, MUTED, STYLE
 
 
-# Colours that the page sets, once for light and once for dark
+# Colours that the page sets, for light and for dark
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"}
 VARIABLES |= {color: f"--series-{index}" for index, color in enumerate(COLORS)}
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -20,19 +20,19 @@ FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 @STYLE
 def to_svg(figure: Figure, name: str, label: str) -> str:
     """
-    A figure as an `<svg>` element whose text is text.
+    A figure as an `<svg>` element in which text stays text.
 
     Args:
         figure (`Figure`):
-            What is drawn.
+            The figure.
         name (`str`):
-            Stands before every id, so that several figures can stand on one page.
+            Prefix of every id, so that one page can have several figures.
         label (`str`):
-            What a screen reader says of it.
+            Its text for screen readers.
     """
     written = io.StringIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts may have what matplotlib's lacks
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts may have glyphs that matplotlib's lack
         figure.savefig(written, format="svg", transparent=True)
     root = ElementTree.fromstring(written.getvalue())
     for parent in root.iter():
@@ -71,7 +71,7 @@ def _themed(color: str) -> str:
 
 @STYLE
 def write_png(figure: Figure, path: Path) -> None:
-    """A figure as a picture on white."""
+    """Write a figure as a picture on white."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a font that lacks a letter draws a box
+        warnings.filterwarnings("ignore", "Glyph")  # a font without a letter draws a box
         figure.savefig(path, dpi=200, facecolor="white")

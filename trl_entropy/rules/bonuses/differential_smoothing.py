@@ -21,12 +21,13 @@ class DifferentialSmoothing(Rule):
     \log \pi_{\text{old}}(y) = \sum_t \log \pi_{\text{old}}(y_t)
     $$
 
-    The same for every token of a completion. Right is a reward above 0.5; a completion without a reward gets nothing.
-    Groups that are all right or all wrong get it too, and it has no bound: it grows with the length.
+    All tokens of a completion get the same bonus. A completion is right if its reward is above 0.5; without a reward
+    it gets no bonus. Groups that are all right or all wrong get the bonus too. It has no bound: it grows with the
+    length.
 
     Args:
         gamma_p (`float`, *optional*, defaults to `1e-3`):
-            \\( \gamma_p \ge 0 \\), advantage per nat of right completions. The paper's value was not found; ours.
+            \\( \gamma_p \ge 0 \\), advantage per nat of right completions. Ours: we could not find the paper's value.
         gamma_n (`float`, *optional*, defaults to `1e-3`):
             \\( \gamma_n \ge 0 \\), advantage per nat of wrong ones. Ours, for the same reason.
 

@@ -18,16 +18,15 @@ class EntropyAdvantage(Rule):
     b_t = \min(\alpha H_t, \; |\hat A_t| / \kappa)
     $$
 
-    The entropy is detached, so there is no gradient through it as with an entropy bonus in the loss. Tokens of high
-    entropy gain more, whether the completion was right or wrong; since \\( \kappa \ge 1 \\), the advantage keeps its
-    sign.
+    The entropy is detached, so it has no gradient, unlike an entropy bonus in the loss. Tokens of high entropy gain
+    more, whether the completion was right or wrong. Since \\( \kappa \ge 1 \\), the advantage keeps its sign.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.4`):
             \\( \alpha \ge 0 \\), advantage per nat (the paper's value for GRPO; 0.1 for PPO).
         kappa (`float`, *optional*, defaults to `2.0`):
-            \\( \kappa \ge 1 \\); the bonus is at most one over it of the advantage (the paper's value, which has
-            \\( \kappa > 1 \\); at 1 a negative advantage may become 0).
+            \\( \kappa \ge 1 \\); the bonus is at most \\( 1 / \kappa \\) of the advantage (the paper's value; the
+            paper requires \\( \kappa > 1 \\); at 1 a negative advantage may become 0).
 
     Raises `ValueError` for a value out of range.
 

@@ -18,9 +18,9 @@ class FutureEntropy(Rule):
     b_t = \beta \, (F_t - \mathrm{baseline}), \qquad F_t = \sum_{j > t} H_j
     $$
 
-    over the trained tokens of the completion: ours, by the soft return of one answer with discount 1 and a uniform
-    reference policy, without a critic. The sum grows with the length of the answer and the bonus has no bound, so a
-    long answer wants a smaller \\( \beta \\). Completions of advantage 0 get it too.
+    over the trained tokens of the completion. The form is ours: the soft return of one answer with discount 1 and a
+    uniform reference policy, without a critic. The sum grows with the length of the answer and the bonus has no bound,
+    so long answers need a smaller \\( \beta \\). Completions with advantage 0 get the bonus too.
 
     Args:
         beta (`float`, *optional*, defaults to `0.01`):

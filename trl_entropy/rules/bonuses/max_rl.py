@@ -19,11 +19,11 @@ class MaxRL(Rule):
     b_t = s \, (A^*_t - \hat A_t), \qquad A^*_t = \frac{R - \mathrm{mean}(R)}{\mathrm{mean}(R) + 10^{-6}}
     $$
 
-    with \\( R \\) the rewards of the group and \\( s \\) = `strength`. For rewards 0 and 1 and the share \\( p \\) of
-    right completions that is \\( (1 - p) / p \\) for right ones and -1 for wrong ones. GRPO has
-    \\( ((1 - p) / p)^{1/2} \\) and \\( -(p / (1 - p))^{1/2} \\), so hard prompts count more here. By the paper, the
-    larger the group, the nearer this comes to the gradient of \\( \log p \\). Where the mean is not above 0, and
-    without a reward, the advantage is 0.
+    with \\( R \\) the rewards of the group and \\( s \\) = `strength`. For rewards 0 and 1 and a share \\( p \\) of
+    right completions, the advantage is \\( (1 - p) / p \\) for right ones and -1 for wrong ones. GRPO has
+    \\( ((1 - p) / p)^{1/2} \\) and \\( -(p / (1 - p))^{1/2} \\), so hard prompts count more here. According to the
+    paper, the larger the group, the closer this is to the gradient of \\( \log p \\). The advantage is 0 if the mean
+    is not above 0, and for completions without a reward.
 
     Args:
         strength (`float`, *optional*, defaults to `1.0`):

@@ -21,15 +21,15 @@ class PassK(Rule):
     A^*_{\text{wrong}} = \frac{1 - \rho - \binom{W - 1}{k - 1} \big/ \binom{G - 1}{k - 1}}{\sigma + 10^{-6}}
     $$
 
-    with \\( \rho = 1 - \binom{W}{k} / \binom{G}{k} \\), the chance that there is a right one among \\( k \\) of the
-    \\( G \\) completions, \\( W \\) the wrong ones, \\( \sigma = (\rho (1 - \rho))^{1/2} \\), \\( s \\) = `strength`.
-    It is the mean advantage of the sets of \\( k \\) that a completion is in, where the reward of a set is its best.
-    Right is a reward above 0.5. Where fewer than \\( k \\) are wrong, or all are, all advantages are 0. Completions
-    without a reward do not count and have advantage 0.
+    with \\( \rho = 1 - \binom{W}{k} / \binom{G}{k} \\), the chance that at least one of \\( k \\) out of the \\( G \\)
+    completions is right, \\( W \\) the number of wrong ones, \\( \sigma = (\rho (1 - \rho))^{1/2} \\), \\( s \\) =
+    `strength`. It is the mean advantage of the sets of \\( k \\) completions that a completion is in, where a set has
+    the reward of its best completion. A completion is right if its reward is above 0.5. If fewer than \\( k \\) are
+    wrong, or all are, all advantages are 0. Completions without a reward do not count and have advantage 0.
 
     Args:
         k (`int`, *optional*, defaults to `4`):
-            Attempts, at least 1 and at most `num_generations`. 1 is GRPO. The default is ours.
+            Number of attempts, from 1 to `num_generations`. 1 is GRPO. The default is ours.
         strength (`float`, *optional*, defaults to `1.0`):
             \\( s \in [0, 1] \\); 1 is the paper's advantage, 0 TRL's. The parameter is ours.
 
@@ -64,7 +64,7 @@ class PassK(Rule):
         wrong = is_incorrect(tokens.group_rewards).sum(-1, keepdim=True)
         count = wrong + is_correct(tokens.group_rewards).sum(-1, keepdim=True)
         places = torch.arange(self.k, device=wrong.device)
-        # of the places of a set one after another, the chance that a wrong completion comes there too
+        # place by place in a set, the chance that a wrong completion comes there too
         chances = (wrong - places).clamp(min=0) / (count - places).clamp(min=1)
         unsolved, with_a_wrong_one = chances.prod(-1), chances[:, 1:].prod(-1)
         std = (unsolved * (1 - unsolved)).sqrt() + 1e-6

@@ -21,8 +21,8 @@ class Position(Rule):
     $$
 
     with \\( \sigma \\) the logistic function, \\( k \\) = `steepness`, \\( i_t \\) the place of the token among the
-    trained tokens of its completion, from 0, and \\( n \\) their number. The formula and the constants of the released
-    code, which switches it on for a part of the run only.
+    trained tokens of its completion, from 0, and \\( n \\) their number. The formula and the constants are the
+    released code's, which only applies the bonus in a part of the run.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.1`):
@@ -30,11 +30,11 @@ class Position(Rule):
         steepness (`float`, *optional*, defaults to `15.0`):
             \\( k \ge 0 \\), how sharp the rise in the middle is (the released value).
         start_step (`int`, *optional*, defaults to `0`):
-            First optimizer step, from 0, with a bonus; 0 before it.
+            First optimizer step, counted from 0, with a bonus.
         end_step (`int`, *optional*):
-            First optimizer step without a bonus again; `None` for the end of the run.
+            First later optimizer step without a bonus; `None` keeps the bonus to the end of the run.
 
-    Raises `ValueError` for a value out of range, or steps that are not whole numbers in order.
+    Raises `ValueError` for a value out of range, or steps that are not increasing whole numbers.
 
     Reference: [Decomposing the Entropy-Performance Exchange](https://huggingface.co/papers/2508.02260), 2025
     (position-based shaping).

@@ -19,9 +19,9 @@ class PseudoNegative(Rule):
     b_t = \lambda \, \mathbb{1}[\text{all } G \text{ correct}] \, \frac{1}{\sqrt G}
     $$
 
-    with \\( \lambda \\) = `coef`. \\( 1 / \sqrt G \\) is the standardized advantage of \\( G \\) rewards of 1 beside
-    one of 0: mean \\( G / (G + 1) \\), standard deviation \\( \sqrt G / (G + 1) \\). The virtual completion has no
-    gradient. Correct is a reward above 0.5.
+    with \\( \lambda \\) = `coef`. \\( 1 / \sqrt G \\) is the standardized advantage of a reward of 1 among \\( G \\)
+    rewards of 1 and one of 0: mean \\( G / (G + 1) \\), standard deviation \\( \sqrt G / (G + 1) \\). The virtual
+    completion has no gradient. A completion is correct if its reward is above 0.5.
 
     Args:
         coef (`float`, *optional*, defaults to `1.0`):

@@ -23,21 +23,22 @@ class QuantileAdvantage(Rule):
     with \\( R \\) the rewards of the group, \\( F(x) \\) the share of them that are at most \\( x \\), \\( K \\) =
     `k`, \\( s \\) = `strength`. TRL's advantage is \\( (R_i - \mathrm{mean}) / (\mathrm{std} + 10^{-4}) \\) with
     `scale_rewards="group"`, so at \\( s = 1 \\) the sum is \\( (R_i - b_K) / (\mathrm{std} + 10^{-4}) \\); with
-    another scale it is not. For rewards 0 and 1 and the share \\( p \\) of right completions, \\( b_K = 0 \\) if
-    \\( p \le 1 - K \\), where only right completions are trained on, and 1 otherwise, where only wrong ones are.
+    another scale this does not hold. For rewards 0 and 1 and a share \\( p \\) of right completions, \\( b_K = 0 \\)
+    if \\( p \le 1 - K \\), so only right completions are trained on, and otherwise \\( b_K = 1 \\), so only wrong ones
+    are.
 
-    Completions without a reward do not count for the statistics and get no bonus: in a group that lacks a reward,
-    those are the completions of advantage 0.
+    Completions without a reward do not count in the statistics and get no bonus. In a group that lacks a reward, we
+    take the completions with advantage 0 to be those without one.
 
     Args:
         k (`float`, *optional*, defaults to `0.4`):
-            \\( K \in [0, 1] \\) (the paper's; 0.6 where entropy collapses). Larger explores more. 0 is the smallest
-            reward, 1 the largest.
+            \\( K \in [0, 1] \\) (the paper's; 0.6 where entropy collapses). A larger value explores more. At 0,
+            \\( b_K \\) is the smallest reward, at 1 the largest.
         strength (`float`, *optional*, defaults to `1.0`):
             \\( s \in [0, 1] \\); 1 is the paper's advantage, 0 TRL's. The parameter is ours.
 
         interpolation (`str`, *optional*, defaults to `"none"`):
-            "none" is the paper's quantile, above; "linear" that of the released code, between neighbors.
+            "none" is the paper's quantile, above; "linear" is the released code's, interpolated between neighbors.
 
     Raises `ValueError` for a value out of range, or another interpolation.
 
@@ -68,7 +69,7 @@ class QuantileAdvantage(Rule):
         mean = rewards.nanmean(-1, keepdim=True)
         std = ((rewards - mean).square().nansum(-1, keepdim=True) / (count - 1)).sqrt()
         bonus = self.strength * (mean - self._baseline(rewards, count)) / (std + 1e-4)
-        # no statistics without two rewards; and what has none itself, TRL gives advantage 0
+        # statistics need two rewards; and TRL gives advantage 0 to a completion without a reward
         without = (count < 2) | ((count < rewards.shape[-1]) & (tokens.advantages == 0))
         return torch.where(without, 0.0, bonus).to(tokens.logps.dtype)
 

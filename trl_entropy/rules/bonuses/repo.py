@@ -17,16 +17,17 @@ class Repo(Rule):
     b_t = -\beta \, L_t, \qquad L_t = \log \pi_\theta(y_t) - \mathrm{mean}
     $$
 
-    Entropy falls as far as advantage and log-probability go together; \\( L \\) takes that part out. On-policy the
-    expected gradient of the bonus is \\( \beta \\) times that of the entropy, without the gradient through the whole
-    vocabulary that an entropy bonus in the loss needs. Completions of advantage 0 get it too, and it has no bound.
+    Entropy falls to the extent that advantage and log-probability are correlated; \\( L \\) removes that part.
+    On-policy, the expected gradient of the bonus is \\( \beta \\) times that of the entropy, without the gradient
+    through the whole vocabulary that an entropy bonus in the loss needs. Completions with advantage 0 get the bonus
+    too. It has no bound.
 
     Args:
         beta (`float`, *optional*, defaults to `0.01`):
-            \\( \beta \ge 0 \\), advantage per nat. No value was found in the paper; the default is ours.
+            \\( \beta \ge 0 \\), advantage per nat. The default is ours: we found no value in the paper.
         center (`str`, *optional*, defaults to `"position"`):
-            What the mean is over: "position" is the vocabulary at the token's own position, where it is
-            \\( -H_t \\) (the paper's); "step" is all tokens of the optimizer step (ours).
+            The mean to subtract: "position" is over the vocabulary at the token's own position, where it is
+            \\( -H_t \\) (the paper's); "step" is over all tokens of the optimizer step (ours).
 
     Raises `ValueError` for a beta out of range, or another center.
 

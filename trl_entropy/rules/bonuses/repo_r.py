@@ -23,19 +23,19 @@ class RepoR(Rule):
     \ell_t = \max(\log \pi_\theta(y_t), -20)
     $$
 
-    Without the bounds it is \\( -\zeta |\hat A_t| \log \pi_\theta(y_t) \\): [`~bonuses.Repo`] with the strength
-    \\( \zeta |\hat A_t| \\) and without its mean. With them an advantage keeps its sign. A negative \\( \zeta \\)
+    Without the bounds this is \\( -\zeta |\hat A_t| \log \pi_\theta(y_t) \\): [`~bonuses.Repo`] with the strength
+    \\( \zeta |\hat A_t| \\) and without its mean. The bounds keep the sign of the advantage. A negative \\( \zeta \\)
     lowers entropy.
 
     Args:
         zeta (`float`, *optional*, defaults to `0.001`):
-            \\( \zeta \in [-0.05, 0.05] \\), share of the advantage per nat. The paper's range, at second hand; the
-            default is SkyRL's, from where the paper's controller [`~laws.Ratchet`] turns it.
+            \\( \zeta \in [-0.05, 0.05] \\), share of the advantage per nat. The range is the paper's, second-hand. The
+            default is SkyRL's; the paper's controller [`~laws.Ratchet`] turns it from there.
 
     Raises `ValueError` for a zeta out of range.
 
-    Reference: [Entropy-Preserving Reinforcement Learning](https://huggingface.co/papers/2603.11682), 2026 (REPO-R;
-    the bounds are of its Appendix D.2 as [SkyRL](https://github.com/NovaSky-AI/SkyRL/pull/1896) has it).
+    Reference: [Entropy-Preserving Reinforcement Learning](https://huggingface.co/papers/2603.11682), 2026 (REPO-R; the
+    bounds are from its Appendix D.2, as quoted by [SkyRL](https://github.com/NovaSky-AI/SkyRL/pull/1896)).
     """
 
     zeta: float = knob(0.001, low=-0.05, high=0.05, raises_entropy=True)
@@ -46,6 +46,6 @@ class RepoR(Rule):
 
     def __call__(self, tokens: Tokens) -> Tensor:
         logps = tokens.logps.clamp(min=LEAST_LOGP)
-        # of the advantage; from -1 on the sum would have another sign
+        # as a share of the advantage; below -1 the sum would change its sign
         share = (-self.zeta * tokens.advantages.sign() * logps).clamp(min=-1)
         return share * tokens.advantages

@@ -20,8 +20,9 @@ class WReinforce(Rule):
     $$
 
     with \\( \lambda_+ \\) = `positive_coef` and \\( \lambda_- \\) = `negative_coef`. There is no baseline and no
-    scale, so groups of wrong completions alone train too. Right is a reward above 0.5. (0.1, 1) is W-REINFORCE,
-    (0, 1) NSR and (1, 0) PSR. The advantage that a weight would multiply is gone, so weights are refused beside it.
+    scale, so groups in which all completions are wrong train too. A completion is right if its reward is above 0.5.
+    (0.1, 1) is W-REINFORCE, (0, 1) NSR and (1, 0) PSR. The rule replaces the advantage that a weight would multiply,
+    so weights are refused beside it.
 
     Args:
         positive_coef (`float`, *optional*, defaults to `0.1`):

@@ -21,17 +21,17 @@ class AerEntropy(Rule):
 
     with \\( \lambda \\) = `coef`, \\( \rho \\) = `threshold` and \\( p_q \\) the mean reward of the completion's
     group, which is its accuracy for rewards in \\( [0, 1] \\). Completions without a reward do not count, and a group
-    without any gets no bonus. The gradient is that of the entropy at every token. AER too asks for more entropy on
-    hard prompts and turns \\( \lambda \\) all the time, as [`~laws.Integral`] does; we could not read its equations,
-    so the form is ours.
+    without any reward gets no bonus. The term has the gradient of the entropy at every token. AER also wants more
+    entropy on hard prompts and adjusts \\( \lambda \\) continuously, as [`~laws.Integral`] does. We could not read its
+    equations, so the form is ours.
 
     Args:
         coef (`float`, *optional*, defaults to `1e-3`):
-            \\( \lambda \ge 0 \\), loss per nat. Ours; AER turns it.
+            \\( \lambda \ge 0 \\), loss per nat. Ours; AER adjusts it during the run.
 
         threshold (`float`, *optional*, defaults to `1.0`):
-            \\( \rho \in (0, 1] \\), the accuracy from which on a prompt gets no bonus. Ours: the paper's value was not
-            found; with 1 only prompts that are always solved get none.
+            \\( \rho \in (0, 1] \\), the accuracy from which a prompt gets no bonus. Ours: we could not find the
+            paper's value. With 1, only prompts that are always solved get none.
 
     Raises `ValueError` for a value out of range.
 

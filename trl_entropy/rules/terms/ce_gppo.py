@@ -22,15 +22,16 @@ class CeGPPO(Rule):
     \text{ if } \hat A_t > 0, r_t > 1 + \epsilon_{\text{high}}
     $$
 
-    and 0 elsewhere, with \\( r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t) \\), \\( \mathrm{sg} \\) for no gradient,
-    and TRL's clip range. The ratio over itself is 1, so the value of the term is a constant and only its gradient
-    matters: that of a token at the edge of the clip range. Strictly on-policy nothing is clipped and it is 0.
+    and 0 elsewhere, with \\( r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t) \\), \\( \mathrm{sg} \\) for stop-gradient,
+    and TRL's clip range. A ratio divided by itself is 1, so the term's value is a constant and only its gradient
+    matters: it is that of a token at the edge of the clip range. Strictly on-policy, nothing is clipped and the term
+    is 0.
 
     Args:
         beta_low (`float`, *optional*, defaults to `0.75`):
-            \\( \beta_- \ge 0 \\), the strength below the range (the paper's for 7B, 0.5 for 1.5B).
+            \\( \beta_- \ge 0 \\), the strength below the range (the paper's value for 7B; 0.5 for 1.5B).
         beta_high (`float`, *optional*, defaults to `1.0`):
-            \\( \beta_+ \ge 0 \\), the strength above the range (the paper's).
+            \\( \beta_+ \ge 0 \\), the strength above the range (the paper's value).
 
     Raises `ValueError` for a value out of range.
 
@@ -50,7 +51,7 @@ class CeGPPO(Rule):
 
     def __call__(self, tokens: Tokens) -> Tensor:
         low, high = tokens.clip_range
-        one = torch.exp(tokens.logps - tokens.logps.detach())  # with the gradient of the log-probability
+        one = torch.exp(tokens.logps - tokens.logps.detach())  # it has the gradient of the log-probability
         strength = torch.where(
             tokens.advantages > 0, self.beta_high * (1 + high) * one, self.beta_low * (1 - low) * one
         )

@@ -21,18 +21,19 @@ class ConfidentSurrogate(Rule):
     r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t)
     $$
 
-    The formula and the mean of the released code: over the confident tokens (`mean_over="confident"`), there of a
-    micro-batch, here of the optimizer step on all ranks. Off-policy it keeps pushing where the clip has stopped the
-    main loss. `mean_over="all"` is ours: the term is averaged as `loss_type` averages the surrogate. With `dapo` it is
-    then weaker by the share of confident tokens, and its gradient is on-policy what [`~weights.ConfidentSign`] adds.
+    The formula and the mean over the confident tokens (`mean_over="confident"`) are the released code's, which takes
+    that mean over a micro-batch; here it is over the optimizer step on all ranks. Off-policy, the term keeps pushing
+    where the clip has stopped the main loss. `mean_over="all"` is ours: the term is averaged as `loss_type` averages
+    the surrogate. With `dapo` the term is then weaker by the share of confident tokens, and on-policy its gradient is
+    what [`~weights.ConfidentSign`] adds.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.0`):
-            \\( \alpha \in [-1, 1] \\), the strength; negative raises entropy, and a PI law turns it in EntroPIC.
+            \\( \alpha \in [-1, 1] \\), the strength; a negative value raises entropy. In EntroPIC a PI law turns it.
         threshold (`float`, *optional*, defaults to `0.95`):
             \\( \tau \in [0, 1] \\), the probability above which a token counts as confident (the released default).
         mean_over (`str`, *optional*, defaults to `"confident"`):
-            "confident" or "all": which tokens the mean of the term is over.
+            "confident" or "all": the tokens that the term is averaged over.
 
     Raises `ValueError` for a value out of range.
 
@@ -70,7 +71,7 @@ class ConfidentSurrogate(Rule):
         # The sum is divided by this number; the mean over the tokens of the pool if none is given
         number = tokens.pool.count() if tokens.num_tokens is None else tokens.num_tokens
         confident = tokens.pool.sum(self._confident)
-        # A step before that had none (with pooling=lagged) gives nothing to divide by
+        # An earlier step without any (with pooling=lagged) leaves nothing to divide by
         return term * torch.where(confident > 0, number / confident.clamp(min=1), 0.0).to(term.dtype)
 
     def _confident(self, tokens: Tokens) -> Tensor:

@@ -1,4 +1,4 @@
-"""Hold the tokens of highest covariance near the old policy."""
+"""Hold the tokens with the highest covariance near the old policy."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class KlCov(Rule):
     r"""
-    Hold the tokens of highest covariance near the old policy.
+    Hold the tokens with the highest covariance near the old policy.
 
     $$
     t_t = \beta \, d_t \, \mathbb{1}[t \in I], \qquad
@@ -23,13 +23,13 @@ class KlCov(Rule):
 
     with \\( \beta \\) = `coef`, \\( \kappa \\) = `share`, and \\( I \\) the \\( \lfloor \kappa N \rfloor \\) of the
     \\( N \\) tokens of the optimizer step with the largest covariance \\( c_t \\) of [`~weights.ClipCov`], at least
-    one. Strictly on-policy both value and gradient are 0. The released code has no clip on the main loss.
+    one. Strictly on-policy, both value and gradient are 0. The released code does not clip the main loss.
 
     Args:
         coef (`float`, *optional*, defaults to `1.0`):
             \\( \beta \ge 0 \\), the strength (the paper's); `0.0` turns the term off.
         share (`float`, *optional*, defaults to `2e-3`):
-            \\( \kappa \in [0, 1] \\), the share of tokens it acts on: the paper's for 7B models, 2e-4 for 32B.
+            \\( \kappa \in [0, 1] \\), the share of tokens it acts on (the paper's value for 7B models; 2e-4 for 32B).
 
         divergence (`str`, *optional*, defaults to `"abs"`):
             "abs" is \\( |x| \\), as in the released code; "k3" is \\( e^x - 1 - x \\), whose mean over samples of the

@@ -23,20 +23,20 @@ class LpReg(Rule):
     $$
 
     \\( \tilde\pi \\) is the policy without the tokens whose probability is below \\( \kappa \max_v \pi_v \\),
-    normalized again. \\( I \\) are the `share` of the tokens of negative advantage with the smallest probability, at
-    least one, over the optimizer step; those that are left out of \\( \tilde\pi \\) get nothing. The estimate of the
-    divergence is bounded by 10, as in the released code.
+    normalized again. \\( I \\) is the `share` of the tokens with negative advantage that have the smallest
+    probability, at least one, over the optimizer step. Tokens that are left out of \\( \tilde\pi \\) get no term. The
+    estimate of the divergence is bounded by 10, as in the released code.
 
     Args:
         coef (`float`, *optional*, defaults to `1.0`):
             \\( \beta \ge 0 \\), the strength (the released value); `0.0` turns the term off.
         share (`float`, *optional*, defaults to `0.01`):
-            In [0, 1]: the share of the tokens of negative advantage (the released value for 14B, 0.005 for 32B).
+            In [0, 1]: the share of the tokens with negative advantage (the released value for 14B; 0.005 for 32B).
 
         kappa (`float`, *optional*, defaults to `0.02`):
-            \\( \kappa \in (0, 1] \\), below which a token counts as noise (the released value).
+            \\( \kappa \in (0, 1] \\), the bound below which a token counts as noise (the released value).
         threshold (`str`, *optional*, defaults to `"relative"`):
-            "relative" is the released form; "fixed" leaves out the tokens of a probability below \\( \kappa \\).
+            "relative" is the released form; "fixed" leaves out the tokens with a probability below \\( \kappa \\).
 
     Raises `ValueError` for a value out of range, or another threshold.
 

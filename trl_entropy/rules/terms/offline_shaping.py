@@ -1,4 +1,4 @@
-"""Learn from stored solutions, and more from less likely tokens, down to a bound."""
+"""Learn from stored solutions, with more weight on less likely tokens, down to a bound."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,15 +14,15 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class OfflineShaping(Rule):
     r"""
-    Learn from stored solutions, and more from less likely tokens, down to a bound.
+    Learn from stored solutions, with more weight on less likely tokens, down to a bound.
 
     $$
     t_t = -\mathbb{1}[o \text{ is a stored solution}] \, \hat A \, f(\pi_\theta(y_t)), \qquad
     f(p) = \frac{p}{p + \gamma}
     $$
 
-    with \\( \gamma \\) = `gamma`: \\( f \\) replaces the importance ratio, which a completion that no
-    policy sampled does not have. With the weight `sampled_only` TRL's surrogate leaves these completions alone.
+    with \\( \gamma \\) = `gamma`: \\( f \\) replaces the importance ratio, which a completion that no policy sampled
+    does not have. The weight `sampled_only` removes these completions from TRL's surrogate.
 
     Args:
         gamma (`float`, *optional*, defaults to `0.1`):

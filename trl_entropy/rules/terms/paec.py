@@ -22,18 +22,18 @@ class Paec(Rule):
     m_t = \mathrm{sg}\Big(\tilde H_t \, \frac{\pi_{(2)}}{\pi_{(1)}}\Big)
     $$
 
-    \\( \tilde H \\) is the entropy of the \\( p \\) most likely mass of the vocabulary, normalized again, and
-    \\( \pi_{(1)}, \pi_{(2)} \\) are the two largest probabilities. PAEC too has a soft mask of these two, and a
-    penalty only below an anchor: the preset `paec` turns \\( c \\) in proportion to what the mean of
-    \\( w \tilde H \\) over tokens, the signal `entropy/loss_terms.paec`, lacks of its start. The equations could not
-    be read, so the form of the mask is ours.
+    \\( \tilde H \\) is the entropy of the most likely tokens up to a mass of \\( p \\), normalized again, and
+    \\( \pi_{(1)}, \pi_{(2)} \\) are the two largest probabilities. PAEC also has a soft mask from these two, and a
+    penalty only below an anchor. So the preset `paec` turns \\( c \\) in proportion to how far the mean of
+    \\( w \tilde H \\) over tokens, the signal `entropy/loss_terms.paec`, is below its start. We could not read PAEC's
+    equations, so the form of the mask is ours.
 
     Args:
         coef (`float`, *optional*, defaults to `0.0`):
-            \\( c \ge 0 \\), loss per nat; PAEC turns it.
+            \\( c \ge 0 \\), loss per nat; PAEC adjusts it during the run.
 
         p (`float`, *optional*, defaults to `0.8`):
-            \\( p \in (0, 1] \\). Ours, SIREN's value.
+            \\( p \in (0, 1] \\), the mass. Ours; it is SIREN's value.
 
     Raises `ValueError` for a value out of range.
 

@@ -1,4 +1,4 @@
-"""Hold tokens of low entropy near the reference, more strongly where covariance is high (SENT)."""
+"""Hold low-entropy tokens near the reference, more strongly where covariance is high (SENT)."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class Sent(Rule):
     r"""
-    Hold tokens of low entropy near the reference, more strongly where covariance is high (SENT).
+    Hold low-entropy tokens near the reference, more strongly where covariance is high (SENT).
 
     $$
     t_t = \beta \, \gamma_t \, d_t, \qquad
@@ -23,30 +23,32 @@ class Sent(Rule):
     \gamma_{\text{low}} \text{ on the rest of } T_{\text{low}}, \quad 0 \text{ elsewhere}
     $$
 
-    \\( T_{\text{low}} \\) are the tokens whose entropy is below its quantile at `low_share`, \\( T_{\text{high}} \\)
-    the `share` of them with the largest covariance \\( c_t \\) of [`~weights.ClipCov`], at least one; all over the
-    optimizer step. \\( d = e^{-x} - 1 + x \\), \\( x = \log \pi_\theta(y_t) - \log \pi_{\text{ref}}(y_t) \\), TRL's
-    estimate of the divergence from the reference, which needs `beta > 0` and comes on top of TRL's own.
+    \\( T_{\text{low}} \\) is the set of tokens whose entropy is below its `low_share` quantile.
+    \\( T_{\text{high}} \\) is the `share` of them with the largest covariance \\( c_t \\) of [`~weights.ClipCov`], at
+    least one. Both are over the optimizer step. \\( d = e^{-x} - 1 + x \\),
+    \\( x = \log \pi_\theta(y_t) - \log \pi_{\text{ref}}(y_t) \\), is TRL's estimate of the divergence from the
+    reference. It needs `beta > 0` and adds to TRL's own penalty.
 
     The released code (`form="code"`) has \\( d = |\log \pi_\theta(y_t) - \log \pi_{\text{old}}(y_t)| \\), takes the
-    means in \\( c_t \\) over \\( T_{\text{low}} \\), and \\( \gamma_{\text{low}} \\) for the `share` of the smallest
-    covariance alone; a token that is among both counts as smallest. Strictly on-policy it is 0, with its gradient.
+    means in \\( c_t \\) over \\( T_{\text{low}} \\), and applies \\( \gamma_{\text{low}} \\) only to the `share` with
+    the smallest covariance; a token in both sets counts as smallest. Strictly on-policy, this form and its gradient
+    are 0.
 
     Args:
         coef (`float`, *optional*, defaults to `0.1`):
-            \\( \beta \ge 0 \\), the strength (the released value); `0.0` turns the term off. The paper's coefficients
-            and thresholds could not be found, so with `form="paper"` the released numbers are ours.
+            \\( \beta \ge 0 \\), the strength (the released value); `0.0` turns the term off. We could not find the
+            paper's coefficients and thresholds, so using the released numbers with `form="paper"` is our choice.
         high_coef (`float`, *optional*, defaults to `2.0`):
             \\( \gamma_{\text{high}} \ge 0 \\) (the released value).
         low_coef (`float`, *optional*, defaults to `0.5`):
             \\( \gamma_{\text{low}} \ge 0 \\) (the released value).
         low_share (`float`, *optional*, defaults to `0.8`):
-            In [0, 1]: the share of tokens that counts as of low entropy (the released value).
+            In [0, 1]: the share of tokens that count as low-entropy (the released value).
         share (`float`, *optional*, defaults to `2e-4`):
-            In [0, 1]: the share of the low-entropy tokens of highest covariance (the released value).
+            In [0, 1]: the share of the low-entropy tokens that has the highest covariance (the released value).
 
         form (`str`, *optional*, defaults to `"paper"`):
-            "paper" or "code": which of the two.
+            "paper" or "code": which of the two forms to use.
 
     Raises `ValueError` for a value out of range, or another form.
 

@@ -24,22 +24,22 @@ class Simko(Rule):
     -(\lambda - 1) \min(r_t \hat A_t, \mathrm{clip}(r_t) \hat A_t) \text{ if } \hat A_t < 0, y_t = (1)
     $$
 
-    and 0 elsewhere, and at tokens whose entropy is not above its \\( \tau \\)-quantile in the completion.
-    \\( \pi_{(k)} \\) are the \\( K \\) largest probabilities, and \\( (1) \\) is the most likely token. With the
-    surrogate this is SimKO's gradient: on the first \\( 1 - \alpha \\) times that of the token and \\( \alpha \\)
-    times the mean of the candidates'; on the second that of the surrogate, times \\( \lambda \\). The term reads TRL's
-    advantages, which no weight or bonus has changed.
+    and 0 elsewhere, also at tokens whose entropy is not above the completion's \\( \tau \\)-quantile.
+    \\( \pi_{(k)} \\) are the \\( K \\) largest probabilities, and \\( (1) \\) is the most likely token. Together with
+    the surrogate this gives SimKO's gradient: in the first case \\( 1 - \alpha \\) times the token's gradient plus
+    \\( \alpha \\) times the mean gradient of the candidates; in the second the surrogate's gradient times
+    \\( \lambda \\). The term reads TRL's advantages before weights and bonuses.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.01`):
-            \\( \alpha \in [0, 1] \\), the share that candidates get (the released value).
+            \\( \alpha \in [0, 1] \\), the share that the candidates get (the released value).
         penalty (`float`, *optional*, defaults to `1.1`):
             \\( \lambda \ge 0 \\), the strength on the likeliest tokens of wrong completions (the released value).
 
         k (`int`, *optional*, defaults to `3`):
-            \\( K \ge 1 \\), the candidates (the released value).
+            \\( K \ge 1 \\), the number of candidates (the released value).
         quantile (`float`, *optional*, defaults to `0.8`):
-            \\( \tau \in [0, 1) \\) (the released value).
+            \\( \tau \in [0, 1) \\), the quantile of entropy above which tokens count (the released value).
 
     Raises `ValueError` for a value out of range.
 

@@ -22,22 +22,22 @@ class Siren(Rule):
     P = \{t : \tilde H_t > \text{the } q\text{-quantile of } \tilde H \text{ in the completion}\}
     $$
 
-    \\( \tilde H \\) is the entropy of the \\( p \\) most likely mass of the vocabulary, normalized again, and
+    \\( \tilde H \\) is the entropy of the most likely tokens up to a mass of \\( p \\), normalized again, and
     \\( L \\) the number of the completion's tokens. The mean of \\( w \tilde H \\) over tokens, \\( M \\), is the
-    signal `entropy/loss_terms.siren`. SIREN's loss \\( \gamma (M - M_0)^2 \\), with \\( M_0 \\) from the start of
-    the run, has the gradient of this term at \\( c = 2 \gamma (M_0 - M) \\): a proportional law, which the preset
-    `siren` has. There \\( M \\) is that of the optimizer step before.
+    signal `entropy/loss_terms.siren`. SIREN's loss \\( \gamma (M - M_0)^2 \\), with \\( M_0 \\) from the start of the
+    run, has the gradient of this term at \\( c = 2 \gamma (M_0 - M) \\). That is a proportional law, which the preset
+    `siren` uses with the \\( M \\) of the previous optimizer step.
 
     Args:
         coef (`float`, *optional*, defaults to `0.0`):
-            \\( c \\), loss per nat; negative lowers the entropy. SIREN turns it.
+            \\( c \\), loss per nat; a negative value lowers entropy. SIREN adjusts it during the run.
 
         p (`float`, *optional*, defaults to `0.8`):
-            \\( p \in (0, 1] \\) (the released value).
+            \\( p \in (0, 1] \\), the mass (the released value).
         quantile (`float`, *optional*, defaults to `0.8`):
-            \\( q \in [0, 1) \\) (the released value).
+            \\( q \in [0, 1) \\), the quantile (the released value).
         reaching (`bool`, *optional*, defaults to `False`):
-            Whether the token that reaches \\( p \\) counts as likely, as in nucleus sampling; the released code leaves
+            Whether the token that reaches \\( p \\) counts as likely, as in nucleus sampling. The released code leaves
             it out.
 
     Raises `ValueError` for a value out of range.

@@ -21,18 +21,19 @@ class A3PO(Rule):
     w_t = 1 + (c - 1) \max(0, 1 - n / N) \text{ if } t \in I, \quad 1 \text{ otherwise}
     $$
 
-    with \\( c \\) = `factor`, \\( n \\) the optimizer step and \\( N \\) = `decay_steps`. Of the tokens of each
-    completion \\( I \\) holds the \\( \lfloor \rho \, |o| \rfloor \\), \\( \rho \\) = `share` and at least one, that
-    were least likely when sampled if \\( \hat A > 0 \\), and those that were most likely if \\( \hat A < 0 \\). The
-    choice is that of the released code, which does not decay the factor. The paper does, in a way that we could not
-    find: the linear decay is ours.
+    with \\( c \\) = `factor`, \\( n \\) the optimizer step and \\( N \\) = `decay_steps`. \\( I \\) holds
+    \\( \lfloor \rho \, |o| \rfloor \\) tokens of each completion, with \\( \rho \\) = `share` and at least one: those
+    that were least likely when sampled if \\( \hat A > 0 \\), and those that were most likely if \\( \hat A < 0 \\).
+    The selection is the released code's, which does not decay the factor. The paper decays it, but we could not find
+    how: the linear decay is ours.
 
     Args:
         factor (`float`, *optional*, defaults to `2.0`):
-            \\( c \ge 0 \\), the weight of the chosen tokens at the start (the paper's); `1.0` is none.
+            \\( c \ge 0 \\), the weight of the chosen tokens at the start (the paper's value); `1.0` turns the rule
+            off.
         share (`float`, *optional*, defaults to `0.2`):
-            \\( \rho \in [0, 1] \\), the share of each completion's tokens that is chosen (the paper's); `0.0` chooses
-            none.
+            \\( \rho \in [0, 1] \\), the share of each completion's tokens that is chosen (the paper's value); `0.0`
+            chooses none.
         decay_steps (`int`, *optional*, defaults to `200`):
             \\( N > 0 \\), the optimizer step from which the weight is 1 (ours); `None` for no decay, as in the
             released code.

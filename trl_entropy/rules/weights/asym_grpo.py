@@ -20,12 +20,12 @@ class AsymGRPO(Rule):
     \Big(\frac{p}{1 - p}\Big)^{\beta_- - 1/2} \text{ if } \hat A_t < 0, \quad 1 \text{ otherwise}
     $$
 
-    with \\( p \\) the share of right completions in the group, those whose reward is above `threshold`. GRPO's
-    advantage of a binary reward is \\( ((1 - p)/p)^{1/2} \\) for right completions and \\( -(p/(1 - p))^{1/2} \\) for
-    wrong ones, so the weights set the exponents to \\( \beta_+ \\) and \\( \beta_- \\): above 1/2 a right completion
-    counts more the harder the prompt, a wrong one the easier it is; 0 is the same for all prompts. That holds with
-    TRL's `scale_rewards="group"`. All or none right, or no reward at all: weight 1. Completions without a reward do
-    not count.
+    with \\( p \\) the share of right completions in the group, that is, with a reward above `threshold`. For a binary
+    reward, GRPO's advantage is \\( ((1 - p)/p)^{1/2} \\) for right completions and \\( -(p/(1 - p))^{1/2} \\) for
+    wrong ones, so the weights set the exponents to \\( \beta_+ \\) and \\( \beta_- \\). With an exponent above 1/2, a
+    right completion counts more the harder its prompt is, and a wrong one the easier it is; with 0 all prompts count
+    the same. This holds with TRL's `scale_rewards="group"`. The weight is 1 if all or none are right, or if there is
+    no reward at all. Completions without a reward do not count.
 
     Args:
         beta_pos (`float`, *optional*, defaults to `0.9`):
@@ -33,7 +33,7 @@ class AsymGRPO(Rule):
         beta_neg (`float`, *optional*, defaults to `0.4`):
             \\( \beta_- \ge 0 \\), the exponent for negative advantages (the paper's value; `0.5` is GRPO).
         threshold (`float`, *optional*, defaults to `0.5`):
-            Reward above which a completion counts as right. Ours: the paper has rewards 0 and 1.
+            Reward above which a completion counts as right. Ours: the paper's rewards are 0 and 1.
 
     Raises `ValueError` for a value out of range.
 

@@ -20,18 +20,19 @@ class ClipB(Rule):
     S_t = \pi_\theta(y_t) \, (H_t + \log \pi_\theta(y_t))
     $$
 
-    with \\( \bar S, \sigma \\) the mean and standard deviation of \\( S \\) over the optimizer step. To first order an
-    update on a token changes entropy by \\( -\hat A_t (S_t - \mathbb{E}_{v \sim \pi} S_v) \\) times the step size, so
-    the released code, above, drops the penalties that lower it most. The general form, `sides="both"`, drops tokens of
-    either sign with \\( |S_t - \bar S| > \mu \sigma \\). A weight of 0 keeps the token in the denominator of the loss.
+    with \\( \bar S, \sigma \\) the mean and standard deviation of \\( S \\) over the optimizer step. To first order,
+    an update on a token changes entropy by \\( -\hat A_t (S_t - \mathbb{E}_{v \sim \pi} S_v) \\) times the step size.
+    So the released code, shown above, drops the penalized tokens that lower entropy most. The general form,
+    `sides="both"`, drops tokens with either sign and \\( |S_t - \bar S| > \mu \sigma \\). A weight of 0 keeps the
+    token in the denominator of the loss.
 
     Args:
         mu (`float`, *optional*, defaults to `2.5`):
             \\( \mu \ge 0 \\), the distance in standard deviations beyond which tokens are dropped (the released
-            value); smaller drops more.
+            value); a smaller value drops more.
         max_share (`float`, *optional*, defaults to `1.0`):
-            In [0, 1]: the largest share of all tokens that is dropped, the farthest first; at least one token unless
-            it is `0.0`, which drops none. Ours, after [`~weights.ClipV`]; `1.0` sets no limit.
+            In [0, 1]: the largest share of all tokens that may be dropped, the farthest first. It allows at least one
+            token, but `0.0` drops none and `1.0` sets no limit. Ours, after [`~weights.ClipV`].
 
         sides (`str`, *optional*, defaults to `"negative_low"`):
             "negative_low" or "both": the released or the general form.

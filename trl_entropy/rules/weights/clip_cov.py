@@ -1,4 +1,4 @@
-"""Drop a few random tokens of high covariance between advantage and log-probability."""
+"""Drop a few random tokens with high covariance between advantage and log-probability."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class ClipCov(Rule):
     r"""
-    Drop a few random tokens of high covariance between advantage and log-probability.
+    Drop a few random tokens with high covariance between advantage and log-probability.
 
     $$
     w_t = 0 \text{ if } t \in I, \quad 1 \text{ otherwise}, \qquad
@@ -23,18 +23,18 @@ class ClipCov(Rule):
 
     with \\( I \\) a random choice of \\( \lfloor \rho N \rfloor \\) of the tokens with `low` \\( < c_t < \\) `high`,
     \\( \rho \\) = `share`, \\( N \\) the number of tokens; means and \\( N \\) are over the optimizer step. As in the
-    released code at least one token is chosen, and none that TRL's clip has stopped. A weight of 0 keeps the token in
-    the denominator of the loss.
+    released code, at least one token is chosen, but never one whose gradient TRL's clip has stopped. A weight of 0
+    keeps the token in the denominator of the loss.
 
     Args:
         share (`float`, *optional*, defaults to `2e-4`):
-            \\( \rho \in [0, 1] \\), the share of all tokens that is dropped (the paper's); `0.0` drops none.
+            \\( \rho \in [0, 1] \\), the share of all tokens that is dropped (the paper's value); `0.0` drops none.
         low (`float`, *optional*, defaults to `1.0`):
-            Covariance above which a token may be dropped (the paper's).
+            Covariance above which a token may be dropped (the paper's value).
         high (`float`, *optional*, defaults to `5.0`):
-            Covariance below which a token may be dropped (the paper's), greater than `low`.
+            Covariance below which a token may be dropped (the paper's value), greater than `low`.
 
-    Raises `ValueError` for a share out of range, or `low` not below `high`.
+    Raises `ValueError` for a share out of range, or a `low` that is not below `high`.
 
     Reference: [The Entropy Mechanism of Reinforcement Learning for Reasoning Language
     Models](https://huggingface.co/papers/2505.22617), 2025 (Clip-Cov).

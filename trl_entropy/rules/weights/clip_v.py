@@ -20,21 +20,21 @@ class ClipV(Rule):
     D_t = S_t - \sum_v \pi_v S_v, \quad S_v = \pi_v (H + \log \pi_v)
     $$
 
-    [`~weights.ClipB`] with the expectation at the token's own position instead of the mean over the step: to first
-    order an update changes entropy by \\( -\hat A_t D_t \\) times the step size. \\( \sigma \\) is the standard
-    deviation of \\( D \\) over the optimizer step, around its mean, and the threshold is not moved by that mean, as in
-    the released code. A weight of 0 keeps the token in the denominator of the loss.
+    [`~weights.ClipB`] with the expectation at the token's own position instead of the mean over the step. To first
+    order, an update changes entropy by \\( -\hat A_t D_t \\) times the step size. \\( \sigma \\) is the standard
+    deviation of \\( D \\) around its mean over the optimizer step. As in the released code, the threshold is not
+    shifted by that mean. A weight of 0 keeps the token in the denominator of the loss.
 
     Args:
         mu (`float`, *optional*, defaults to `8.5`):
-            \\( \mu \ge 0 \\), the distance in standard deviations beyond which tokens are dropped; smaller drops more.
-            The value of the released settings; the released class has 2.0 where none is given.
+            \\( \mu \ge 0 \\), the distance in standard deviations beyond which tokens are dropped; a smaller value
+            drops more. The default is the value in the released settings; the released class defaults to 2.0.
         max_share (`float`, *optional*, defaults to `1e-4`):
-            In [0, 1]: the largest share of all tokens that is dropped, the farthest first (the released value); at
-            least one token unless it is `0.0`, which drops none.
+            In [0, 1]: the largest share of all tokens that may be dropped, the farthest first (the released value). It
+            allows at least one token, but `0.0` drops none.
 
         sides (`str`, *optional*, defaults to `"negative_low"`):
-            "negative_low" is the released form; "both" drops tokens of either sign with \\( |D_t| > \mu \sigma \\).
+            "negative_low" is the released form; "both" drops tokens with either sign and \\( |D_t| > \mu \sigma \\).
 
     Raises `ValueError` for a value out of range, or other sides.
 

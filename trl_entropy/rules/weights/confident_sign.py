@@ -21,10 +21,10 @@ class ConfidentSign(Rule):
     $$
 
     \\( \alpha < 0 \\) raises entropy (confident positives count less, confident negatives more), \\( \alpha > 0 \\)
-    lowers it. Unlikely tokens are left alone, so that rare ones are not pushed further down. That it is a weight is
-    ours: it has the clip range and the denominator (all tokens) of the main loss. The released code adds an unclipped
-    term, [`~terms.ConfidentSurrogate`], and averages it over the confident tokens only, so it is stronger by one over
-    their share.
+    lowers it. Unlikely tokens keep weight 1, so rare ones are not pushed further down. Using a weight is our choice:
+    it has the clip range and the denominator (all tokens) of the main loss. The released code adds an unclipped term,
+    [`~terms.ConfidentSurrogate`], and averages it over the confident tokens only. If their share is \\( s \\), the
+    term is stronger by \\( 1 / s \\).
 
     Args:
         alpha (`float`, *optional*, defaults to `0.0`):

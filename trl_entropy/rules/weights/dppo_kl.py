@@ -22,9 +22,9 @@ class DPPOKl(Rule):
     D_t = \mu_t \log \frac{\mu_t}{\pi_t} + (1 - \mu_t) \log \frac{1 - \mu_t}{1 - \pi_t}
     $$
 
-    with \\( \pi_t = \pi_\theta(y_t) \\) and \\( \mu_t \\) the probability under the policy that sampled: what its
-    engine has said where TRL has that (`sampling_logps`), else that of the old policy. \\( D_t \\) is the divergence
-    of the two distributions over "this token" and "another one". It replaces the clip, so TRL's must be
+    with \\( \pi_t = \pi_\theta(y_t) \\) and \\( \mu_t \\) the probability under the policy that sampled: the sampling
+    engine's where TRL has it (`sampling_logps`), else the old policy's. \\( D_t \\) is the divergence of the two
+    distributions over "this token" and "another one". The rule replaces TRL's clip, so TRL's own clip range must be
     wide.
 
     Args:
@@ -33,7 +33,7 @@ class DPPOKl(Rule):
         high (`float`, *optional*, defaults to `0.05`):
             \\( \delta_+ \ge 0 \\) in nats, for positive advantages (the authors' script in verl).
         outside (`float`, *optional*, defaults to `0.0`):
-            \\( w_{\text{out}} \in [0, 1] \\): 0 masks, 1 leaves it as it is. The parameter is ours.
+            \\( w_{\text{out}} \in [0, 1] \\): 0 masks, 1 leaves the token unchanged. The parameter is ours.
 
     Raises `ValueError` for a value out of range.
 
@@ -58,7 +58,7 @@ class DPPOKl(Rule):
 
     def __call__(self, tokens: Tokens) -> Tensor:
         now, before = tokens.logps.float(), sampler_logps(tokens)
-        others = [1e-8 - logps.expm1() for logps in (before, now)]  # the released code's bound against 0
+        others = [1e-8 - logps.expm1() for logps in (before, now)]  # the released code's guard against 0
         divergence = before.exp() * (before - now) - before.expm1() * (others[0] / others[1]).log()
         up, down = tokens.positive & (now > before), tokens.negative & (now < before)
         left = (up & (divergence > self.high)) | (down & (divergence > self.low))

@@ -21,10 +21,10 @@ class DPPOTv(Rule):
     (\hat A_t < 0 \text{ and } \pi_t - \mu_t < -\delta_-), \quad 1 \text{ otherwise}
     $$
 
-    with \\( \pi_t = \pi_\theta(y_t) \\) and \\( \mu_t \\) the probability under the policy that sampled: what its
-    engine has said where TRL has that (`sampling_logps`), else that of the old policy. \\( |\pi_t - \mu_t| \\) is the
-    total variation between the two distributions over "this token" and "another one". It replaces the
-    clip, so TRL's must be wide.
+    with \\( \pi_t = \pi_\theta(y_t) \\) and \\( \mu_t \\) the probability under the policy that sampled: the sampling
+    engine's where TRL has it (`sampling_logps`), else the old policy's. \\( |\pi_t - \mu_t| \\) is the total variation
+    between the two distributions over "this token" and "another one". The rule replaces TRL's clip, so TRL's own clip
+    range must be wide.
 
     Args:
         low (`float`, *optional*, defaults to `0.15`):
@@ -32,7 +32,7 @@ class DPPOTv(Rule):
         high (`float`, *optional*, defaults to `0.15`):
             \\( \delta_+ \in [0, 1] \\), for positive advantages (the authors' script in verl).
         outside (`float`, *optional*, defaults to `0.0`):
-            \\( w_{\text{out}} \in [0, 1] \\): 0 masks, 1 leaves it as it is. The parameter is ours.
+            \\( w_{\text{out}} \in [0, 1] \\): 0 masks, 1 leaves the token unchanged. The parameter is ours.
 
     Raises `ValueError` for a value out of range.
 

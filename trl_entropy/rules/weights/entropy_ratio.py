@@ -20,18 +20,19 @@ class EntropyRatio(Rule):
     1 + \beta_{\text{high}}, \quad w_{\text{out}} \text{ otherwise}
     $$
 
-    with \\( H \\) the entropy under the policy and \\( H^{\text{old}} \\) under the one that generated. The small
-    numbers are the released code's; two entropies of 0 have ratio 1. It acts on top of TRL's clip, which sees the
-    sampled token alone. Strictly on-policy all ratios are 1 and nothing is dropped. A weight of 0 keeps the token in
-    the denominator of the loss.
+    with \\( H \\) the entropy under the policy and \\( H^{\text{old}} \\) under the policy that sampled. The small
+    numbers are the released code's; two entropies of 0 have ratio 1. The rule acts on top of TRL's clip, which only
+    sees the sampled token. Strictly on-policy, all ratios are 1 and nothing is dropped. A weight of 0 keeps the token
+    in the denominator of the loss.
 
     Args:
         beta_low (`float`, *optional*, defaults to `0.05`):
-            \\( \beta_{\text{low}} \in [0, 1] \\), how far entropy may fall (the released value); `1.0` for any fall.
+            \\( \beta_{\text{low}} \in [0, 1] \\), how far entropy may fall (the released value); `1.0` allows any
+            fall.
         beta_high (`float`, *optional*, defaults to `0.05`):
             \\( \beta_{\text{high}} \ge 0 \\), how far entropy may rise (the released value).
         outside (`float`, *optional*, defaults to `0.0`):
-            \\( w_{\text{out}} \in [0, 1] \\), the weight outside of the range: 0 in the paper, 1 turns it off. The
+            \\( w_{\text{out}} \in [0, 1] \\), the weight outside the range: 0 in the paper, 1 turns the rule off. The
             parameter is ours.
 
     Raises `ValueError` for a value out of range.
@@ -51,7 +52,7 @@ class EntropyRatio(Rule):
         return self.outside == 1.0
 
     def __call__(self, tokens: Tokens) -> Tensor:
-        # rounding may take the entropy of a sure policy below 0
+        # rounding may put the entropy of a confident policy below 0
         new, old = tokens.entropies.float().clamp(min=0), tokens.old_entropies.float().clamp(min=0)
         ratios = (new + 1e-8) / (old + 1e-8)
         inside = (ratios >= 1 - self.beta_low) & (ratios <= 1 + self.beta_high)

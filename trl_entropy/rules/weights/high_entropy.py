@@ -1,4 +1,4 @@
-"""Train only on the tokens of highest entropy."""
+"""Train only on the tokens with the highest entropy."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,20 +12,20 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class HighEntropy(Rule):
     r"""
-    Train only on the tokens of highest entropy.
+    Train only on the tokens with the highest entropy.
 
     $$
     w_t = \mathbb{1}[H_t \ge Q_{1-\rho}(H)]
     $$
 
     with \\( Q \\) the quantile over the optimizer step. TRL has this rule as `top_entropy_quantile`, with the quantile
-    of a micro-batch, so that both give the same loss bit for bit if there is one micro-batch: set that. It stands here
-    as the reference against which the seam is tested, and as a 0/1 weight that multiplies with the others. A weight of
-    0 keeps the token in the denominator of the loss.
+    of a micro-batch: use that flag. With one micro-batch per step both give the same loss, bit for bit. The rule is
+    here as a reference for the tests, and as a 0/1 weight that multiplies with the others. A weight of 0 keeps the
+    token in the denominator of the loss.
 
     Args:
         fraction (`float`, *optional*, defaults to `0.2`):
-            \\( \rho \in [0, 1] \\), the share of tokens kept; `1.0` keeps all.
+            \\( \rho \in [0, 1] \\), the share of tokens that is kept; `1.0` keeps all.
 
     Raises `ValueError` for a fraction out of range.
 

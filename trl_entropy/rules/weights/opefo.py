@@ -23,13 +23,13 @@ class Opefo(Rule):
     \delta_t = -\hat A_t S_t
     $$
 
-    \\( \delta_t \\) is the change of entropy by the token's update to first order, with the discriminator
+    \\( \delta_t \\) is the change of entropy by the token's update, to first order, with the discriminator
     \\( S_t = \pi_t (H_t + \log \pi_t) \\), and the sums are over the optimizer step. With \\( s = 1 \\) the weighted
-    changes add up to 0. The balance is OPEFO's, at second hand; that its \\( \delta_t \\) is this one is our reading.
+    changes add up to 0. The balance is OPEFO's, second-hand; that its \\( \delta_t \\) is this one is our reading.
 
     Args:
         strength (`float`, *optional*, defaults to `1.0`):
-            \\( s \in [0, 1] \\), how much of the imbalance is taken out; `0.0` turns the weight off.
+            \\( s \in [0, 1] \\), the share of the imbalance that is removed; `0.0` turns the weight off.
 
     Raises `ValueError` for a value out of range.
 

@@ -21,21 +21,21 @@ class Perplexity(Rule):
     \ell_i = -\tfrac{1}{|o_i|} \sum_t \log \pi_{\text{old}}(y_{i,t})
     $$
 
-    with \\( c \\) = `limit`. Mean and deviation (of the population) are over the completions of the prompt's group
-    without outliers, those more than 1.5 interquartile ranges outside of the quartiles; a deviation below 1e-6 counts
-    as 1. That is what the released code does.
+    with \\( c \\) = `limit`. Mean and (population) standard deviation are over the completions of the prompt's group
+    without outliers, which are more than 1.5 interquartile ranges outside the quartiles. A deviation below 1e-6 counts
+    as 1. All this is as in the released code.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.01`):
-            \\( \alpha \in [-1, 1] \\), the strength (the released value); below 0 completions of high perplexity count
-            more.
+            \\( \alpha \in [-1, 1] \\), the strength (the released value); below 0, completions with high perplexity
+            count more.
         limit (`float`, *optional*, defaults to `0.2`):
-            \\( c \in [0, 1] \\), the farthest a weight goes from 1 (the released value). The paper's formula has no
-            limit; 1 is the nearest to it with weights >= 0.
+            \\( c \in [0, 1] \\), the largest distance of a weight from 1 (the released value). The paper's formula has
+            no limit; 1 is closest to it with weights >= 0.
 
         scope (`str`, *optional*, defaults to `"group"`):
-            "group", or "step" (ours): mean and deviation over all completions of the optimizer step, outliers
-            included, and 1e-6 added to the deviation.
+            "group" is as above. "step" (ours) takes mean and deviation over all completions of the optimizer step,
+            including outliers, and adds 1e-6 to the deviation.
 
     Raises `ValueError` for a value out of range, or another scope.
 

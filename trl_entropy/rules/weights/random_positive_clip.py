@@ -19,14 +19,15 @@ class RandomPositiveClip(Rule):
     w_t = 0 \text{ if } \hat A_t > 0 \text{ and } u_t < \rho, \quad 1 \text{ otherwise}, \qquad u_t \sim U[0, 1)
     $$
 
-    with \\( \rho \\) = `share`. The paper's control for Clip-Cov, which picks such tokens by covariance: random ones
-    do about as well. In the mean over \\( u \\) it is [`~weights.Sign`] with \\( \lambda_+ = 1 - \rho \\). The draw is
-    new at every optimizer step. A weight of 0 keeps the token in the denominator of the loss.
+    with \\( \rho \\) = `share`. This is the paper's control for Clip-Cov, which picks such tokens by covariance:
+    random ones do about as well. Averaged over \\( u \\) it equals [`~weights.Sign`] with
+    \\( \lambda_+ = 1 - \rho \\). Each optimizer step draws again. A weight of 0 keeps the token in the denominator of
+    the loss.
 
     Args:
         share (`float`, *optional*, defaults to `0.1`):
-            \\( \rho \in [0, 1] \\), the share of the positive tokens that is dropped. The paper has a small one that
-            we could not find; the default is ours.
+            \\( \rho \in [0, 1] \\), the share of the positive tokens that is dropped. The default is ours: the paper
+            calls its share small, and we could not find the number.
 
     Raises `ValueError` for a share out of range.
 

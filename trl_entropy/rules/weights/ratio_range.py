@@ -1,4 +1,4 @@
-"""Clip tokens of low entropy earlier than tokens of high entropy."""
+"""Clip tokens with low entropy earlier than tokens with high entropy."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class RatioRange(Rule):
     r"""
-    Clip tokens of low entropy earlier than tokens of high entropy.
+    Clip tokens with low entropy earlier than tokens with high entropy.
 
     $$
     w_t = w_{\text{out}} \text{ if } (\hat A_t > 0 \text{ and } r_t > 1 + \epsilon^+_t) \text{ or }
@@ -23,24 +23,24 @@ class RatioRange(Rule):
 
     with \\( r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t) \\) and wider bounds \\( \epsilon^\pm \\) for the
     \\( \lceil \rho \, (|o| - 1) \rceil \\) tokens of highest entropy of each completion, \\( \rho \\) = `share`: those
-    above the \\( 1 - \rho \\) quantile, where no two entropies are equal. A weight of 0 has the gradient of a clipped
-    token and stays in the denominator, so this is Archer's clip inside of TRL's: it can only narrow TRL's range, and
-    wants TRL's `epsilon` as wide as the wider bounds. Strictly on-policy all ratios are 1 and nothing is clipped.
+    above the \\( 1 - \rho \\) quantile if no two entropies are equal. A weight of 0 has the gradient of a clipped
+    token and stays in the denominator, so this is Archer's clip inside TRL's. It can only narrow TRL's range, so TRL's
+    `epsilon` must be as wide as the wider bounds. Strictly on-policy, all ratios are 1 and nothing is clipped.
 
     Args:
         epsilon_low (`float`, *optional*, defaults to `0.2`):
-            \\( \epsilon^- \in [0, 1] \\) of tokens of low entropy (the released value).
+            \\( \epsilon^- \in [0, 1] \\) for tokens with low entropy (the released value).
         epsilon_high (`float`, *optional*, defaults to `0.2`):
-            \\( \epsilon^+ \ge 0 \\) of tokens of low entropy (the released value).
+            \\( \epsilon^+ \ge 0 \\) for tokens with low entropy (the released value).
         high_entropy_epsilon_low (`float`, *optional*, defaults to `0.5`):
-            \\( \epsilon^- \in [0, 1] \\) of tokens of high entropy (the released value).
+            \\( \epsilon^- \in [0, 1] \\) for tokens with high entropy (the released value).
         high_entropy_epsilon_high (`float`, *optional*, defaults to `0.5`):
-            \\( \epsilon^+ \ge 0 \\) of tokens of high entropy (the released value).
+            \\( \epsilon^+ \ge 0 \\) for tokens with high entropy (the released value).
         share (`float`, *optional*, defaults to `0.2`):
-            \\( \rho \in [0, 1] \\), the share of each completion's tokens that counts as of high entropy (the released
-            value); `0.0` for one range for all.
+            \\( \rho \in [0, 1] \\), the share of each completion's tokens that count as high-entropy (the released
+            value); `0.0` gives all tokens the same range.
         outside (`float`, *optional*, defaults to `0.0`):
-            \\( w_{\text{out}} \in [0, 1] \\): 0 clips, 1 leaves it as it is. The parameter is ours.
+            \\( w_{\text{out}} \in [0, 1] \\): 0 clips, 1 leaves the token unchanged. The parameter is ours.
 
     Raises `ValueError` for a value out of range.
 

@@ -1,4 +1,4 @@
-"""Weight completions by their mean entropy relative to that of the step."""
+"""Weight completions by their mean entropy relative to the mean of the step."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from ..tokens import Tokens
 @dataclass(frozen=True)
 class RelativeEntropy(Rule):
     r"""
-    Weight completions by their mean entropy relative to that of the step.
+    Weight completions by their mean entropy relative to the mean of the step.
 
     $$
     w_i = 1 + s \, (\bar H_i / \bar H - 1), \qquad
@@ -21,8 +21,8 @@ class RelativeEntropy(Rule):
     $$
 
     with \\( s \\) = `strength`. The mean over \\( i \\) is over the completions of the optimizer step, so the mean
-    weight of a completion is 1. Right and wrong completions are weighted alike. If \\( \bar H = 0 \\), all weights are
-    1.
+    weight of a completion is 1. Right and wrong completions are weighted the same way. If \\( \bar H = 0 \\), all
+    weights are 1.
 
     Args:
         strength (`float`, *optional*, defaults to `1.0`):
@@ -52,5 +52,5 @@ class RelativeEntropy(Rule):
 
 def mean_entropy(tokens: Tokens) -> Tensor:
     """`(B,)`: the mean entropy of each completion."""
-    # the entropy of a sure policy may be rounded to below 0, but a weight must not
+    # rounding may put the entropy of a confident policy below 0, where a weight must not be
     return tokens.mean_over_row(tokens.entropies.float().clamp(min=0))

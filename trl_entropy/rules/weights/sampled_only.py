@@ -18,8 +18,8 @@ class SampledOnly(Rule):
     w_t = \mathbb{1}[o \text{ was sampled}]
     $$
 
-    The stored solutions that `offline_injection` put in the places of wrong completions have no importance ratio: the
-    term `offline_shaping` trains on them.
+    `offline_injection` replaces wrong completions by stored solutions. These have no importance ratio, so the term
+    `offline_shaping` trains on them instead.
 
     Reference: [Dissecting Long-CoT Reasoning Models](https://huggingface.co/papers/2506.04913), 2025.
     """

@@ -20,7 +20,7 @@ class Sign(Rule):
     $$
 
     Tokens with positive advantage concentrate the policy, so \\( \lambda_+ < 1 \\) slows or stops the collapse of
-    entropy; \\( \lambda_+ = 0 \\) trains on negative advantages only. A weight of 0 keeps the token in the denominator
+    entropy. \\( \lambda_+ = 0 \\) trains on negative advantages only. A weight of 0 keeps the token in the denominator
     of the loss, as in the paper.
 
     Args:

@@ -21,16 +21,17 @@ class Steer(Rule):
     r_t = \pi_\theta(y_t) / \pi_{\text{old}}(y_t)
     $$
 
-    with \\( \lambda \\) = `floor`, \\( H \\) the entropy under the old policy, and the maximum over the optimizer step
-    and at least 0.02. \\( \Omega \\) is the estimate of the released code for how far a token's update moves entropy:
-    above 0 up, below 0 down. The paper writes \\( e^{-\alpha} \\) for \\( \lambda \\).
+    with \\( \lambda \\) = `floor` and \\( H \\) the entropy under the old policy. The maximum is over the optimizer
+    step, and at least 0.02. \\( \Omega \\) is the released code's estimate of how far a token's update moves entropy:
+    up if above 0, down if below. The paper writes \\( e^{-\alpha} \\) for \\( \lambda \\).
 
     Args:
         floor (`float`, *optional*, defaults to `0.8`):
-            \\( \lambda \in [0, 1] \\), the smallest weight (the released value; 0.6 to 0.8 work); `1.0` turns it off.
+            \\( \lambda \in [0, 1] \\), the smallest weight (the released value; 0.6 to 0.8 work); `1.0` turns the rule
+            off.
 
         sides (`str`, *optional*, defaults to `"both"`):
-            "both" as in the released code, or "falling" (ours) to damp only tokens whose update lowers entropy,
+            "both" as in the released code, or "falling" (ours), which only damps tokens whose update lowers entropy,
             \\( \Omega < 0 \\).
 
     Raises `ValueError` for a floor out of range, or other sides.

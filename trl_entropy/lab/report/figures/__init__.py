@@ -12,7 +12,7 @@ from .lines import answers, clipping, evaluation, groups, knobs, quadrants, rewa
 
 
 class Plot(NamedTuple):
-    """A figure's function, and a line that says how to read it."""
+    """A figure's function, and a line on how to read it."""
 
     plot: Callable[[list[Arm]], Figure | None]
     caption: str
@@ -22,21 +22,22 @@ FIGURES = {
     "entropy": Plot(
         entropy, "Mean over the trained tokens. Shaded: 10% around the target, or the band that is the target."
     ),
-    "knobs": Plot(knobs, "What the controllers, or schedules, set; in force during each step."),
+    "knobs": Plot(knobs, "The values that controllers or schedules set, as used during each step."),
     "reward": Plot(reward, "Mean of the rewards of each rollout batch."),
     "held_out": Plot(held_out, "Hollow: before training. Filled: after it."),
-    "evaluation": Plot(evaluation, "As evaluation logged it."),
+    "evaluation": Plot(evaluation, "As logged by the evaluation."),
     "sources": Plot(
         sources,
-        "First-order predictions for a unit step, by sign of the advantage: the split counts, not the size.",
+        "First-order predictions for a unit step, by sign of the advantage: the split matters, not the size.",
     ),
     "prediction": Plot(
-        prediction, "A dot for each step. First order: only sign, split and course of a prediction mean something."
+        prediction,
+        "One dot per step. These are first-order predictions: only their sign, split and trend are meaningful.",
     ),
-    "deciles": Plot(deciles, "Dotted: mean of the first quarter of the run. Solid: of the last."),
+    "deciles": Plot(deciles, "Dotted: mean over the first quarter of the run. Solid: over the last."),
     "quadrants": Plot(quadrants, "A token is likely if its probability is at least 1/2; by sign of the advantage."),
     "answers": Plot(answers, "Correct: a reward above 0.5."),
-    "groups": Plot(groups, "Where all rewards of a group are equal, TRL's advantages are 0."),
+    "groups": Plot(groups, "If all rewards in a group are equal, TRL's advantages are 0."),
     "clipping": Plot(clipping, "Tokens whose ratio left the clip range."),
 }
 

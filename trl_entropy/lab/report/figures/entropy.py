@@ -1,4 +1,4 @@
-"""Figures of the entropy, of where its change comes from and of where in a completion it is."""
+"""Figures of the entropy, of the origin of its changes, and along the completion."""
 
 import math
 from itertools import accumulate
@@ -32,7 +32,7 @@ from .style import (
 
 
 DECILES = {place: f"entropy/decile_{place}" for place in range(1, 11)}
-MOST_DOTS = 400  # of an arm
+MOST_DOTS = 400  # per arm
 SIGNS = {"positive": POSITIVE, "negative": NEGATIVE}
 
 
@@ -65,7 +65,7 @@ def _looks(arms: list[Arm]) -> list[tuple[Arm, Look]]:
 
 
 def _plot_target(axes: Axes, target: Series, bounds: tuple[float, float] | None, color: str) -> dict[str, Look]:
-    """A band as it was set, or a target and what counts as settled on it."""
+    """Draw a target band, or a target and the range that counts as settled."""
     if bounds is not None:
         axes.axhspan(*bounds, color=color, alpha=0.1, linewidth=0)
         return {"target band (shaded)": Look(INK, "")}
@@ -77,7 +77,7 @@ def _plot_target(axes: Axes, target: Series, bounds: tuple[float, float] | None,
 
 @STYLE
 def sources(arms: list[Arm]) -> Figure | None:
-    """Predicted changes by sign: added up over the run for a single one, as shares for several arms."""
+    """Predicted changes by sign: cumulative over a single run, as shares for several arms."""
     known = [(arm, shares) for arm in arms if (shares := [_shares(run) for run in arm.runs]) and None not in shares]
     if not known:
         return None
@@ -117,7 +117,7 @@ def _sums(run: Run) -> Figure:
 
 @STYLE
 def prediction(arms: list[Arm]) -> Figure | None:
-    """Observed over predicted changes of entropy, a dot for each step, with their correlation."""
+    """Observed against predicted changes of entropy, one dot per step, with their correlation."""
     figure, (axes,) = panels("Predicted and observed change, step by step")
     plotted = {}
     for arm, look in _looks(arms):
@@ -167,7 +167,7 @@ def deciles(arms: list[Arm]) -> Figure | None:
 
 
 def _quarter(run: Run, key: str, quarter: int) -> float:
-    """The mean in a quarter of the run; a single value is of the last, and the first then NaN, which is left out."""
+    """The mean in a quarter of the run. A single value counts as the last quarter; the first is then NaN."""
     values = run.series[key].values
     if quarter == 0 and len(values) == 1:
         return math.nan

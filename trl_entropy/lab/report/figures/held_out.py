@@ -10,7 +10,7 @@ from .style import MUTED, STYLE, look_of, panels, plain
 
 @STYLE
 def held_out(arms: list[Arm]) -> Figure | None:
-    """Scores before training (hollow) and after it (filled), with the 95% interval over several seeds."""
+    """Scores before training (hollow) and after it (filled), with the 95% interval if there are several seeds."""
     names = list(dict.fromkeys(name for arm in arms for run in arm.runs for name in run.scores.get("after", {})))
     names = names[:MOST_SCORES]
     if not names:

@@ -1,4 +1,4 @@
-"""Figures of metrics over the steps of runs: of all arms, or of the parts of a single run."""
+"""Figures of metrics over steps: for all arms, or for the parts of a single run."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -25,11 +25,11 @@ from .style import (
 
 
 MOST_KNOBS, MOST_SCORES = 6, 4  # in one figure
-Parts = Mapping[str, tuple[str, Look]]  # metric and look by what it is of
+Parts = Mapping[str, tuple[str, Look]]  # metric and look by name of the part
 
 
 def single(arms: list[Arm]) -> bool:
-    """Whether there is one run alone."""
+    """Whether there is only one run."""
     return len(arms) == len(arms[0].runs) == 1
 
 
@@ -41,7 +41,7 @@ def reward(arms: list[Arm]) -> Figure | None:
 
 @STYLE
 def groups(arms: list[Arm]) -> Figure | None:
-    """Share of groups whose rewards are all equal; for a single run also which are all correct and all wrong."""
+    """Share of groups whose rewards are all equal; for a single run also the all-correct and all-wrong shares."""
     title, unit, key = "Groups that teach nothing", "share of groups", "frac_reward_zero_std"
     if not single(arms):
         return _of_arms(arms, title, [key], unit)
@@ -52,7 +52,7 @@ def groups(arms: list[Arm]) -> Figure | None:
 
 @STYLE
 def clipping(arms: list[Arm]) -> Figure | None:
-    """Share of tokens outside of the clip range; for a single run at each end of it."""
+    """Share of tokens outside the clip range; for a single run at each end."""
     title, unit = "Clipped tokens", "share of tokens"
     parts = {
         "below the range": ("clip_ratio/low_mean", NEGATIVE),
@@ -68,7 +68,7 @@ def clipping(arms: list[Arm]) -> Figure | None:
 
 @STYLE
 def quadrants(arms: list[Arm]) -> Figure | None:
-    """Entropy of likely and unlikely tokens of either sign of the advantage; of a single run."""
+    """Entropy of likely and unlikely tokens by sign of the advantage, in a single run."""
     parts = {
         "likely, positive": ("entropy/likely_positive", POSITIVE),
         "unlikely, positive": ("entropy/unlikely_positive", Look(POSITIVE.color, DASHED)),
@@ -80,7 +80,7 @@ def quadrants(arms: list[Arm]) -> Figure | None:
 
 @STYLE
 def answers(arms: list[Arm]) -> Figure | None:
-    """Entropy in correct and in incorrect answers; of a single run."""
+    """Entropy in correct and in incorrect answers, in a single run."""
     parts = {
         "correct": ("entropy/correct", Look(COLORS[0])),
         "incorrect": ("entropy/incorrect", Look(COLORS[4], DASHED)),
@@ -90,7 +90,7 @@ def answers(arms: list[Arm]) -> Figure | None:
 
 @STYLE
 def knobs(arms: list[Arm]) -> Figure | None:
-    """The values in force of the knobs that moved, or that a controller had; a panel for each."""
+    """The values of the knobs that moved or that a controller had, one panel per knob."""
     keys = _keys(f"knobs/{name}" for arm in arms for run in arm.runs for name in turned_knobs(run))[:MOST_KNOBS]
 
     def turned(arm: Arm, key: str) -> bool:
@@ -102,7 +102,7 @@ def knobs(arms: list[Arm]) -> Figure | None:
 
 @STYLE
 def evaluation(arms: list[Arm]) -> Figure | None:
-    """Scores that evaluation logged during training; without pass@k, its reward."""
+    """Scores that the evaluation logged during training; without pass@k, its reward."""
     keys = _keys(key for arm in arms for run in arm.runs for key in run.series if key.startswith("eval_"))
     keys = ([key for key in keys if "@" in key] or [key for key in keys if key == "eval_reward"])[:MOST_SCORES]
     return _of_arms(arms, "Evaluation during training", keys, height=1.2 + 1.4 * len(keys), longest=34)
@@ -122,7 +122,7 @@ def _of_arms(
     zero: bool = True,
     shown: Callable[[Arm, str], bool] = lambda arm, key: True,
 ) -> Figure | None:
-    """A panel for each metric, with its name if one of `longest` characters has room; `None` without a line."""
+    """A panel per metric, named if `longest` characters have room; `None` if there is nothing to plot."""
     if not keys:
         return None
     figure, rows = panels(title, len(keys), height, sharex=True)
@@ -141,7 +141,7 @@ def _of_arms(
 
 
 def _of_run(arms: list[Arm], title: str, parts: Parts, unit: str, raw: bool = False) -> Figure | None:
-    """The parts that a single run has logged."""
+    """The parts that a single run logged."""
     series = arms[0].runs[0].series
     known = {name: (series[key], look) for name, (key, look) in parts.items() if key in series}
     if not known or not single(arms):

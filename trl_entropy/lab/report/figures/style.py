@@ -1,4 +1,4 @@
-"""How the figures of a report look."""
+"""The style of a report's figures."""
 
 import math
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from ..runs import Series
 from ..statistics import Arm, band, smooth
 
 
-# The page puts its own colours, for light and dark, in the place of these
+# The page replaces these by its own colours for light and dark
 INK, MUTED, GRID = "#1f2430", "#5c6470", "#dfe3e8"
-# Okabe and Ito's, which the colour-blind tell apart
+# Okabe and Ito's colours, which colour-blind readers can tell apart
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHED, DOTTED = (0, (3, 1.5)), (0, (1, 1))
-DASHES = ("-", (0, (4, 1.5)), DOTTED)  # for more arms than colours
-WIDTH, HEIGHT = 4.0, 2.6  # inches, so that text is as large on a phone as beside it
-MOST_POINTS = 600  # of a line, as many as a screen shows
+DASHES = ("-", (0, (4, 1.5)), DOTTED)  # if there are more arms than colours
+WIDTH, HEIGHT = 4.0, 2.6  # inches, so that on a phone the figure's text is as large as the page's
+MOST_POINTS = 600  # per line, about as many as a screen shows
 LONGEST_NAME = 34
 
 STYLE = matplotlib.rc_context(
@@ -68,12 +68,12 @@ POSITIVE, NEGATIVE = Look(COLORS[2]), Look(COLORS[1])
 
 
 def look_of(index: int) -> Look:
-    """The look of an arm by its place; colours come again with other dashes."""
+    """The look of an arm by its number; colours repeat with other dashes."""
     return Look(COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)])
 
 
 def panels(title: str, rows: int = 1, height: float = HEIGHT, **options) -> tuple[Figure, list[Axes]]:
-    """A figure with its title and `rows` panels below each other."""
+    """A figure with a title and `rows` panels, one below the other."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(title, x=0.015, ha="left")
     axes = figure.subplots(rows, 1, squeeze=False, **options)[:, 0]
@@ -81,7 +81,7 @@ def panels(title: str, rows: int = 1, height: float = HEIGHT, **options) -> tupl
 
 
 def plain(text: str, longest: int = LONGEST_NAME) -> str:
-    """A name as matplotlib draws it: a dollar does not begin mathematics, and the middle of a long one is left out."""
+    """A name for matplotlib: a dollar does not begin mathematics, and a long name is shortened in the middle."""
     if len(text) > longest:
         text = f"{text[: longest // 2 - 1]}…{text[-(longest // 2) :]}"
     return text.replace("$", r"\$")
@@ -94,7 +94,7 @@ def thin(series: Series) -> Series:
 
 
 def plot_series(axes: Axes, series: Series, look: Look, raw: bool = True) -> None:
-    """A smoothed line and, faintly, the values that were logged."""
+    """A smoothed line and, faintly, the logged values."""
     if raw:
         axes.plot(*thin(series), color=look.color, alpha=0.25, linewidth=0.8)
     smoothed = thin(Series(series.steps, smooth(series.values)))
@@ -102,7 +102,7 @@ def plot_series(axes: Axes, series: Series, look: Look, raw: bool = True) -> Non
 
 
 def plot_arm(axes: Axes, arm: Arm, key: str, look: Look) -> bool:
-    """A metric of an arm: its values or, faintly, those of its seeds with the 95% interval of their mean."""
+    """A metric of an arm: its values, or the mean over its seeds with the 95% interval and, faintly, each seed."""
     if len(arm.runs) == 1 and key in arm.runs[0].series:
         plot_series(axes, arm.runs[0].series[key], look)
         return True
@@ -121,19 +121,19 @@ def plot_arm(axes: Axes, arm: Arm, key: str, look: Look) -> bool:
 
 
 def legend(figure: Figure, entries: dict[str, Look], alone: bool = False) -> None:
-    """The names of lines below the panels; of a single line only if `alone`."""
+    """The names of lines below the panels; a single line is only named if `alone`."""
     if len(entries) < 2 and not alone:
         return
     handles = [Line2D([], [], color=look.color, linestyle=look.dashes) for look in entries.values()]
     names = [plain(name) for name in entries]
     columns = max(1, min(len(names), 56 // (max(map(len, names)) + 6)))
     plotted = figure.legend(handles, ["-"] * len(names), loc="outside lower left", ncols=columns)
-    for text, name in zip(plotted.get_texts(), names, strict=True):  # a label that begins with _ would be left out
+    for text, name in zip(plotted.get_texts(), names, strict=True):  # matplotlib leaves out a label that begins with _
         text.set_text(name)
 
 
 def fit(axes: Axes, zero: bool = True) -> None:
-    """Let the lines fill the panel, from 0 unless some are below; an interval of few seeds may leave it."""
+    """Fit the panel to the lines, starting at 0 unless some are below; an interval over few seeds may exceed it."""
     values = [value for line in axes.lines for value in line.get_ydata() if math.isfinite(value)]
     low, high = min(values, default=0.0), max(values, default=1.0)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0

@@ -1,4 +1,4 @@
-"""What happened to runs and why, in sentences with their evidence."""
+"""Findings on what happened to runs and why, with their evidence."""
 
 from collections.abc import Sequence
 
@@ -30,17 +30,17 @@ CHECKS = (
 
 
 def findings(arm: Arm) -> list[Finding]:
-    """What can be said about the runs of an arm: the gravest first, and of these in the order of the checks."""
+    """The findings on the runs of an arm, the most severe first, otherwise in the order of the checks."""
     return merged([finding for check in CHECKS for run in arm.runs for finding in check(run)], len(arm.runs))
 
 
 def of_run(run: Run) -> list[Finding]:
-    """What can be said about one run, in the order of the checks."""
+    """The findings on one run, in the order of the checks."""
     return [finding for check in CHECKS for finding in check(run)]
 
 
 def findings_between(arms: Sequence[Arm]) -> list[Finding]:
-    """What differs between arms; nothing for a single one."""
+    """The findings on differences between arms; none for a single arm."""
     return compared(arms)
 
 

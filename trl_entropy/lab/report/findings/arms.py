@@ -1,4 +1,4 @@
-"""What differs between arms."""
+"""Find differences between arms."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,18 +18,18 @@ def last(key: str) -> Value:
 
 
 def score(name: str) -> Value:
-    """A score on held-out problems after training; `None` for a run without."""
+    """A score on held-out problems after training; `None` for a run without it."""
     return lambda run: run.scores.get("after", {}).get(name)
 
 
 def of_arm(arm: Arm, value: Value) -> Estimate | None:
-    """The mean over the seeds of an arm; `None` if one has no value."""
+    """The mean over the seeds of an arm; `None` if a seed has no value."""
     values = [value(run) for run in arm.runs]
     return None if None in values else estimate(values)
 
 
 def difference(arm: Arm, other: Arm, value: Value) -> Estimate:
-    """By how much an arm has more than another: over the seeds that both have, or between their means."""
+    """The difference between two arms: over the seeds that both have, or between their means."""
     ours, theirs = ({seed_of(run): value(run) for run in each.runs} for each in (arm, other))
     shared = [seed for seed in ours if seed in theirs]
     if len(shared) > 1:
@@ -38,14 +38,16 @@ def difference(arm: Arm, other: Arm, value: Value) -> Estimate:
 
 
 def compared(arms: Sequence[Arm]) -> list[Finding]:
-    """Which arm has most entropy, most reward and the best held-out scores, and by how much."""
+    """Which arm has the most entropy, the most reward and the best held-out scores, and by how much."""
     scores = dict.fromkeys(name for arm in arms for run in arm.runs for name in run.scores.get("after", {}))
     measures = {"entropy": last("entropy"), "reward": last("reward"), **{name: score(name) for name in scores}}
     found = []
     for name, value in measures.items():
         ranked = [arm for arm in arms if of_arm(arm, value) is not None]
         means = {arm.name: of_arm(arm, value).mean for arm in ranked}
-        ranked.sort(key=lambda arm: (math.isnan(means[arm.name]), -means[arm.name]))  # the last are not finite
+        ranked.sort(
+            key=lambda arm: (math.isnan(means[arm.name]), -means[arm.name])
+        )  # values that are not finite come last
         if len(ranked) < 2 or math.isnan(means[ranked[0].name]):
             continue
         if (lead := difference(*ranked[:2], value)).mean == 0:

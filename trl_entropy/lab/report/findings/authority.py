@@ -1,4 +1,4 @@
-"""Whether a weight on one sign of the advantages could hold the entropy of a run."""
+"""Check whether a weight on one sign of the advantage could hold the entropy of a run."""
 
 from statistics import fmean
 
@@ -17,7 +17,7 @@ MEASURES = {
 
 
 def authority(run: Run) -> list[Finding]:
-    """A coefficient of one sign that is set or turned, where the tokens of both signs pull the entropy down."""
+    """A coefficient of one sign that is set or turned although tokens with both signs pull the entropy down."""
     known = facts(run)
     used = [name for name in SIGN_COEFFICIENTS if name in known.turned or known.values.get(name, 1.0) != 1]
     settled = any(aim.knob in used and aim.settled is not None for aim in held(run))

@@ -1,4 +1,4 @@
-"""Whether the controllers of a run reached their targets, and what their knobs did."""
+"""Check whether the controllers of a run reached their targets, and what their knobs did."""
 
 import math
 
@@ -9,9 +9,11 @@ from ..runs import Run
 from .finding import BAD, GOOD, NOTE, Finding, enough
 
 
-AT_LIMIT = 0.5  # share of the last half, ours, that a knob may spend at one end of its range
-MISSED = "The target was missed: widen the controller's low and high where the knob has room, or turn another knob."
-IDLE = "No token was clipped, so the knob did nothing: turn another one."
+AT_LIMIT = 0.5  # ours: the share of the last half that a knob may spend at one end of its range
+MISSED = (
+    "The target was missed: widen the controller's low and high if the knob's range allows it, or turn another knob."
+)
+IDLE = "No token was clipped, so the knob did nothing: turn another knob."
 
 
 def control(run: Run) -> list[Finding]:
@@ -34,7 +36,10 @@ def _of_controller(aim: Held, idle: bool) -> Finding:
         return Finding(text, f"the mean of the last half is nan, the target ended at {aim.target:.3g}", BAD)
     if abs(aim.error) <= BAND:
         return Finding(
-            text, evidence, NOTE, "It came late, or goes round its target: then lower the law's gains or step."
+            text,
+            evidence,
+            NOTE,
+            "It settled late, or oscillates around its target: in that case lower the law's gains or step.",
         )
     advice = "Give it more steps, raise the law's gains, or turn a knob that does more in this run."
     if idle:
@@ -43,7 +48,7 @@ def _of_controller(aim: Held, idle: bool) -> Finding:
 
 
 def limits(run: Run) -> list[Finding]:
-    """Knobs of a controller with a target that did not move, or sat at one end of their range."""
+    """Knobs of controllers with a target that did not move, or stayed at one end of their range."""
     aims = held(run)
     turned = list(turned_knobs(run))
     knobs = [name for name in turned if name in {aim.knob for aim in aims}]
@@ -69,9 +74,9 @@ def _of_knob(name: str, values: list[float], missed: bool, acting: bool) -> Find
         text = f"{name} did not move from {end:.3g}"
     elif share > AT_LIMIT:
         which = "lowest" if end == low else "highest"
-        text = f"{name} sat at its {which} value, {end:.3g}, for {share:.0%} of the last half"
+        text = f"{name} stayed at its {which} value, {end:.3g}, for {share:.0%} of the last half"
     else:
         return None
-    evidence = f"{len(values)} logged steps, in which it went from {low:.3g} to {high:.3g}"
+    evidence = f"{len(values)} logged steps, in which it ranged from {low:.3g} to {high:.3g}"
     advice = MISSED if acting else IDLE
     return Finding(text, evidence, BAD if missed else NOTE, advice if missed else "")

@@ -1,4 +1,4 @@
-"""One thing that can be said about runs, and the same of several seeds as one."""
+"""A finding on runs, and merging the same finding of several seeds."""
 
 import math
 import re
@@ -9,13 +9,13 @@ from ..runs import Run
 from ..statistics import WINDOW
 
 
-BAD, NOTE, GOOD = SEVERITIES = ("bad", "note", "good")  # the gravest first
-MIN_LOGS = 3 * WINDOW  # logged steps, ours; from fewer nothing is concluded
+BAD, NOTE, GOOD = SEVERITIES = ("bad", "note", "good")  # the most severe first
+MIN_LOGS = 3 * WINDOW  # logged steps, ours; fewer allow no conclusion
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 class Finding(NamedTuple):
-    """What happened, the numbers that show it, how grave it is, and what to consider."""
+    """What happened, the numbers that show it, how severe it is, and what to consider."""
 
     text: str
     evidence: str
@@ -24,16 +24,16 @@ class Finding(NamedTuple):
 
 
 def enough(run: Run, key: str, least: int = MIN_LOGS) -> list[float]:
-    """A metric's values; none if there are fewer than `least`, or if one is not finite."""
+    """A metric's values; empty if there are fewer than `least`, or if one is not finite."""
     values = run.series[key].values if key in run.series else []
     return values if len(values) >= least and all(map(math.isfinite, values)) else []
 
 
 def merged(found: Sequence[Finding], runs: int) -> list[Finding]:
     """
-    The findings of the runs of an arm, the gravest first; those that differ in numbers alone are one.
+    Merge the findings on the runs of an arm that only differ in numbers; the most severe come first.
 
-    Numbers that differ become ranges, `step 104 to 121`, and the text says how many runs it is about.
+    Different numbers become ranges, `step 104 to 121`, and the text says how many runs it is about.
     """
     groups: dict[str, list[Finding]] = {}
     for finding in found:
@@ -55,7 +55,7 @@ def _one(group: list[Finding], runs: int) -> Finding:
 
 
 def _ranges(texts: list[str]) -> str:
-    """One text for texts that differ in numbers alone."""
+    """One text for texts that only differ in numbers."""
     columns = iter(zip(*(NUMBER.findall(text) for text in texts), strict=True))
     return NUMBER.sub(lambda _: _range(next(columns)), texts[0])
 

@@ -1,4 +1,4 @@
-"""Whether a run still learnt, and from what."""
+"""Check whether a run was still learning, and from what."""
 
 import math
 from statistics import fmean, variance
@@ -12,12 +12,12 @@ from .finding import BAD, GOOD, MIN_LOGS, NOTE, Finding, enough
 # All of these are ours
 ERRORS = 2.0  # standard errors that a change of reward must exceed
 SMALL_REWARD = 0.01
-NO_SIGNAL, GROWTH = 0.5, 0.2  # share of groups whose rewards are all equal, and by how much it must have grown
-CLIPPED, ONE_SIDED = 1e-3, 0.8  # share of tokens that are clipped at all; of these, on one side
-WORSE = 0.05  # by which a held-out score must have fallen
+NO_SIGNAL, GROWTH = 0.5, 0.2  # share of groups whose rewards are all equal, and its least growth
+CLIPPED, ONE_SIDED = 1e-3, 0.8  # share of tokens that are clipped at all; share of these on one side
+WORSE = 0.05  # least fall of a held-out score
 WATCHED = ("entropy", "reward", "loss", "grad_norm")
-NEARLY_ALL = 0.95  # share of the groups, or of the completions, in a run that is dead
-EQUAL_GROUPS_TEACH = "w_reinforce"  # the bonus with which groups of equal rewards train
+NEARLY_ALL = 0.95  # share of the groups, or of the completions, that makes a run dead
+EQUAL_GROUPS_TEACH = "w_reinforce"  # the bonus with which groups of equal rewards still train
 CUT, RIGHT = "completions/clipped_ratio", "groups/all_correct"
 SIGNS_OF_DEATH = {
     "frac_reward_zero_std": "of the groups have equal rewards",
@@ -27,7 +27,7 @@ SIGNS_OF_DEATH = {
 
 
 def dead(run: Run) -> list[Finding]:
-    """A run that has had nothing to learn from since its start."""
+    """A run that had nothing to learn from since its start."""
     rewards, equal = (run.series.get(key) for key in ("reward", "frac_reward_zero_std"))
     if rewards is None or rewards.steps[-1] < MIN_LOGS:
         return []
@@ -49,16 +49,16 @@ def dead(run: Run) -> list[Finding]:
 
 
 def _revive(reward: float, known: dict[str, float]) -> str:
-    """What to do about a dead run, by its last reward and the shares that are known."""
+    """Advice for a dead run, from its last reward and the known shares."""
     if known.get(RIGHT, 0.0) >= NEARLY_ALL:
-        return "All answers are right: take harder problems."
+        return "All answers are right: use harder problems."
     if known.get(CUT, 0.0) >= NEARLY_ALL:
         return "Completions are cut before they end: raise max_completion_length, or ask for shorter answers."
     look = "read some completions (log_completions), and try the reward with trl-entropy check-rewards."
     if reward > 0 and RIGHT in known:
         return f"The reward does not tell the answers apart: {look}"
     if reward > 0:
-        return f"Either all answers are right: take harder problems. Or the reward does not tell them apart: {look}"
+        return f"Either all answers are right: use harder problems. Or the reward does not tell them apart: {look}"
     return f"Either the answers lack the format that the reward reads: {look} Or the problems are too hard."
 
 
@@ -70,7 +70,7 @@ def not_finite(run: Run) -> list[Finding]:
         broken = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
         if broken:
             evidence = f"{len(broken)} of {len(steps)} logged values"
-            advice = "Resume from a checkpoint before that with a smaller learning_rate; look at max_grad_norm."
+            advice = "Resume from an earlier checkpoint with a smaller learning_rate; check max_grad_norm."
             if key == "reward":
                 advice = "A reward function returned NaN, or all of them returned None: try trl-entropy check-rewards."
             found.append(Finding(f"{key} was not finite, first at step {broken[0]}", evidence, BAD, advice))
@@ -91,11 +91,13 @@ def reward(run: Run) -> list[Finding]:
         return [Finding("Reward was flat over the last half", evidence, NOTE)]
     if change > 0:
         return [Finding("Reward was still rising at the end", evidence, GOOD, "More steps may help.")]
-    return [Finding("Reward was falling at the end", evidence, BAD, "Look at the steps before it, and at entropy.")]
+    return [
+        Finding("Reward was falling at the end", evidence, BAD, "Check the steps before the fall, and the entropy.")
+    ]
 
 
 def groups(run: Run) -> list[Finding]:
-    """Groups whose completions all have the same reward teach nothing."""
+    """Groups whose completions all have the same reward, which teach nothing."""
     values = enough(run, "frac_reward_zero_std")
     if not values or EQUAL_GROUPS_TEACH in bonuses(run):
         return []
@@ -106,9 +108,9 @@ def groups(run: Run) -> list[Finding]:
     last = {kind: ends(shares)[1] for kind, shares in kinds.items() if shares}
     evidence = f"{start:.0%} of the groups at the start, {end:.0%} at the end"
     evidence += "".join(f"; all {kind} {share:.0%}" for kind, share in last.items())
-    advice = "Add problems that it solves sometimes, or raise num_generations."
+    advice = "Add problems that the policy solves sometimes, or raise num_generations."
     if last and max(last, key=last.get) == "correct":
-        advice = "Add harder problems, or leave out those that it always solves."
+        advice = "Add harder problems, or leave out those that the policy always solves."
     return [Finding("Few groups still teach: in the others all rewards are equal", evidence, NOTE, advice)]
 
 
@@ -119,7 +121,7 @@ SIDES = {
 
 
 def clipping(run: Run) -> list[Finding]:
-    """Clipping that is on one side, or that never happened where the clip range is turned."""
+    """Clipping on one side only, or a turned clip range at which nothing was ever clipped."""
     low, high = (enough(run, f"clip_ratio/{side}_mean") for side in ("low", "high"))
     if not low or not high:
         return []
@@ -127,7 +129,7 @@ def clipping(run: Run) -> list[Finding]:
     if not any(low) and not any(high):
         advice = "With one update per rollout batch, ratios are 1: set off_policy_updates or num_iterations > 1."
         if off_policy(run):
-            advice = "The updates of a rollout batch stay inside the range: make it narrower, or turn another knob."
+            advice = "The updates of a rollout batch stay inside the range: narrow it, or turn another knob."
         text = f"No token was clipped, so {' and '.join(turned)} had no effect"
         return [Finding(text, f"{len(low)} logged steps", BAD, advice)] if turned else []
     shares = {"low": fmean(low), "high": fmean(high)}
@@ -149,6 +151,6 @@ def held_out(run: Run) -> list[Finding]:
     for name in both:
         if before[name] - after[name] > WORSE:
             evidence = ", ".join(f"{key} {before[key]:.2f} → {after[key]:.2f}" for key in both)
-            alike = "Its answers may have become alike: keep more entropy, or stop earlier."
+            alike = "The policy's answers may have become alike: keep more entropy, or stop earlier."
             found.append(Finding(f"Held-out {name} fell", evidence, BAD, alike if "pass" in name and fell else ""))
     return found
