@@ -65,6 +65,9 @@ def main() -> int:
     for name in FOLDERS:
         parser.add_argument(f"--{name}", type=Path, help=f"a folder that out/{name} becomes a link to")
     flags, sizes = parser.parse_known_args(arguments)
+    for name in ("minutes", *(f"{part}_minutes" for part in MINUTES)):
+        if not 0 <= getattr(flags, name) < float("inf"):
+            parser.error(f"--{name} must be a number >= 0, got {getattr(flags, name)}")
     if folder.exists() and not folder.is_dir():
         parser.error(f"the results go into a folder, and '{folder}' is a file: name another one")
     begin = time.time()

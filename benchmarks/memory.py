@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from trl_entropy.checks import minutes
+
 
 PLUGIN = {"entropy_control": "confident_sign"}
 MEASURES = {"entropy_measures": "full", "temperature": 0.9}
@@ -117,7 +119,7 @@ def main() -> None:
 
 def compare(parser: argparse.ArgumentParser) -> str | None:
     """All arms, one after another; which of them failed."""
-    parser.add_argument("--minutes", type=float, help="after which no arm is begun, and the last is ended")
+    parser.add_argument("--minutes", type=minutes, help="after which no arm is begun, and the last is ended")
     flags = parser.parse_known_args()[0]
     start = time.monotonic()
     names = flags.arms or (("TRL", "package, small tiles") if flags.quick else USUAL)

@@ -25,6 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 import trl_entropy
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, data
+from trl_entropy.checks import minutes
 from trl_entropy.lab.statistics import interval, resample
 
 
@@ -527,7 +528,7 @@ def flags_of(doc: str) -> argparse.ArgumentParser:
 
 def given(parser: argparse.ArgumentParser, on_cpu: Size, on_gpu: Size) -> argparse.Namespace:
     """Read these flags, and those of a size into `size`; its defaults are one of two, by the device."""
-    parser.add_argument("--minutes", type=float, help="after which nothing more is begun; what is there is kept")
+    parser.add_argument("--minutes", type=minutes, help="after which nothing more is begun; what is there is kept")
     parser.add_argument("--device", choices=DTYPES, default=DEVICE)
     parser.add_argument("--dtype", choices=DTYPES.values(), help="by default bfloat16 on a GPU, else float32")
     numbers = [name for name, kind in Size.__annotations__.items() if kind is int]

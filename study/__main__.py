@@ -2,6 +2,8 @@
 
 import argparse
 
+from trl_entropy.checks import minutes
+
 from . import language, reasoner
 from .arms import FIRST_SEEDS, FIXED, LAWS_ON_KNOBS, SEEDS, TUNING_SEEDS, Arm
 from .problems import write, write_language
@@ -34,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--language_model", action="store_true", help="the arms on SmolLM2-135M-Instruct instead")
     parser.add_argument("--gpu", action="store_true", help="those of them that are for a GPU")
     parser.add_argument("--part", choices=PARTS, help="one part of the others, where all go one after another")
-    parser.add_argument("--minutes", type=float, help="of --language_model: end what has not ended by then")
+    parser.add_argument("--minutes", type=minutes, help="of --language_model: end what has not ended by then")
     parser.add_argument("--only_report", action="store_true", help="train nothing")
     parser.add_argument("--only_train", action="store_true", help="draw and write nothing")
     return parser

@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib.metadata
 import os
+import shutil
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,7 +18,9 @@ import trl.trainer.rloo_trainer
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from toy import build_trainer, sums
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from trl_entropy.data import EMBEDDED_POLICY
 
 
 torch.set_num_threads(1)
@@ -76,6 +79,17 @@ def model_dir(tmp_path_factory) -> str:
         bos_token_id=None,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def chatty(tmp_path_factory) -> str:
+    """A folder with the config and the tokenizer of the embedded policy, and a chat template."""
+    folder = tmp_path_factory.mktemp("chatty")
+    shutil.copytree(EMBEDDED_POLICY, folder, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 

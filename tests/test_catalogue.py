@@ -87,6 +87,12 @@ def test_listed_names_are_those_of_the_package():
     assert {"epsilon_low", "epsilon_high", "entropy_coef", "positive_advantage_coef"} <= section("knobs").keys()
 
 
+def test_line_about_a_reward_of_trl_is_a_sentence():
+    lines = [line for line in section("reward_funcs").values() if line.startswith("TRL's: ")]
+    assert len(lines) == 4
+    assert all(line.endswith(".") for line in lines)
+
+
 REPOSITORY = Path(__file__).parent.parent
 
 

@@ -217,6 +217,27 @@ def test_starting_an_arm_would_be_seen(alone, monkeypatch, tmp_path, capfd):
         compare([write_recipe(tmp_path / "fine.yaml", seed=1)], str(tmp_path / "out"), FLAGS, jobs=1)
 
 
+def test_interrupted_comparison_says_what_was_logged_if_anything(alone, monkeypatch, tmp_path, capsys):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    def last_line() -> str:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["compare", recipe, other, *FLAGS, "--output_dir", str(tmp_path)])
+        assert caught.value.code == 130
+        return capsys.readouterr().err.splitlines()[-1]
+
+    monkeypatch.setattr("trl_entropy.lab.compare._run", stop)
+    recipe, other = (write_recipe(tmp_path / f"{name}.yaml", seed=1) for name in ("one", "other"))
+    assert last_line() == "trl-entropy compare: stopped before a step was logged"
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text('{"run": {}}\n')  # its head
+    assert last_line() == "trl-entropy compare: stopped before a step was logged"
+    (tmp_path / "one" / "metrics.jsonl").write_text('{"run": {}}\n{"step": 1}\n')
+    assert last_line() == f"trl-entropy compare: stopped; what was logged is in {tmp_path}/one/metrics.jsonl"
+
+
 def test_recipes_of_one_name_are_refused(tmp_path):
     recipes = [str(tmp_path / "a" / "same.yaml"), str(tmp_path / "b" / "same.yaml")]
     with pytest.raises(ValueError, match="the recipes must have different file names, got .*same.yaml, .*same.yaml"):

@@ -8,7 +8,7 @@ from trl_entropy.control.knobs import TRAINER_KNOBS, Knob
 from trl_entropy.control.laws import LAWS, PI, BangBang, Epoch, Integral, Ratchet, Schedule
 from trl_entropy.control.laws.schedule import constant, stage
 from trl_entropy.control.signals import SIGNALS
-from trl_entropy.control.targets import Target
+from trl_entropy.control.targets import Target, build_target
 
 
 KNOBS = {
@@ -350,6 +350,13 @@ def test_controller_in_words(spec, line):
 def resumed(first: Controller, second: Controller) -> Controller:
     second.load_state_dict(json.loads(json.dumps(first.state_dict())), "x.json")
     return second
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.5, False), (50.0, True)])
+def test_share_that_looks_like_a_percentage_is_told(caplog, share, told):
+    build_target("target_ratio", share, True, 1, positive=True)
+    said = "target_ratio=50 is 50 times the start, and 1 is the start itself: 0.5 is a half"
+    assert (said in caplog.messages) is told
 
 
 @pytest.mark.parametrize("start_steps", [1, 3, 6])

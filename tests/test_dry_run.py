@@ -47,7 +47,7 @@ def write_rows(path: str, row: dict, count: int) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_is_dry_run(no_weights, path, capsys):
+def test_every_recipe_is_dry_run(no_weights, chatty, path, capsys):
     recipe = read_recipe(str(path))
     if recipe["dataset_name"].startswith("reasoning-gym:"):
         pytest.importorskip("reasoning_gym", reason='pip install "trl-entropy[data]"')
@@ -56,7 +56,7 @@ def test_every_recipe_is_dry_run(no_weights, path, capsys):
         write_rows("rows.jsonl", ROWS[recipe["dataset_name"]], 700 + recipe.get("subset_size", 0))
         here |= {"dataset_name": "rows.jsonl", "dataset_config": None, "eval_dataset_name": None}
     if recipe["model_name_or_path"].startswith("out/") or path.stem == "qwen2.5_7b_clip_v":  # its config is read
-        here |= {"model_name_or_path": "embedded"}
+        here |= {"model_name_or_path": chatty}
     for benchmark in recipe.get("decontaminate", []):
         write_rows(f"benchmarks/{benchmark}.jsonl", {"problem": "Who was it?", "answer": "1"}, 1)
         here |= {"benchmarks_dir": "benchmarks"}

@@ -51,6 +51,7 @@ def test_recipe_is_read(path, tmp_path):
         (["--environment_settings", '{"attemps": 2}'], "unknown parameter of environment_settings 'attemps'. Did you"),
         (["--critic", "modle"], "unknown critic 'modle'. Did you mean 'model'?"),
         (["--token_weights", '{"high_entropy": {}}'], "token_weights.high_entropy acts on advantages or on TRL"),
+        (["--as_tool", "true"], "the prompts are conversations, and model_name_or_path="),
         (["--gama", "1"], "unknown flag 'gama'. Did you mean 'gamma'?"),
         (["--beta", "0"], "beta must be a number > 0, got 0.0"),
     ],

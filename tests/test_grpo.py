@@ -62,11 +62,11 @@ def rows(number: int = 8, **columns) -> list[dict]:
     ]
 
 
-def flags(*more: str, dataset: str | None = None) -> list[str]:
+def flags(*more: str, dataset: str | None = None, model: str = "embedded") -> list[str]:
     """A right command line on the CPU, and more."""
     base = ["--output_dir", "out", "--report_to", "none", "--use_cpu", "true", "--bf16", "false"]
     base += ["--gradient_checkpointing", "false", "--per_device_train_batch_size", "8", "--num_generations", "4"]
-    source = ["--model_name_or_path", "embedded", "--dataset_name", dataset] if dataset else []
+    source = ["--model_name_or_path", model, "--dataset_name", dataset] if dataset else []
     return [*base, *source, *more]
 
 
@@ -88,7 +88,11 @@ WRONG_VALUES = [
     ),
     (["--entropy_control", "entropic", "--use_adaptive_entropy", "true"], "would both steer entropy: keep one"),
     (["--controllers", '{"m": {"law": "pi"'], "controllers must be a YAML mapping or a JSON object, got"),
-    (["--token_weights", "sign"], "token_weights must be a YAML mapping or a JSON object, got 'sign'"),
+    (
+        ["--token_weights", "sign"],
+        "token_weights must be a YAML mapping or a JSON object, got 'sign' (for a rule with its defaults write "
+        "token_weights: {sign: {}})",
+    ),
     (["--loss_terms", "[1]"], "loss_terms must be a mapping, got [1]"),
     (["--controllers", '{"m": {"knob": "entropy_coef"}}'], "controllers.m has no law; available: bang_bang"),
     (["--off_policy_updates", "0"], "off_policy_updates must be a whole number >= 1, got 0"),
@@ -318,6 +322,27 @@ def test_reward_that_takes_a_column_that_is_not_there_is_refused(no_model, rewar
     assert refusal(flags(*given, *held_out, "--eval_strategy", "steps", dataset="test.jsonl")) == line
 
 
+@pytest.mark.parametrize(
+    ("parameters", "left"),
+    [
+        ("completions", "completion_ids, log_extra, log_metric, prompts, solution, trainer_state"),
+        ("prompts, completions, solution", "completion_ids, log_extra, log_metric, trainer_state"),
+        ("prompts, completions, completion_ids, trainer_state, log_extra, log_metric, solution", ""),
+        ("completions, **kwargs", ""),
+    ],
+)
+def test_reward_that_cannot_take_what_trl_gives_is_refused(no_model, parameters, left):
+    Path("own_rewards.py").write_text(f"def own({parameters}):\n    return [0.0] * len(completions)\n")
+    sys.modules.pop("own_rewards", None)
+    given = flags("--reward_funcs", "own_rewards.own", dataset=write_rows("train.jsonl", rows()))
+    if not left:
+        prepare(given)
+        return
+    assert refusal(given) == (
+        f"the reward own does not take {left}, which TRL gives each reward: add **kwargs to its parameters"
+    )
+
+
 def test_reward_that_takes_one_completion_is_refused(no_model):
     Path("own_rewards.py").write_text(REWARD)
     sys.modules.pop("own_rewards", None)
@@ -389,10 +414,55 @@ def test_pass_at_k_needs_solutions_whatever_the_rewards_read(no_model):
 
 
 @pytest.mark.parametrize("chat", [["--chat"], ["--system_prompt", "Be brief."]])
-def test_chat_on_conversations_is_refused_with_one_line(no_model, chat):
+def test_chat_on_conversations_is_refused_with_one_line(no_model, chatty, chat):
     write_rows("train.jsonl", rows(prompt=[{"role": "user", "content": "1="}]))
     assert "need text prompts" in refusal(flags(*chat, dataset="train.jsonl"))
-    assert prepare(flags(dataset="train.jsonl")).train_dataset[0]["prompt"] == [{"role": "user", "content": "1="}]
+    job = prepare(flags(dataset="train.jsonl", model=chatty))
+    assert job.train_dataset[0]["prompt"] == [{"role": "user", "content": "1="}]
+
+
+@pytest.mark.parametrize("chat", [[], ["--chat"], ["--system_prompt", "Be brief."]])
+@pytest.mark.parametrize("first", ["text", "a conversation"])
+def test_text_beside_conversations_is_refused_with_one_line(no_model, chat, first):
+    kinds = {"text": rows(3), "a conversation": rows(3, prompt=[{"role": "user", "content": "1="}])}
+    other = next(kind for kind in kinds if kind != first)
+    write_rows("train.jsonl", kinds[first] + kinds[other])
+    assert refusal(flags(*chat, dataset="train.jsonl")) == (
+        f"row 3 of the dataset has {other} in column 'prompt', and row 0 has {first}: give all prompts as text, or "
+        "all as conversations"
+    )
+
+
+@pytest.mark.parametrize("chat", [[], ["--chat"], ["--system_prompt", "Be brief."]])
+def test_conversations_need_a_chat_template(no_model, chatty, chat):
+    written = rows() if chat else rows(prompt=[{"role": "user", "content": "1="}])
+    given = [*chat, "--dataset_name", write_rows("train.jsonl", written)]
+    line = "the prompts are conversations, and {}={!r} has no chat template: give prompts as text, without chat, "
+    assert refusal(flags(*given, "--model_name_or_path", "embedded")).startswith(
+        line.format("model_name_or_path", str(EMBEDDED_POLICY))
+    )
+    given += ["--model_name_or_path", chatty]
+    prepare(flags(*given))
+    prepare(flags(*given, "--reward_model_name_or_path", chatty))
+    of_reward = refusal(flags(*given, "--reward_model_name_or_path", str(EMBEDDED_POLICY)))
+    assert of_reward.startswith(line.format("reward_model_name_or_path", str(EMBEDDED_POLICY)))
+
+
+def test_dry_run_fetches_no_tokenizer(no_model):
+    given = flags("--chat", "--dry_run", "true", dataset=write_rows("train.jsonl", rows()))
+    assert "has no chat template" in refusal(given)
+    prepare([*given, "--model_name_or_path", "org/model"])
+
+
+def test_held_out_conversations_need_a_chat_template_too(no_model):
+    write_rows("test.jsonl", rows(prompt=[{"role": "user", "content": "1="}]))
+    line = refusal(flags("--eval_dataset_name", "test.jsonl", dataset=write_rows("train.jsonl", rows())))
+    assert line.startswith("the prompts are conversations, and model_name_or_path=")
+
+
+def test_tokenizer_that_cannot_be_loaded_is_told_where_a_template_is_needed(no_model):
+    line = refusal(flags("--chat", dataset=write_rows("train.jsonl", rows()), model="org/model"))
+    assert line.startswith("the tokenizer of model_name_or_path='org/model' cannot be loaded: ")
 
 
 def test_empty_dataset_is_refused_with_one_line(no_model, monkeypatch):
@@ -547,9 +617,9 @@ def test_solution_column_is_left_alone_by_rewards_that_do_not_read_it(no_model):
         (["--chat", "--system_prompt", "Be brief."], [{"role": "system", "content": "Be brief."}]),
     ],
 )
-def test_problem_becomes_a_message(no_model, chat, system):
+def test_problem_becomes_a_message(no_model, chatty, chat, system):
     write_rows("train.jsonl", rows())
-    job = prepare(flags(*chat, "--eval_dataset_name", "train.jsonl", dataset="train.jsonl"))
+    job = prepare(flags(*chat, "--eval_dataset_name", "train.jsonl", dataset="train.jsonl", model=chatty))
     for problems in (job.train_dataset, job.eval_dataset):
         assert problems[3]["prompt"] == [*system, {"role": "user", "content": "3="}]
         assert problems[3]["solution"] == "3"
@@ -712,6 +782,19 @@ def test_interrupted_run_says_where_it_is_and_how_to_resume(tmp_path, capsys, sa
     *_, last = capsys.readouterr().err.splitlines()
     assert last == f"trl-entropy grpo: stopped at step 2 of 5; its log is in out; {advice}"
     assert (tmp_path / "out" / "metrics.jsonl").is_file()
+
+
+@pytest.mark.parametrize("method", ["save_model", "push_to_hub"])
+def test_run_that_is_interrupted_after_its_last_step_says_where_it_is(monkeypatch, capsys, method):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trl_entropy.wrap.EntropyGRPOTrainer, method, stop)
+    monkeypatch.setattr(trl_entropy.wrap.EntropyGRPOTrainer, "init_hf_repo", lambda *args, **kwargs: None)
+    settings = ["--max_completion_length", "4", "--max_steps", "1", "--disable_tqdm", "true", "--save_strategy", "no"]
+    with pytest.raises(SystemExit):
+        cli.main(["grpo", *flags(*settings, *(["--push_to_hub", "true"] if method == "push_to_hub" else []))])
+    assert capsys.readouterr().err.splitlines()[-1].startswith("trl-entropy grpo: stopped at step 1 of 1; its log is")
 
 
 def test_end_of_a_run_says_where_it_is_saved(capsys):

@@ -1,5 +1,6 @@
 """Laws, signals and presets of one's own, by dotted path or file."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import torch
 from toy import EntropyGiven, logged
 
 from trl_entropy import EntropyCallback, EntropyGRPOConfig, Law, Tokens
+from trl_entropy.rules import Rule
 from trl_entropy.rules.terms import ConfidentSurrogate
 
 
@@ -75,6 +77,60 @@ def test_law_that_is_none_is_refused(law, message):
     with pytest.raises(ValueError, match=message) as refused:
         config(controllers={"mine": {**OWN, "law": law}})
     assert "\n" not in str(refused.value)
+
+
+class NotDecorated(Rule):
+    strength: float = 1.0
+
+    def __call__(self, tokens):
+        return torch.full_like(tokens.entropies, self.strength)
+
+
+@dataclass(frozen=True)
+class NoFormula(Rule):
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Undeclared(Rule):
+    """Reads a fact and does not say so; its parameter is a number, and no knob."""
+
+    strength: float = 1.0
+
+    def __call__(self, tokens):
+        return self.strength * tokens.group_rewards.sum(-1, keepdim=True)
+
+
+class NotDecoratedLaw(Doubling):
+    other: float = 2.0
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("token_weights", {"NotDecorated": {"strength": 2.0}}, "write @dataclass(frozen=True) above the class NotD"),
+        ("token_weights", {"NoFormula": {}}, "the class NoFormula does not define __call__: write it"),
+        ("controllers", {"mine": {**OWN, "law": f"{__name__}.NotDecoratedLaw"}}, "write @dataclass(frozen=True) abo"),
+    ],
+)
+def test_class_that_is_not_finished_is_refused(flag, value, message):
+    named = {name if flag == "controllers" else f"{__name__}.{name}": given for name, given in value.items()}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config(**{flag: named})
+
+
+def test_parameter_that_is_no_knob_is_told():
+    rule = f"token_weights.{__name__}.Undeclared"
+    with pytest.raises(ValueError, match="; a rule of your own declares strength by trl_entropy.knob"):
+        config(
+            token_weights={f"{__name__}.Undeclared": {}},
+            controllers={"mine": {"law": "pi", "knob": f"{rule}.strength", "target": 1.0}},
+        )
+
+
+def test_fact_that_a_rule_does_not_name_is_told(run):
+    with pytest.raises(AttributeError, match=r"\(in token_weights\.test_own\.Undeclared; None unless .*group_rewards"):
+        run(token_weights={f"{__name__}.Undeclared": {}})
 
 
 class Seen(EntropyGiven):

@@ -7,12 +7,14 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
+from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import TrlParser
 
 from trl_entropy.commands import cli
 from trl_entropy.commands.grpo import GRPOArguments, prepare
 from trl_entropy.commands.sources import SourceArguments
+from trl_entropy.data.problems import read_dataset
 from trl_entropy.rewards import MathVerifyReward, ReasoningGymReward
 
 
@@ -23,8 +25,9 @@ SHORT = '{"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}'
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch, tmp_path):
+def _alone(monkeypatch, tmp_path, chatty):
     monkeypatch.chdir(tmp_path)
+    Path("chatty").symlink_to(chatty)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     level = logging.getLogger("trl_entropy").level
     yield
@@ -58,7 +61,7 @@ def write_rows(name: str, rows: list[dict]) -> str:
 def flags(*more: str, dataset: str = "embedded") -> list[str]:
     base = ["--output_dir", "out", "--report_to", "none", "--use_cpu", "true", "--bf16", "false"]
     base += ["--gradient_checkpointing", "false", "--per_device_train_batch_size", "8", "--num_generations", "4"]
-    return [*base, "--model_name_or_path", "embedded", "--dataset_name", dataset, *more]
+    return [*base, "--model_name_or_path", "chatty", "--dataset_name", dataset, *more]
 
 
 def refusal(*more: str, dataset: str = "embedded") -> str:
@@ -209,6 +212,7 @@ def test_embedded_policy_is_trained_on_drawn_problems():
     pytest.importorskip("reasoning_gym")
     more = ["--dataset_settings", SHORT, "--dataset_size", "20", "--eval_dataset_size", "5", "--answer_from"]
     more += ["last_number", "--max_completion_length", "8", "--max_steps", "1", "--save_strategy", "no"]
+    more += ["--model_name_or_path", "embedded"]
     cli.main(["grpo", *flags(*more, "--logging_steps", "1", dataset="reasoning-gym:chain_sum")])
     (row,) = [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines() if '"reward"' in line]
     assert 0 <= row["reward"] <= 1
@@ -256,6 +260,22 @@ def test_wrong_drawing_is_refused_with_one_line(no_model, wrong, line):
     assert line in refusal(*wrong, dataset="reasoning-gym:chain_sum")
 
 
+def test_split_of_a_dataset_that_has_none_is_refused(no_model):
+    Dataset.from_list([{"prompt": f"{number}=", "solution": "1"} for number in range(8)]).save_to_disk("saved")
+    write_rows("rows.jsonl", [{"prompt": f"{number}=", "solution": "1"} for number in range(8)])
+    for name in ("rows.jsonl", "saved", "embedded"):
+        line = f"the dataset {name!r} has no split 'tran': leave it out"
+        assert refusal("--dataset_train_split", "tran", dataset=name).endswith(line)
+        for split in ("train", "test"):
+            prepare(flags("--dataset_train_split", split, dataset=name))
+    for held_out in ("rows.jsonl", "embedded"):
+        line = f"the dataset {held_out!r} has no split 'tran': leave it out"
+        given = ["--dataset_test_split", "tran", "--eval_dataset_name", held_out]
+        assert refusal(*given, dataset="rows.jsonl") == line
+        with pytest.raises(ValueError, match="has no split 'tran'"):
+            read_dataset(held_out, split="tran")
+
+
 # Recipes that name a dataset
 
 
@@ -284,7 +304,7 @@ def test_recipe_names_columns_of_its_dataset(no_model, monkeypatch, name):
     Path("benchmarks").mkdir()
     for benchmark in recipe.get("decontaminate", []):
         write_rows(f"benchmarks/{benchmark}.jsonl", [{"problem": LONG, "answer": "1"}])
-    here = {"dataset_name": "rows.jsonl", "dataset_config": None, "model_name_or_path": "embedded"}
+    here = {"dataset_name": "rows.jsonl", "dataset_config": None, "model_name_or_path": "chatty"}
     here |= {"benchmarks_dir": "benchmarks"} if "decontaminate" in recipe else {}
     here |= {"subset_by": "random"} if "subset_size" in recipe else {}
     Path("recipe.yaml").write_text(yaml.safe_dump({**recipe, **here, "bf16": False, "use_cpu": True}))

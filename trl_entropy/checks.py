@@ -5,7 +5,9 @@ import inspect
 import math
 import os
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
@@ -25,6 +27,8 @@ def bind(what: str, factory: Callable, parameters: Mapping) -> object:
     """`factory(**parameters)`; the error for a wrong parameter names it and the nearest one."""
     if not isinstance(parameters, Mapping):
         raise ValueError(f"{what} must be a mapping of parameters to values, got {parameters!r}")
+    if inspect.isclass(factory):
+        _check_made(what, factory)
     allowed = inspect.signature(factory).parameters
     for name in parameters:
         if name not in allowed:
@@ -33,6 +37,19 @@ def bind(what: str, factory: Callable, parameters: Mapping) -> object:
         return factory(**parameters)
     except ValueError as error:
         raise ValueError(f"{error} (in {what})") from error
+
+
+def _check_made(what: str, factory: type) -> None:
+    """Raise `ValueError` for a class that cannot be made, or whose parameters are not those that it declares."""
+    left = ", ".join(sorted(getattr(factory, "__abstractmethods__", ())))
+    if left:
+        raise ValueError(f"{what}: the class {factory.__name__} does not define {left}: write it")
+    if not is_dataclass(factory):
+        return
+    known = {parameter.name for parameter in fields(factory)}
+    own = (name for name, kind in inspect.get_annotations(factory).items() if "ClassVar" not in str(kind))
+    if any(name not in known for name in own):
+        raise ValueError(f"{what}: write @dataclass(frozen=True) above the class {factory.__name__}")
 
 
 def imported(what: str, path: str) -> Callable:
@@ -54,6 +71,22 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
         at_most = "" if math.isinf(high) else f" <= {high:g}"
         both = " and" if at_least and at_most else ""
         raise ValueError(f"{name} must be a number{at_least}{both}{at_most}, got {value!r}")
+
+
+def check_is_number(flags: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a flag that is NaN: it is neither too small nor too large, so that checks let it pass."""
+    for name, value in flags.items():
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{name} must be a number, got nan")
+
+
+def minutes(text: str) -> float:
+    """A flag that is a time, for `argparse`; raises its error unless it is a finite number >= 0."""
+    try:
+        check_number("it", float(text), low=0.0)
+    except ValueError:
+        raise ArgumentTypeError(f"must be a number >= 0, got {text!r}") from None
+    return float(text)
 
 
 def check_saved(source: str, state: Any, form: Any, name: str = "it") -> None:

@@ -139,6 +139,7 @@ def test_runs_that_have_not_ended_in_time_are_given_up(small, capfd):
     [
         (["--gpu"], "--gpu is for --language_model"),
         (["--minutes", "1"], "--minutes is for --language_model"),
+        (["--language_model", "--minutes", "nan"], "argument --minutes: must be a number >= 0, got 'nan'"),
         (["--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--language_model"], "there is no file 'out/chain_sum/train.jsonl'"),
     ],

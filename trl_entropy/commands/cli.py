@@ -5,11 +5,12 @@ import inspect
 import logging
 import os
 import sys
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NoReturn
 
 from .. import __version__
-from ..checks import lab, unknown
+from ..checks import check_is_number, lab, unknown
 from ..written import add_overwrite
 from .launch import is_launched, launch
 
@@ -22,23 +23,47 @@ def main(arguments: list[str] | None = None) -> None:
     status 130.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        prog="trl-entropy", description="Entropy control for GRPO.", formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    verbs = "\n".join(f"{verb:18} {line}" for verb, line in HELP.items())
-    parser.add_argument("verb", metavar="verb", help=verbs)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="flags of the verb; see `trl-entropy VERB --help`")
-    given = parser.parse_args(arguments[:1] or ["--help"])
-    if given.verb not in VERBS:
-        refuse("", unknown("verb", given.verb, VERBS))
+    verb = chosen("trl-entropy", "Entropy control for GRPO.", HELP, arguments, __version__)
     try:
-        VERBS[given.verb](arguments[1:])
+        VERBS[verb](arguments[1:])
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
-            said = str(stop) or STOPPED.get(given.verb, "stopped, and nothing was written")
-            print(f"\ntrl-entropy {given.verb}: {said}", file=sys.stderr)
+            said = str(stop) or "stopped, and nothing was written"
+            print(f"\ntrl-entropy {verb}: {said}", file=sys.stderr)
         sys.exit(130)
+
+
+def chosen(
+    command: str, description: str, verbs: Mapping[str, str], arguments: list[str], version: str | None = None
+) -> str:
+    """
+    The verb that the arguments of a command begin with; the process ends if they ask for help, or name none.
+
+    Args:
+        command (`str`), description (`str`):
+            What comes before the verb, and what it is for.
+        verbs (`Mapping[str, str]`):
+            What each verb does.
+        arguments (`list[str]`):
+            All that comes after the command.
+        version (`str`, *optional*):
+            What `--version` prints.
+    """
+    parser = argparse.ArgumentParser(
+        prog=command,
+        usage=f"{command} {{{','.join(verbs)}}} [flags]",
+        description=description,
+        epilog=f"`{command} VERB --help` lists the flags of a verb.",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    if version is not None:
+        parser.add_argument("-V", "--version", action="version", version=version)
+    lines = "\n".join(f"{verb:18} {line}" for verb, line in verbs.items())
+    parser.add_argument("verb", nargs="?", metavar="VERB", help=lines)
+    verb = parser.parse_known_args(arguments[:1] or ["--help"])[0].verb
+    if verb not in verbs:
+        refuse(command.removeprefix("trl-entropy").strip(), unknown("verb", arguments[0], verbs))
+    return verb
 
 
 def refuse(verb: str, error: Exception) -> NoReturn:
@@ -49,6 +74,17 @@ def refuse(verb: str, error: Exception) -> NoReturn:
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
     """Parse the flags; raises `ValueError` with one line for a wrong one."""
+    given, left = parse_known(parser, arguments)
+    if left and not left[0].startswith("-"):
+        raise ValueError(f"{left[0]!r} is neither a flag nor the value of one: `{parser.prog} --help` lists all flags")
+    if left:
+        name = left[0].lstrip("-").partition("=")[0]
+        raise unknown("flag", name, vars(given), f"{parser.prog} --help")
+    return given
+
+
+def parse_known(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse the flags and return the other arguments too; raises `ValueError` with one line for a wrong value."""
 
     def fail(message: str) -> NoReturn:
         raise ValueError(message)
@@ -58,10 +94,8 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Nam
         given, left = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ValueError(error) from error
-    if left:
-        name = left[0].lstrip("-").partition("=")[0]
-        raise unknown("flag", name, vars(given), f"{parser.prog} --help")
-    return given
+    check_is_number(vars(given))
+    return given, left
 
 
 def _log_on_first_rank() -> None:
@@ -72,40 +106,36 @@ def _log_on_first_rank() -> None:
 
 def grpo(arguments: list[str]) -> None:
     """Train a model with GRPO, alone or under accelerate launch; takes --config recipe.yaml and any flag."""
-    from .grpo import finish, prepare, train
+    from .grpo import prepare, train
 
-    _log_on_first_rank()
-    launched = is_launched()
-    try:
-        job = prepare(arguments)
-        if job.script.dry_run:
-            from .dry_run import dry_run
-
-            dry_run(job)
-            return
-    except ValueError as error:
-        refuse("grpo", error)
-    if job.launch and not launched:
-        launch("grpo", arguments, job.launch)
-    else:
-        finish(train(job))
+    _train("grpo", arguments, prepare, train)
 
 
 def etpo(arguments: list[str]) -> None:
     """Train a model with ETPO in an environment; takes --config recipe.yaml and any flag."""
     from .etpo import prepare, train
+
+    _train("etpo", arguments, prepare, train)
+
+
+def _train(verb: str, arguments: list[str], prepare: Callable, train: Callable) -> None:
+    """Prepare a job and train it: here, or under `accelerate launch` if it has settings for that."""
     from .grpo import finish
 
     _log_on_first_rank()
     launched = is_launched()
     try:
         job = prepare(arguments)
+        if getattr(job.script, "dry_run", False):
+            from .dry_run import dry_run
+
+            dry_run(job)
+            return
     except ValueError as error:
-        refuse("etpo", error)
+        refuse(verb, error)
     if job.launch and not launched:
-        launch("etpo", arguments, job.launch)
-    else:
-        finish(train(job))
+        launch(verb, arguments, job.launch)
+    finish(train(job))
 
 
 def ls(arguments: list[str]) -> None:
@@ -186,8 +216,3 @@ CORE = {"grpo": grpo, "etpo": etpo, "ls": ls, "fetch-smollm2": fetch_smollm2, "m
 HELP = {verb: run.__doc__.splitlines()[0] for verb, run in CORE.items()}
 HELP |= {verb: line for verb, (_, line) in LAB.items()}
 VERBS = CORE | {verb: partial(_of_lab, verb=verb, module=module) for verb, (module, _) in LAB.items()}
-# What is said after Ctrl-C by a verb that says nothing itself
-STOPPED = {
-    "eval": "stopped. The same command resumes from the samples that are graded",
-    "compare": "stopped. There is no table; what a recipe has logged is in its folder of output_dir",
-}

@@ -14,7 +14,7 @@ from ..data.files import EMBEDDED, load, model_path
 from ..etpo import ENVIRONMENTS, Episodes, EtpoConfig, EtpoTrainer, as_messages, as_tool
 from ..refusals import check_rollout_fits
 from ..written import check_not_in_dataset
-from .grpo import check_start, fit, of_model, read_flags
+from .grpo import check_chat_template, check_start, fit, of_model, read_flags
 from .sources import settings_of
 
 
@@ -74,6 +74,9 @@ def prepare(arguments: list[str]) -> Job:
         raise ValueError(f"environment {script.environment!r} has no dataset(): set dataset_name")
     if "prompt" not in dataset.column_names:
         raise unknown("dataset column", "prompt", dataset.column_names)
+    if script.as_tool:
+        reader = model.model_name_or_path, model.model_revision
+        check_chat_template(training, {"model_name_or_path": reader}, as_messages(dataset[0])["prompt"])
     check_rollout_fits(training, dataset)
     return Job(script, training, model, dataset, partial(made, **settings), launch)
 

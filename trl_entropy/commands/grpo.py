@@ -5,7 +5,8 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import AutoProcessor, TrainerCallback
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
 from trl import (
@@ -27,9 +28,9 @@ from trl import (
 
 from .._seam import LOSS_TYPES
 from ..build import rollout_plan
-from ..checks import imported, lab, unknown
+from ..checks import check_is_number, imported, lab, unknown
 from ..config import EntropyGRPOConfig, with_help
-from ..data.files import EMBEDDED, model_path
+from ..data.files import EMBEDDED, first_line, model_path
 from ..families import installed_trl, is_tested
 from ..refusals import check_rollout_fits
 from ..rewards import REWARDS, TRL_REWARDS, MathVerifyReward, ReasoningGymReward, RelativeLengthReward
@@ -165,8 +166,11 @@ def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> li
         if not isinstance(environment, dict):
             raise ValueError(f"env must be a mapping of names to values, got {environment!r}")
         os.environ.update({name: str(value) for name, value in environment.items()})
-        unread = {name[2:]: recipe[name[2:]] for name in parser.set_defaults_with_config(**recipe)[::2]}
+        unread = {name: recipe.pop(name) for name in ("help",) if name in recipe}  # the parser's own, and no setting
+        unread |= {name[2:]: recipe[name[2:]] for name in parser.set_defaults_with_config(**recipe)[::2]}
     *read, rest = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    for flags in read:
+        check_is_number(vars(flags))
     launch = tuple(launch_arguments(unread, rest, vars(parser.parse_args([])), verb))
     if launch and launched and OURS not in os.environ:
         logger.info("this process is already launched, so these settings have no effect: %s", " ".join(launch))
@@ -201,6 +205,8 @@ def prepare(arguments: list[str]) -> Job:
         if training.eval_strategy != "no":
             _check_columns(reward_funcs, next(iter(eval_dataset)))
         eval_dataset = with_messages(script, eval_dataset)
+    for problems in (train_dataset, *([] if eval_dataset is None else [eval_dataset])):
+        check_chat_template(training, _readers(script, model), next(iter(problems))["prompt"])
     if script.pass_at_k_every is not None:
         pass_at_k = _pass_at_k(script, eval_dataset)
     return Job(script, training, model, train_dataset, eval_dataset, reward_funcs, pass_at_k, launch)
@@ -247,17 +253,64 @@ def check_start(training: EntropyGRPOConfig, model: str) -> None:
 
 
 def _check_columns(reward_funcs: Iterable[Callable | str], row: Mapping[str, object]) -> None:
-    """Raise `ValueError` for a reward that takes what neither TRL nor a row of the dataset gives it."""
+    """Raise `ValueError` for a reward that takes what neither TRL nor a row of the dataset gives, or not all of it."""
     columns = row.keys() - {"prompt", "completion"}  # TRL hands these on in the plural
     for reward in filter(callable, reward_funcs):
         of = reward.func if isinstance(reward, partial) else reward
         given = OF_TRL | columns | (OF_ROLLOUT if getattr(of, "reads_rollout", False) else set())
-        for name, parameter in inspect.signature(reward, follow_wrapped=False).parameters.items():
+        parameters = inspect.signature(reward, follow_wrapped=False).parameters
+        for name, parameter in parameters.items():
             is_one = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             if is_one and parameter.default is parameter.empty and name not in given:
                 raise ValueError(
                     f"{unknown('dataset column', name, columns)} (the reward {reward_name(reward)} takes it)"
                 )
+        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        if not takes_all and (left := sorted(given - parameters.keys())):
+            raise ValueError(
+                f"the reward {reward_name(reward)} does not take {', '.join(left)}, which TRL gives each reward: add "
+                "**kwargs to its parameters"
+            )
+
+
+def _readers(script: GRPOArguments, model: ModelConfig) -> dict[str, tuple[str, str | None]]:
+    """The models that read the prompts; of a dry run, which fetches none, those on this disk."""
+    found = {
+        "model_name_or_path": (model.model_name_or_path, model.model_revision),
+        "reward_model_name_or_path": (script.reward_model_name_or_path, None),
+    }
+    return {
+        flag: (name, revision)
+        for flag, (name, revision) in found.items()
+        if name is not None and (not script.dry_run or os.path.isdir(name))
+    }
+
+
+def check_chat_template(training: Any, models: Mapping[str, tuple[str, str | None]], prompt: object) -> None:
+    """
+    Raise `ValueError` for a prompt that is a conversation, and a model without a chat template to write it by.
+
+    Args:
+        training (`~trl.GRPOConfig`):
+            Whether the code of a model is trusted.
+        models (`Mapping[str, tuple[str, str | None]]`):
+            Name and revision of each model that reads the prompts, by the flag that names it.
+        prompt:
+            The first of the prompts.
+    """
+    if isinstance(prompt, str):
+        return
+    for flag, (name, revision) in models.items():
+        trusted = {"trust_remote_code": getattr(training, "trust_remote_code", False)}
+        try:
+            processor = AutoProcessor.from_pretrained(name, revision=revision, **trusted)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"the tokenizer of {flag}={name!r} cannot be loaded: {first_line(error)}") from error
+        if not processor.chat_template:
+            raise ValueError(
+                f"the prompts are conversations, and {flag}={name!r} has no chat template: give prompts as text, "
+                "without chat, system_prompt and as_tool, or a model with a chat template"
+            )
 
 
 def _resumes_from(training: EntropyGRPOConfig) -> str | bool | None:
@@ -302,14 +355,21 @@ def fit(job: Any, trainer: EntropyGRPOTrainer) -> None:
     """
     Train, from a checkpoint if the job names one, and save the model and the state to `output_dir`.
 
-    Raises `KeyboardInterrupt` with one line that says where the run is, and how to resume it.
+    Raises `KeyboardInterrupt` as [`says_where`] does.
     """
-    try:
+    with says_where(trainer):
         trainer.train(resume_from_checkpoint=_resumes_from(job.training))
+        trainer.save_model(job.training.output_dir)
+        trainer.save_state()
+
+
+@contextmanager
+def says_where(trainer: EntropyGRPOTrainer) -> Iterator[None]:
+    """Raise `KeyboardInterrupt` with one line that says where the run is, and how to resume it."""
+    try:
+        yield
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(_stopped(trainer)) from error
-    trainer.save_model(job.training.output_dir)
-    trainer.save_state()
 
 
 def _stopped(trainer: EntropyGRPOTrainer) -> str:
@@ -320,6 +380,8 @@ def _stopped(trainer: EntropyGRPOTrainer) -> str:
         if last
         else "there is no checkpoint to resume from: a smaller --save_steps writes one sooner"
     )
+    if not state.global_step:
+        return "stopped before the end of the first step"
     return f"stopped at step {state.global_step} of {state.max_steps}; its log is in {folder}; {resume}"
 
 
@@ -338,7 +400,8 @@ def train(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer:
     trainer = build_trainer(job, callbacks)
     fit(job, trainer)
     if job.training.push_to_hub:
-        trainer.push_to_hub(dataset_name=job.script.dataset_name)
+        with says_where(trainer):
+            trainer.push_to_hub(dataset_name=job.script.dataset_name)
     return trainer
 
 

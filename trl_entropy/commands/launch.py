@@ -3,8 +3,11 @@
 import argparse
 import logging
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +22,9 @@ OURS = "TRL_ENTROPY_LAUNCHED"  # set in the processes launched here
 SCRIPT = "trl_entropy"
 # The arguments of accelerate's parser that choose the program and how it ends: not for a recipe
 OF_PROGRAM = ("module", "no_python", "quiet", "training_script", "training_script_args")
+OF_RECIPE, OF_LINE = ("base", "env"), ("config",)  # what is no flag of the parser
+# From a terminal, its end, and a scheduler or a container; not every system has all
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGTERM") if hasattr(signal, name)]
 
 
 def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: str) -> list[str]:
@@ -41,9 +47,10 @@ def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: 
     parts = [split for part in line for split in _split(part)]
     named = [part[2:] for part in parts if part.startswith("--")]
     recipe = {name.replace("-", "_"): value for name, value in recipe.items()}
-    for name in [*recipe, *named, *([parts[0]] if parts and not named else [])]:
+    on_line = [*named, *([parts[0]] if parts and not named else [])]
+    for name, own in [*((name, OF_RECIPE) for name in recipe), *((name, OF_LINE) for name in on_line)]:
         if name not in known:
-            raise unknown("flag", name, {*flags, *known}, f"trl-entropy {verb} --help")
+            raise unknown("flag", name, {*flags, *known, *own}, f"trl-entropy {verb} --help")
     arguments = []
     for name, value in recipe.items():
         if value is None or name in named:
@@ -100,26 +107,86 @@ def is_launched() -> bool:
     return any(name in os.environ for name in (OURS, "LOCAL_RANK", "ACCELERATE_USE_CPU"))
 
 
-def launch(verb: str, arguments: list[str], of_launch: Iterable[str]) -> None:
+def launch(verb: str, arguments: list[str], of_launch: Iterable[str]) -> NoReturn:
     """Run a verb under `accelerate launch`, with the same arguments. Ends with the exit status of its processes."""
     import torch
-    from accelerate.commands.launch import launch_command
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    given = _parser().parse_args([*of_launch, "--quiet", "--module", SCRIPT, verb, *arguments])
+    command = [*of_launch, "--module", SCRIPT, verb, *arguments]
+    given = _parser().parse_args(command)
     if (given.num_processes or 1) > 1 and not given.multi_gpu and not torch.accelerator.is_available():
         logger.warning(
             "without an accelerator, accelerate starts one process, whatever num_processes is; multi_gpu: true "
             "starts them all"
         )
-    print("accelerate launch", *of_launch, "--module", SCRIPT, verb, *arguments, file=sys.stderr)
-    os.environ[OURS] = "1"
+    print("accelerate launch", *command, file=sys.stderr)
+    sys.exit(status_of([sys.executable, "-m", __name__, *command], {OURS: "1"}))
+
+
+def status_of(command: list[str], environment: Mapping[str, str]) -> int:
+    """
+    Run a command and return its exit status, or 128 plus the number of the first signal that this process gets.
+
+    Signals are handed on to the command and to what it has started. It has a session of its own: else Ctrl-C in a
+    terminal would reach it twice, and the second would cut off what it says after the first.
+
+    Args:
+        command (`list[str]`):
+            A program and its arguments.
+        environment (`Mapping[str, str]`):
+            What it has in its environment besides that of this process.
+    """
+    early: list[int] = []
+    signals: list[int] = []
+    before = _on_signals(lambda number, _: early.append(number))
+    process = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
+
+    def hand_on(number: int, _) -> None:
+        signals.append(number)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.killpg(process.pid, number)
+
+    _on_signals(hand_on)
+    for number in early:
+        hand_on(number, None)
+    status = process.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if signals:
+        return 128 + signals[0]
+    return status if status >= 0 else 128 - status
+
+
+def _on_signals(handler: Callable) -> dict[int, Callable]:
+    """Handle what ends a run, except what is ignored, as SIGHUP under nohup; returns the handlers before."""
+    handled = {number: signal.getsignal(number) for number in ENDING}
+    handled = {number: before for number, before in handled.items() if before is not signal.SIG_IGN}
+    for number in handled:
+        signal.signal(number, handler)
+    return handled
+
+
+def _main(arguments: list[str]) -> NoReturn:
+    """`accelerate launch`, which ends when the processes that it has started have ended."""
+    _on_signals(lambda number, _: sys.exit(128 + number))  # nothing is started yet
+    from accelerate.commands.launch import launch_command
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    given = _parser().parse_args(arguments)
+    _on_signals(lambda *_: None)  # those that it starts get them too
     try:
         launch_command(given)
-    except (KeyboardInterrupt, SignalException):
-        sys.exit(130)  # the processes have printed where they stopped
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
     except ChildFailedError as error:
         sys.exit(error.get_first_failure()[1].exitcode)
-    finally:
-        os.environ.pop(OURS)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
+    except ValueError as error:  # settings that do not go together
+        print(f"accelerate launch: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

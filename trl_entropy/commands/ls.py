@@ -33,6 +33,13 @@ def first_line(documented: object) -> str:
     return documented.__doc__.strip().splitlines()[0]
 
 
+def first_sentence(documented: object) -> str:
+    """The first sentence of a docstring, which may take more than a line."""
+    paragraph = " ".join(inspect.getdoc(documented).partition("\n\n")[0].split())
+    sentence, end, _ = paragraph.partition(". ")
+    return sentence + end.strip()
+
+
 def catalogue() -> dict[str, dict[str, str]]:
     """Every name that a flag accepts, with a one-line description, by section."""
     defaults = {section: {name: rule() for name, rule in rules.items()} for section, rules in SECTIONS.items()}
@@ -48,7 +55,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         "reward_funcs": {
             **{name: first_line(reward) for name, reward in rewards.REWARDS.items()},
             DAPO_OVERLONG: "TRL's get_soft_overlong_punishment over the last fifth of max_completion_length",
-            **{name: f"TRL's: {first_line(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},
+            **{name: f"TRL's: {first_sentence(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},
         },
     }
 

@@ -13,9 +13,9 @@ from .. import data
 from ..checks import lab, unknown
 from ..config import with_help
 from ..data.columns import IMAGES, renamed
-from ..data.files import EMBEDDED, LOCAL_FILES, is_one_dataset, load, on_main
+from ..data.files import EMBEDDED, LOCAL_FILES, check_split, is_one_dataset, load, on_main
 from ..data.problems import check_benchmarks, check_column
-from ..rewards.messages import check_prompts, has_image, text_of, with_plain_text
+from ..rewards.messages import check_one_kind, check_prompts, has_image, text_of, with_plain_text
 from .procedural import PREFIX, draw_problems
 
 
@@ -116,6 +116,8 @@ def load_train(script: SourceArguments, mixture: DatasetMixtureConfig) -> Datase
     """The problems to train on, as loaded."""
     if mixture.datasets:
         return _mixed(script, mixture)[script.dataset_train_split]
+    if script.dataset_name == EMBEDDED or is_drawn(script):
+        check_split(script.dataset_name, script.dataset_train_split)
     if script.dataset_name == EMBEDDED:
         return data.train_problems()
     if is_drawn(script):
@@ -126,6 +128,8 @@ def load_train(script: SourceArguments, mixture: DatasetMixtureConfig) -> Datase
 def load_eval(script: SourceArguments, mixture: DatasetMixtureConfig, wish: str) -> Dataset:
     """The held-out problems, as loaded; `wish` says in an error what needs them."""
     name = script.eval_dataset_name or script.dataset_name
+    if name is not None and (name == EMBEDDED or name.startswith(PREFIX)):
+        check_split(name, script.dataset_test_split)
     if name == EMBEDDED:
         return data.held_out_problems()
     if name is not None and name.startswith(PREFIX):
@@ -148,7 +152,7 @@ def with_columns(script: SourceArguments, dataset: Dataset, needed: set[str]) ->
     """
     The dataset with the problems as `prompt`, and the solutions as `solution` if they are needed.
 
-    Raises `ValueError` for a missing column, or a value that is not a prompt.
+    Raises `ValueError` for a missing column, a value that is not a prompt, or text beside conversations.
     """
     first = next(iter(dataset), None)
     if first is None:
@@ -164,6 +168,7 @@ def with_columns(script: SourceArguments, dataset: Dataset, needed: set[str]) ->
     # a stream is not read in advance
     prompts = list(dataset["prompt"]) if isinstance(dataset, Dataset) else [next(iter(dataset))["prompt"]]
     check_prompts(prompts, script.prompt_column)
+    check_one_kind(prompts, script.prompt_column)
     with_images = {*IMAGES} & {*first} or any(map(has_image, prompts))  # the parts say where the images go
     if with_images or prompts == list(map(with_plain_text, prompts)):
         return dataset

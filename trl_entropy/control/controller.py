@@ -218,7 +218,11 @@ def build_controllers(
                 raise ValueError(f"{what} has no {key}; available: {', '.join(known)}")
         factory = law_factory(what, spec["law"])
         if not isinstance(spec["knob"], str) or spec["knob"] not in knobs:
-            raise unknown(f"knob in {what}", spec["knob"], knobs)
+            error = unknown(f"knob in {what}", spec["knob"], knobs)
+            rule, _, parameter = str(spec["knob"]).rpartition(".")
+            if not rule or "Did you mean" in str(error):
+                raise error
+            raise ValueError(f"{error}; a rule of your own declares {parameter} by trl_entropy.knob")
         knob = knobs[spec["knob"]]
         if knob.name in controllers:
             raise ValueError(

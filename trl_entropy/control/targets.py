@@ -11,6 +11,8 @@ from .laws import Schedule
 
 logger = logging.getLogger(__name__)
 
+LIKE_PERCENT = 10.0  # a share of the start this large was meant as one of a hundred; ours
+
 
 @dataclass
 class Target:
@@ -143,6 +145,8 @@ def build_target(flag: str, value, is_ratio: bool, start_steps: int, positive: b
         check_number(name, point)
         if positive and point <= 0:
             raise ValueError(f"{name} must be > 0, got {point:g}")
+        if is_ratio and point >= LIKE_PERCENT:
+            logger.warning("%s=%g is %g times the start, and 1 is the start itself: 0.5 is a half", name, point, point)
     if isinstance(value, list | tuple) and low >= high:
         raise ValueError(f"{flag}: a band is [low, high] with low < high, got {value!r}")
     return Target(low, high, is_ratio, start_steps)

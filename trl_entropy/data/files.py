@@ -39,6 +39,8 @@ def load(
         raise ValueError(f"there is no file {name!r}")
     if kind is not None and os.path.getsize(name) == 0:
         raise ValueError(f"the file {name!r} is empty")
+    if kind is not None:
+        check_split(name, split)
     try:
         if kind is not None:
             return load_dataset(kind, data_files=name, split="train", streaming=streaming)
@@ -48,6 +50,12 @@ def load(
     except (OSError, ValueError, DatasetGenerationError) as error:
         reason = first_line(error.__cause__ or error)
         raise ValueError(f"the dataset {name!r} cannot be loaded: {reason}") from error
+
+
+def check_split(name: str, split: str) -> None:
+    """Raise `ValueError` for a split of a dataset that has none, except for those that flags have by default."""
+    if split not in ("train", "test"):
+        raise ValueError(f"the dataset {name!r} has no split {split!r}: leave it out")
 
 
 def first_line(error: BaseException) -> str:
@@ -76,6 +84,7 @@ def is_one_dataset(name: str) -> bool:
 
 def _split_of(saved: Dataset | DatasetDict, name: str, split: str) -> Dataset:
     if isinstance(saved, Dataset):
+        check_split(name, split)
         return saved
     if split not in saved:
         raise ValueError(f"it has no split {split!r}; available: {', '.join(saved)}")

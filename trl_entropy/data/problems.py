@@ -11,7 +11,7 @@ from ..checks import unknown
 from ..rewards.messages import check_prompts, has_image, text_of, with_plain_text
 from . import held_out_problems
 from .columns import IMAGES, column_names, is_there, values_at
-from .files import EMBEDDED, LOCAL_FILES, load
+from .files import EMBEDDED, LOCAL_FILES, check_split, load
 
 
 class Benchmark(NamedTuple):
@@ -100,6 +100,7 @@ def read_dataset(
     Raises `ValueError` if the dataset or column does not exist or has no problems.
     """
     if name == EMBEDDED:
+        check_split(name, split)
         return problems_of(held_out_problems())
     return problems_of(load(name, config, split), prompt_column, solution_column)
 

@@ -199,8 +199,8 @@ class OnPolicyStates(Critic):
     r"""
     Two hidden layers on the policy's states, with no gradient into the policy; ours, as wide as ETPOCritic.
 
-    \\( Q \\) is a value of the state, shared by all tokens, plus a part for each token. Only written tokens are trained.
-    Without the shared value, the other tokens would stay at 0 and look better than those with a negative reward.
+    \\( Q \\) is a value of the state, shared by all tokens, plus a part for each token. Only written tokens are
+    trained. Without the shared value, the others would stay at 0 and look better than tokens with a negative reward.
 
     Reference: [Dueling Network Architectures for Deep Reinforcement Learning](https://huggingface.co/papers/1511.06581)
     """

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..commands.cli import HELP, refuse
+from ..commands.cli import HELP, parse_known, refuse
 from ..written import add_overwrite, check_output, written
 from .processes import start_worker
+from .report.runs import METRICS
 from .report.statistics import ENDS, ends, smooth
 
 
@@ -24,16 +25,23 @@ LINES = 10  # of progress per arm, if there is no terminal for a bar
 
 def main(arguments: list[str]) -> None:
     """`trl-entropy compare`."""
-    parser = argparse.ArgumentParser(prog="trl-entropy compare", description=HELP["compare"])
-    parser.add_argument("recipes", nargs="+", help="YAML files for `trl-entropy grpo`")
+    parser = argparse.ArgumentParser(
+        prog="trl-entropy compare",
+        usage="trl-entropy compare RECIPE [RECIPE ...] [--output_dir FOLDER] [--jobs N] [--threads N] [--overwrite] "
+        "[flags of trl-entropy grpo]",
+        description=HELP["compare"],
+        epilog="Any flag of `trl-entropy grpo` holds for all recipes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="a YAML file for `trl-entropy grpo`")
     parser.add_argument(
         "--output_dir", default="out/compare", help="folder for the arms (one per recipe), the table and the picture"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of arms to run at once")
     parser.add_argument("--threads", type=int, default=1, help="threads per arm")
     add_overwrite(parser)
-    given, flags = parser.parse_known_args(arguments)
     try:
+        given, flags = parse_known(parser, arguments)
         picture = compare(given.recipes, given.output_dir, flags, given.jobs, given.threads, given.overwrite)
     except (RuntimeError, ValueError) as error:
         refuse("compare", error)
@@ -81,13 +89,23 @@ def compare(
     for given in arguments.values():
         if prepare(given).launch:  # a wrong flag raises here, before any arm starts
             raise ValueError(f"each recipe is trained in one process: leave out {' '.join(prepare(given).launch)}")
-    results = _run(arguments, jobs, threads)
-    with written(table, overwrite) as part:
-        part.write_text(json.dumps(results, indent=1))
-    Console().print(_table(results))
-    with written(picture, overwrite) as part:
-        plot(results, part)
+    try:
+        results = _run(arguments, jobs, threads)
+        with written(table, overwrite) as part:
+            part.write_text(json.dumps(results, indent=1))
+        Console().print(_table(results))
+        with written(picture, overwrite) as part:
+            plot(results, part)
+    except KeyboardInterrupt as stop:
+        logs = [str(log) for name in arms if _has_steps(log := Path(output_dir) / name / METRICS)]
+        said = f"stopped; what was logged is in {', '.join(logs)}" if logs else "stopped before a step was logged"
+        raise KeyboardInterrupt(said) from stop
     return picture
+
+
+def _has_steps(log: Path) -> bool:
+    """Whether a log has more than its head, the settings of the run."""
+    return log.exists() and len(log.read_bytes().splitlines()) > 1
 
 
 def _run(arguments: dict[str, list[str]], jobs: int, threads: int) -> dict[str, dict]:

@@ -1,6 +1,6 @@
 """Get text from prompts and completions: strings, or messages whose content is a string or a list of parts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 Messages = list[Mapping[str, object]]
@@ -46,6 +46,17 @@ def check_prompts(prompts: Iterable[object], column: str, source: str = "the dat
         wrong = _wrong(prompt)
         if wrong is not None:
             raise ValueError(f"row {row} of {source} has {wrong[0]} in column {column!r}: {wrong[1]}")
+
+
+def check_one_kind(prompts: Sequence[str | Messages], column: str) -> None:
+    """Raise `ValueError` with row and column if some prompts are text and others conversations."""
+    for row, prompt in enumerate(prompts):
+        if isinstance(prompt, str) != isinstance(prompts[0], str):
+            kinds = ("text", "a conversation") if isinstance(prompt, str) else ("a conversation", "text")
+            raise ValueError(
+                f"row {row} of the dataset has {kinds[0]} in column {column!r}, and row 0 has {kinds[1]}: give all "
+                "prompts as text, or all as conversations"
+            )
 
 
 def _wrong(prompt: object) -> tuple[str, str] | None:

@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from ..checks import bind, imported, unknown
-from .rule import PlainFunction, Rule
+from .rule import Need, PlainFunction, Rule
 from .tokens import Tokens
 
 
@@ -55,13 +56,23 @@ def active(rules: Mapping[str, Rule]) -> dict[str, Rule]:
 
 def evaluate(section: str, rules: Mapping[str, Callable[[Tokens], Tensor]], tokens: Tokens) -> dict[str, Tensor]:
     """Each rule's `(B, T)` values for the same raw tokens. Raises `ValueError` for another shape."""
-    values = {name: rule(tokens) for name, rule in rules.items()}
+    values = {name: _value(f"{section}.{name}", rule, tokens) for name, rule in rules.items()}
     for name, value in values.items():
         if value.shape != tokens.mask.shape:
             raise ValueError(
                 f"{section}.{name} must return a value per token, {tuple(tokens.mask.shape)}, got {tuple(value.shape)}"
             )
     return values
+
+
+def _value(what: str, rule: Callable[[Tokens], Tensor], tokens: Tokens) -> Tensor:
+    try:
+        return rule(tokens)
+    except (AttributeError, TypeError) as error:
+        absent = [need for need in get_args(Need) if getattr(tokens, need, ()) is None]
+        raise type(error)(
+            f"{error} (in {what}; None unless `needs` of the rule names them: {', '.join(absent)})"
+        ) from error
 
 
 def effective_advantages(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, Tensor]) -> Tensor:

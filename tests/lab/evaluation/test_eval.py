@@ -12,7 +12,7 @@ from processes import preloaded
 from transformers import PreTrainedModel
 
 from trl_entropy.commands import cli
-from trl_entropy.lab.evaluation import run
+from trl_entropy.lab.evaluation import command, run
 from trl_entropy.lab.evaluation.command import read
 from trl_entropy.lab.evaluation.figures import plot_figures
 from trl_entropy.lab.evaluation.folder import Folder, Line, read_lines
@@ -223,6 +223,29 @@ def test_killed_run_goes_on_where_it_stopped(model_dir, flags, monkeypatch):
     assert set(kept) <= set(lines)
     evaluate(flags(dataset="many.jsonl", output_dir="whole"))
     assert [line.response for line in lines] == [line.response for line in read_lines(Path("whole/samples.jsonl"))]
+
+
+@pytest.mark.parametrize("graded", [0, 8])
+@pytest.mark.parametrize("when", ["sampling", "scoring"])
+def test_interrupted_run_says_how_many_samples_are_kept(flags, monkeypatch, capfd, when, graded):
+    lines = command.sample_missing
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def sampled(task, ids, *others):
+        lines(task, ids[:graded], *others)
+        if when == "sampling":
+            stop()
+
+    monkeypatch.setattr(command, "sample_missing", sampled)
+    monkeypatch.setattr(command, "write_results", stop)
+    with pytest.raises(SystemExit) as ended:
+        evaluate(flags())
+    assert ended.value.code == 130
+    kept = "stopped; 8 samples are graded, in out: the same command resumes from them"
+    said = kept if graded else "stopped before a sample was graded"
+    assert capfd.readouterr().err.splitlines()[-1] == f"trl-entropy eval: {said}"
 
 
 # Wrong values

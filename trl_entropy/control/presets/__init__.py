@@ -70,7 +70,9 @@ def mapping_of(name: str, value: Mapping | str | None) -> dict:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{name} must be a YAML mapping or a JSON object, got {value!r} ({error})") from error
+            is_name = name in MAPPINGS and name != "controllers" and str(value).isidentifier()
+            why = f"for a rule with its defaults write {name}: {{{value}: {{}}}}" if is_name else error
+            raise ValueError(f"{name} must be a YAML mapping or a JSON object, got {value!r} ({why})") from error
     if value is None:
         return {}
     if not isinstance(value, Mapping):

@@ -1,9 +1,8 @@
 """Prepare datasets for training: remove duplicates and benchmark problems, choose a subset, add semantic entropy."""
 
-import argparse
 import logging
 
-from ...commands.cli import HELP, refuse
+from ...commands.cli import HELP, chosen, refuse
 from . import decontaminate, deduplicate, diversify, semantic_entropy
 
 
@@ -17,15 +16,10 @@ VERBS = {
 
 def main(arguments: list[str]) -> None:
     """`trl-entropy data`."""
-    parser = argparse.ArgumentParser(
-        prog="trl-entropy data", description=HELP["data"], formatter_class=argparse.RawTextHelpFormatter
-    )
-    steps = "\n".join(f"{name:18} {step.run.__doc__}" for name, step in VERBS.items())
-    parser.add_argument("verb", choices=VERBS, metavar="verb", help=steps)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="flags; see `trl-entropy data VERB --help`")
-    given = parser.parse_args(arguments[:1] or ["--help"])
+    lines = {verb: module.run.__doc__ for verb, module in VERBS.items()}
+    verb = chosen("trl-entropy data", HELP["data"], lines, arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
     try:
-        VERBS[given.verb].run(arguments[1:])
+        VERBS[verb].run(arguments[1:])
     except (ImportError, OSError, ValueError) as error:
-        refuse(f"data {given.verb}", error)
+        refuse(f"data {verb}", error)

@@ -9,7 +9,7 @@ from datasets import Dataset, Value
 
 from ...commands.cli import parse
 from ...data import held_out_problems, train_problems
-from ...data.files import EMBEDDED, load
+from ...data.files import EMBEDDED, check_split, load
 from ...data.problems import values_in
 from ...rewards.messages import check_prompts, text_of
 from ...written import add_overwrite, check_not_in_dataset, check_output, written
@@ -51,6 +51,7 @@ def read(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Name
 def read_rows(given: argparse.Namespace) -> Dataset:
     """The dataset; raises `ValueError` if it does not exist or is empty."""
     if given.dataset == EMBEDDED:
+        check_split(EMBEDDED, given.dataset_split)
         return train_problems() if given.dataset_split == "train" else held_out_problems()
     dataset = load(given.dataset, given.dataset_config, given.dataset_split)
     if len(dataset) == 0:

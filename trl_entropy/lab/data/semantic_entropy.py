@@ -15,6 +15,7 @@ from ...written import check_output
 from ..evaluation.command import add_flags, fill_in, identity, sample
 from ..evaluation.folder import SAMPLES, SETTINGS, read_lines
 from ..evaluation.metrics import Samples
+from ..evaluation.run import says_what_is_kept
 from ..evaluation.scoring import read_samples
 from .flags import read, read_rows, reader, write
 
@@ -72,10 +73,11 @@ def run(arguments: list[str]) -> None:
         _write(dataset, _sampled_before(Path(given.samples), problems, verifier), given)
         return
     state, reward, (task,) = sample(given, lambda: {given.dataset: problems})
-    on_main(
-        state,
-        lambda: _write(dataset, read_samples(task.folder, given.sampling.num_samples, reward.verifier), given),
-    )
+    with says_what_is_kept([task]):
+        on_main(
+            state,
+            lambda: _write(dataset, read_samples(task.folder, given.sampling.num_samples, reward.verifier), given),
+        )
 
 
 def _read(arguments: list[str]) -> argparse.Namespace:

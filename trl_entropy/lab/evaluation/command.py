@@ -33,7 +33,7 @@ from .model import (
     weights_of,
 )
 from .paired import differences_between
-from .run import Task, missing_samples, sample_missing, write_results
+from .run import Task, missing_samples, sample_missing, says_what_is_kept, write_results
 from .sampling import Policy, Sampling, VLLMEngine, check_vllm
 
 
@@ -58,7 +58,8 @@ def main(arguments: list[str]) -> None:
 def evaluate(given: argparse.Namespace) -> None:
     """Sample the missing responses, then print and write the scores; raises as [`sample`] does."""
     state, reward, tasks = sample(given, lambda: _sets(given))
-    on_main(state, lambda: _report(given, tasks, reward.verifier))
+    with says_what_is_kept(tasks):
+        on_main(state, lambda: _report(given, tasks, reward.verifier))
 
 
 def sample(
@@ -102,14 +103,15 @@ def sample(
         for name, problems in sets.items()
     ]
     _check_length(tasks, given.max_new_tokens, context)
-    missing = [missing_samples(task, given.sampling, state) for task in tasks]
-    if any(missing):
-        engine = None
-        if given.engine == "vllm":
-            engine = VLLMEngine(source.path, given.revision, dtype, given.vllm_gpu_memory_utilization)
-        policy = Policy(load(source, dtype).to(state.device), tokenizer, engine)
-        for task, ids in zip(tasks, missing, strict=True):
-            sample_missing(task, ids, policy, given.sampling, reward, state)
+    with says_what_is_kept(tasks):
+        missing = [missing_samples(task, given.sampling, state) for task in tasks]
+        if any(missing):
+            engine = None
+            if given.engine == "vllm":
+                engine = VLLMEngine(source.path, given.revision, dtype, given.vllm_gpu_memory_utilization)
+            policy = Policy(load(source, dtype).to(state.device), tokenizer, engine)
+            for task, ids in zip(tasks, missing, strict=True):
+                sample_missing(task, ids, policy, given.sampling, reward, state)
     return state, reward, tasks
 
 

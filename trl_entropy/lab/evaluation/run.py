@@ -4,7 +4,7 @@ import json
 import logging
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
@@ -86,6 +86,18 @@ def sample_missing(
             folder.append(lines)
             advance(len(lines))
     state.wait_for_everyone()
+
+
+@contextmanager
+def says_what_is_kept(tasks: Sequence[Task]) -> Iterator[None]:
+    """Raise `KeyboardInterrupt` with one line that says how many samples are on disk, if there are any."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        kept = {str(task.folder): Folder(task.folder).count() for task in tasks}
+        number, folders = sum(kept.values()), ", ".join(kept)
+        said = f"stopped; {number} samples are graded, in {folders}: the same command resumes from them"
+        raise KeyboardInterrupt(said if number else "stopped before a sample was graded") from stop
 
 
 def write_results(
