@@ -1,11 +1,13 @@
-"""A temperature for each row, by the states before the LM head."""
+"""The states before the LM head, and a temperature for each row by them."""
+
+import threading
 
 import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, PhiConfig, PhiForCausalLM
 
-from trl_entropy._seam.vocabulary import RowTemperatures
+from trl_entropy._seam.vocabulary import HiddenStates, RowTemperatures
 
 
 SMALL = {
@@ -119,3 +121,13 @@ def test_model_whose_head_has_a_bias_is_refused():
     settings = {name: value for name, value in SMALL.items() if name != "num_key_value_heads"}
     with pytest.raises(ValueError, match="a temperature per prompt does not work with an LM head that has a bias"):
         RowTemperatures([PhiForCausalLM(PhiConfig(**settings))])
+
+
+def test_states_are_not_those_of_another_thread(model):
+    hidden = HiddenStates(model)
+    logits(model)
+    other = threading.Thread(target=logits, args=(model, slice(2)))
+    other.start()
+    other.join()
+    assert len(hidden.states) == len(IDS)
+    hidden.remove()

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, Tokens
+from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, Rule, Tokens
 from trl_entropy._seam import Seam
 from trl_entropy.measures import StepMeasures
 from trl_entropy.objective import Objective
@@ -249,6 +249,16 @@ class PlainGiven(Given):
 
 class EntropyGiven(EntropyGRPOTrainer, Given):
     """The package's trainer on given completions."""
+
+
+class OfItsStep(Rule):
+    """A weight of 1, and an error for a micro-batch that is not among those of its optimizer step."""
+
+    needs = frozenset({"pool", "completions"})
+
+    def __call__(self, tokens):
+        assert any(torch.equal(tokens.completions, batch.completions) for batch in tokens.pool.batches)
+        return torch.ones_like(tokens.logps)
 
 
 class Forward(GRPOTrainer):

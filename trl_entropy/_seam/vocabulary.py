@@ -1,5 +1,6 @@
 """Compute looks at the whole vocabulary at every token, without a (B, T, V) tensor."""
 
+import threading
 from collections.abc import Collection, Set
 from contextlib import contextmanager
 from functools import partial
@@ -19,15 +20,17 @@ ENTRIES = (
 
 
 class HiddenStates:
-    """The last hidden states of a model's next forward passes, kept by a hook on its backbone."""
+    """The last hidden states of a model's next forward passes in this thread, kept by a hook on its backbone."""
 
     def __init__(self, model: nn.Module):
+        self._thread = threading.get_ident()  # another one may generate with the model at the same time
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.states: Tensor | None = None
         self._hook = self.model.base_model.register_forward_hook(self._keep)
 
     def _keep(self, module, args, outputs) -> None:
-        self.states = outputs.last_hidden_state
+        if threading.get_ident() == self._thread:
+            self.states = outputs.last_hidden_state
 
     def remove(self) -> None:
         self._hook.remove()

@@ -10,14 +10,28 @@ from ...families import GRPO, Family
 
 
 _NO_BONUS = "Axolotl's asynchronous loss has no entropy bonus"
+_SAMPLED_BESIDE = "it may sample while it trains"
 ASYNC = replace(
     GRPO,
     name="AxolotlAsyncGRPOTrainer",
     config="AxolotlAsyncGRPOConfig",
     homes=("axolotl.core.trainers.grpo",),
-    lacks={"entropy_coef": _NO_BONUS},
+    lacks={
+        "entropy_coef": _NO_BONUS,
+        "entropy_gradient": "Axolotl's asynchronous loss takes entropies without their gradient",
+        "temperature": _SAMPLED_BESIDE,
+        **{f"acts.{what}": _SAMPLED_BESIDE for what in ("problems", "temperatures", "completions", "groups")},
+    },
     idle=dict.fromkeys(("entropy_coef", "use_adaptive_entropy"), _NO_BONUS),
 )
+
+
+# Settings of the block `trl` with which the facts about a rollout are not those of its batch
+_OWN_ROLLOUTS = {
+    "streaming_partial_batch": (False, "a rollout is scored in parts, and the facts are of the whole of it"),
+    "reward_num_workers": (1, "rewards are taken in other processes, which do not hand them to the batch"),
+    "replay_buffer_size": (0, "it puts completions of earlier rollouts into the batch, without their rewards"),
+}
 
 
 @dataclass
@@ -71,3 +85,6 @@ class EntropyArgs(BaseModel):
             raise ValueError(
                 "trl_entropy does not work with batch_flattening, which runs its own forward pass: turn it off"
             )
+        for name, (off, why) in _OWN_ROLLOUTS.items():
+            if (value := getattr(self.trl, name)) not in (None, off):
+                raise ValueError(f"trl_entropy does not act with trl.{name}={value}: {why}. Set it to {off}")
