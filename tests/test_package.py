@@ -60,6 +60,7 @@ SEAM = (
     "checkpoints",
     "seam",
     "hooks",
+    "prefetching",
     "stepwise",
     "__init__",
 )

@@ -24,6 +24,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, EntropyWatchdog, LiveView, PassAtKCallback, Recorder
 from trl_entropy.rewards import LastNumberReward
+from trl_entropy.trainer import EntropyControl
 
 
 class Measured(EntropyGiven):
@@ -67,9 +68,14 @@ def test_every_argument_of_trl_is_taken_by_place_and_by_name(monkeypatch):
     values = {name: f"the {name}" for name in names}
     values |= {"args": config(), "train_dataset": None, "callbacks": [], "tools": None}
     values |= {"rollout_func": None, "environment_factory": None}
-    for positional, named in ((values.values(), {}), ((), values)):
+    mixed = type("Mixed", (EntropyControl, type("Mixin", (), {}), GRPOTrainer), {})  # takes what GRPOTrainer takes
+    for cls, positional, named in (
+        (EntropyGRPOTrainer, values.values(), {}),
+        (EntropyGRPOTrainer, (), values),
+        (mixed, values.values(), {}),
+    ):
         with pytest.raises(StopIteration):
-            EntropyGRPOTrainer(*positional, **named)
+            cls(*positional, **named)
         taken = given.pop()
         assert [type(one) for one in taken.pop("callbacks")] == [Recorder]
         assert taken == {name: value for name, value in values.items() if value not in (None, [])}

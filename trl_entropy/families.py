@@ -197,12 +197,12 @@ def base_in_trl(cls: type) -> type | None:
 
 def by_name(cls: type, ours: type, positional: tuple) -> dict[str, Any]:
     """
-    Positional arguments of a trainer by name, as the class after `ours` takes them; those it passes on as `*args` get
-    TRL's names.
+    Positional arguments of a trainer by name, as the next class after `ours` with an `__init__` takes them; those it
+    passes on as `*args` get TRL's names.
 
     Raises `TypeError` for too many arguments.
     """
-    behind = cls.__mro__[cls.__mro__.index(ours) + 1]
+    behind = next(each for each in cls.__mro__[cls.__mro__.index(ours) + 1 :] if "__init__" in vars(each))
     names: list[str] = []
     for owner in (behind, base_in_trl(cls)):
         parameters = list(signature(owner).parameters.values())

@@ -11,6 +11,7 @@ from .error import SeamError
 from .head import has_tiles, patched_head
 from .hooks import Hooks
 from .means import LOSS_TYPES
+from .prefetching import Prefetching, WholeRollouts
 from .seam import Seam
 from .state import (
     clipped_bounds,
@@ -29,9 +30,11 @@ from .vocabulary import check_plain_head
 __all__ = [
     "LOSS_TYPES",
     "Hooks",
+    "Prefetching",
     "Seam",
     "SeamError",
     "StepwiseGRPOTrainer",
+    "WholeRollouts",
     "check_plain_head",
     "clipped_bounds",
     "has_tiles",
