@@ -59,9 +59,17 @@ def wait_for(name: str, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("to_group", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("ranks", "number", "to_group"),
+    [
+        (1, signal.SIGINT, False),
+        (1, signal.SIGTERM, True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, signal.SIGINT, True), (1, signal.SIGTERM, False), (2, signal.SIGINT, False))
+        ),
+    ],
+)
 def test_signal_to_the_launcher_ends_what_accelerate_has_started(start, ranks, number, to_group):
     on_ranks = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"] if ranks > 1 else []
     process = start(*ACCELERATE, *on_ranks, "--module", "run")

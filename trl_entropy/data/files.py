@@ -28,7 +28,7 @@ def load(
         config (`str`, *optional*):
             Configuration of a dataset on the hub.
         split (`str`, *optional*, defaults to `"train"`):
-            The split; files have none.
+            The split; a file has none, so only the defaults of flags are accepted.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to read rows on demand.
 
