@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from given_steps import build_etpo
 
+from study import etpo as study
 from trl_entropy import EntropyGRPOConfig
 from trl_entropy.etpo import ENVIRONMENTS, EtpoConfig
 from trl_entropy.etpo.critic import KINDS
@@ -33,6 +34,11 @@ def test_all_that_is_logged_is_on_the_page(model_dir, tmp_path):
 def test_critics_and_environments_are_on_the_page():
     assert first_cells("The critic") - {"critic"} == {*KINDS}
     assert first_cells("Environments") - {"environment", "a dotted path"} == {*ENVIRONMENTS}
+
+
+def test_table_of_the_runs_is_that_of_the_page():
+    assert len(study.kept()) == 15
+    assert study.table() in PAGE
 
 
 def test_defaults_are_those_of_the_docstring():
