@@ -489,7 +489,7 @@ def test_callbacks_on_the_plain_trainer(run, build, name):
     assert logged(trainer, "knobs/epsilon_high") == pytest.approx([start, start - 0.01, start - 0.02])
     assert watchdog.acted
     other = build(**plain(name))
-    with pytest.raises(ValueError, match="unknown knob in controllers.entropy_coef 'entropy_coef'"):
+    with pytest.raises(ValueError, match=r"entropy_coef cannot turn entropy_coef in \w+: it.* has no entropy bonus"):
         EntropyCallback("pi", "entropy_coef", target=1.0).attach(other)
 
 
@@ -544,9 +544,13 @@ def test_rollout_rules_decide_what_is_sampled(run, model_dir, name, rule):
         (
             "rloo",
             {"entropy_control": "skywork"},
-            r"unknown knob in controllers\.skywork 'entropy_coef'.*Available: ep",
+            "skywork cannot turn entropy_coef in RLOOTrainer: it has no entropy bonus. Set another",
         ),
-        ("gmpo", {"entropy_control": "skywork"}, r"unknown knob in controllers\.skywork 'entropy_coef'"),
+        (
+            "gmpo",
+            {"entropy_control": "skywork"},
+            "skywork cannot turn entropy_coef in GMPOTrainer: its loss has no entropy bonus",
+        ),
         ("gmpo", {"entropy_coef": 0.1}, "entropy_coef would do nothing in GMPOTrainer: its loss has no entropy bonus"),
         ("gmpo", {"use_adaptive_entropy": True}, "use_adaptive_entropy would do nothing in GMPOTrainer"),
         (

@@ -16,7 +16,7 @@ from .control.controller import Controller, build_controllers
 from .control.knobs import TRAINER_KNOBS, Knob, rule_knobs
 from .control.signals import MASS, rule_signals
 from .data.columns import IMAGES
-from .families import UNCLIPPED, clip_range_given
+from .families import UNCLIPPED, check_knob_of, clip_range_given
 from .measures import Slopes, surrogate_slopes
 from .refusals import (
     Sections,
@@ -132,6 +132,8 @@ def _controllers(args: Any, sections: Sections, turnable: Mapping[str, Knob]) ->
         values[name] = getattr(sections[knob.section][knob.rule], knob.parameter)
         if name != knob.parameter:  # no flag
             given[name] = knob.parameter in (getattr(args, knob.section).get(knob.rule) or {})
+    for name, spec in dict(args.controllers).items():
+        check_knob_of(f"controllers.{name}", dict(spec).get("knob"), args.family)
     targets = {"target": args.entropy_target, "target_ratio": args.entropy_target_ratio}
     return build_controllers(args.controllers, knobs, values, **targets, signals=rule_signals(sections), given=given)
 
@@ -148,9 +150,7 @@ def rollout_plan(
     control, rules = args.control, args.control.rollout_rules
     problems = dataset if isinstance(dataset, Dataset) else None
     columns = [] if problems is None else problems.column_names
-    if (
-        len(reward_funcs) == 1
-    ):  # then the rewards of right completions are equal; with several functions they may differ
+    if len(reward_funcs) == 1:  # with several functions the rewards of right completions may differ
         check_dropped_groups(control.sections, control.controllers, rules, torch.ones(args.num_generations))
     for name, rule in rules.items():
         if rule.acts & {"problems", "groups"} and problems is None:

@@ -272,6 +272,12 @@ def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
             raise ValueError(f"{what} would do nothing with {name}: {why}, or drop it")
 
 
+def check_knob_of(what: str, knob: object, family: Family) -> None:
+    """Raise `ValueError` if this trainer does not have a controller's knob."""
+    if isinstance(knob, str) and knob in family.lacks:
+        raise ValueError(f"{what} cannot turn {knob} in {family.name}: {family.lacks[knob]}. Set another knob")
+
+
 def check_signal_of(what: str, signal: str, family: Family) -> None:
     """Raise `ValueError` if this trainer does not have a controller's signal."""
     if signal in family.lacks:

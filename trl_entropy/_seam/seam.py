@@ -164,9 +164,8 @@ class Seam:
     def _contexts(self, batch: dict) -> Tensor:
         """`(B, T)` int64, of all ranks: a hash of every trained token's context, 0 elsewhere."""
         accelerator, columns = self.trainer.accelerator, ("prompt_ids", "prompt_mask", "completion_ids")
-        known = trained_tokens(batch).bool() & (
-            "pixel_values" not in batch
-        )  # contexts are text, so rows with images have none
+        # Contexts are text, so rows with images have none
+        known = trained_tokens(batch).bool() & ("pixel_values" not in batch)
         hashes = contexts(*(batch[name] for name in (*columns, "completion_mask"))).masked_fill(~known, 0)
         return accelerator.gather(accelerator.pad_across_processes(hashes, dim=1))
 
@@ -247,9 +246,8 @@ class Seam:
         # An evaluation batch is not accumulated
         micro_batches = trainer.current_gradient_accumulation_steps if trainer.model.training else 1
         divided_later = 1 if trainer.family.scales_loss else micro_batches  # by transformers
-        corrects = (
-            trainer.family.has_loss_types and loss_type != "vespo"
-        )  # vespo's surrogate includes it in its own weight
+        # Vespo's surrogate includes the ratio in its own weight
+        corrects = trainer.family.has_loss_types and loss_type != "vespo"
         if follows_loss_type and corrects and "importance_sampling_ratio" in inputs:
             values = values * inputs["importance_sampling_ratio"]  # as TRL corrects its surrogate for vLLM's log-probs
         if follows_loss_type and loss_type not in OVER_TOKENS:

@@ -14,9 +14,8 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 from ..rules.looks import Distributions, Entropy, Look, looks_among
 
 
-ENTRIES = (
-    2**25
-)  # number of logits in memory at once: 128 MiB in float32, about 220 tokens with a vocabulary of 152,000
+# Number of logits in memory at once: 128 MiB in float32, about 220 tokens with a vocabulary of 152,000
+ENTRIES = 2**25
 
 
 class HiddenStates:

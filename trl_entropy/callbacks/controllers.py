@@ -16,6 +16,7 @@ from ..control.laws import has_target, law_factory
 from ..control.signals import ENTROPY, TRL_SIGNALS
 from ..families import (
     check_clip_acts,
+    check_knob_of,
     check_signal_of,
     clip_range_given,
     family_of,
@@ -219,6 +220,7 @@ class EntropyCallback(Attached, EntropyController):
                 f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
             )
         family = family_of(type(trainer))
+        check_knob_of(f"{self}", self.spec["knob"], family)
         check_signal_of(f"{self}", self.spec.get("signal", ENTROPY), family)
         check_clip_acts(f"{self}", self.spec, trainer.args, family)
         if getattr(trainer, "use_adaptive_entropy", False):

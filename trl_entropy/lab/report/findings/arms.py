@@ -45,9 +45,8 @@ def compared(arms: Sequence[Arm]) -> list[Finding]:
     for name, value in measures.items():
         ranked = [arm for arm in arms if of_arm(arm, value) is not None]
         means = {arm.name: of_arm(arm, value).mean for arm in ranked}
-        ranked.sort(
-            key=lambda arm: (math.isnan(means[arm.name]), -means[arm.name])
-        )  # values that are not finite come last
+        # Values that are not finite come last
+        ranked.sort(key=lambda arm: (math.isnan(means[arm.name]), -means[arm.name]))
         if len(ranked) < 2 or math.isnan(means[ranked[0].name]):
             continue
         if (lead := difference(*ranked[:2], value)).mean == 0:
