@@ -166,7 +166,7 @@ def test_evaluation_trains_nothing(run, build):
         ({"positive_advantage_coef": 0.5}, "token_weights.sign acts on advantages"),
         ({"loss_terms": {"kl_cov": {}}}, "loss_terms.kl_cov acts on advantages"),
         ({"entropy_control": "entropy_guided", "entropy_target": 1.0}, "positive_advantage_coef acts on advantages"),
-        ({"entropy_control": "hold", "entropy_target": 1.0}, "unknown knob"),
+        ({"entropy_control": "hold", "entropy_target": 1.0}, "hold cannot turn entropy_coef in EtpoTrainer: its KL"),
         ({"entropy_coef": 0.1}, "entropy_coef would do nothing in EtpoTrainer: its KL penalty keeps the entropy up"),
         ({"fast_step": True}, "beta > 0 also trains on completions with advantage 0"),
         ({"critic": "adapters", "peft_config": None}, "critic='adapters' needs a policy with an adapter"),

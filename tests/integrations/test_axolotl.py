@@ -133,10 +133,10 @@ def test_asynchronous_trainer(axolotl, trl, updates):
     ("flags", "why"),
     [
         ({"entropy_coef": 0.01}, "no entropy bonus"),
-        ({"entropy_control": "hold"}, "unknown knob"),
+        ({"entropy_control": "hold"}, "hold cannot turn entropy_coef"),
         ({"loss_terms": {"aer_entropy": {}}}, "takes entropies without their gradient"),
         ({"rollout_rules": {"dynamic_sampling": {}}}, "it may sample while it trains"),
-        ({"controllers": {"heat": {"law": "constant", "knob": "temperature"}}}, "unknown knob"),
+        ({"controllers": {"heat": {"law": "constant", "knob": "temperature"}}}, "heat cannot turn temperature"),
     ],
 )
 def test_flags_that_the_asynchronous_trainer_has_no_place_for_are_refused(flags, why):
