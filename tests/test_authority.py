@@ -32,6 +32,7 @@ def told(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if NO_AUTHORITY in record.getMessage()]
 
 
+@pytest.mark.slow
 def test_with_the_true_reward_both_signs_pull_the_entropy_down(tmp_path, caplog):
     trained(tmp_path, reward_funcs=sum_is_right, per_device_train_batch_size=32, max_steps=LEAST_STEPS + 6)
     (found,) = authority(read_run(tmp_path))

@@ -517,7 +517,7 @@ def test_view_without_a_trainer_is_refused(run):
 @pytest.mark.parametrize(
     ("kind", "how", "statuses"),
     [
-        ("package", "crash", {1}),
+        pytest.param("package", "crash", {1}, marks=pytest.mark.slow),
         # 1 if Python compiles something while it ends
         pytest.param("plain", "interrupt", {-2, 1}, marks=pytest.mark.slow),
         pytest.param("plain", "crash", {1}, marks=pytest.mark.slow),

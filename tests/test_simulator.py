@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from simulator import Simulator, entropies, log_softmax, peaked
+from toy import few
 
 
 LAMBDA, ALPHA = "positive_advantage_coef", "token_weights.confident_sign.alpha"
@@ -126,14 +127,14 @@ def assert_held(simulators: list[Simulator], target: float, share: float) -> Non
         assert np.abs(smoothed(simulator) - target).max() <= share * target
 
 
-@pytest.mark.parametrize("start", [0.3, 2.3])
+@pytest.mark.parametrize("start", few([0.3, 2.3]))
 @pytest.mark.parametrize("law", BONUS_LAWS, ids=lambda law: law[0])
 def test_entropy_coef_holds_the_target_while_a_task_is_learnt(law, start):
     simulators = over_seeds(start, **LEARNT, controllers=control(law, "entropy_coef", 1.0))
     assert_held(simulators, 1.0, share=law[2])
 
 
-@pytest.mark.parametrize("start", [0.7, 1.6])
+@pytest.mark.parametrize("start", few([0.7, 1.6]))
 @pytest.mark.parametrize("law", LAMBDA_LAWS, ids=lambda law: law[0])
 def test_positive_advantage_coef_holds_the_target_off_policy(law, start):
     controllers = control(law, LAMBDA, 1.1, initial=0.0, low=0.0, high=1.0)
@@ -141,7 +142,7 @@ def test_positive_advantage_coef_holds_the_target_off_policy(law, start):
     assert_held(simulators, 1.1, share=law[2])
 
 
-@pytest.mark.parametrize("start", [0.6, 1.6])
+@pytest.mark.parametrize("start", few([0.6, 1.6]))
 @pytest.mark.parametrize("law", ALPHA_LAWS, ids=lambda law: law[0])
 def test_alpha_holds_the_target_off_policy(law, start):
     settings = {"rules": {"confident_sign": {"threshold": 0.3}}, "epsilon_low": 0.1, "epsilon_high": 0.1}
@@ -162,7 +163,7 @@ def test_without_control_the_same_runs_do_not_hold_the_target(start):
 # Where a law cannot hold it
 
 
-@pytest.mark.parametrize("law", LAMBDA_LAWS, ids=lambda law: law[0])
+@pytest.mark.parametrize("law", few(LAMBDA_LAWS), ids=lambda law: law[0])
 def test_positive_advantage_coef_cannot_hold_it_where_negatives_alone_lower_entropy(law):
     # what is left to learn from mistakes moves mass to the right actions: the knob rests at 0, the entropy falls on
     controllers = control(law, LAMBDA, 1.0, initial=0.0, low=0.0, high=1.0)
@@ -180,7 +181,7 @@ def test_alpha_cannot_hold_it_where_a_task_is_learnt():
         assert mean(simulator) < 0.2
 
 
-@pytest.mark.parametrize("law", BONUS_LAWS, ids=lambda law: law[0])
+@pytest.mark.parametrize("law", few(BONUS_LAWS), ids=lambda law: law[0])
 def test_bonus_that_is_never_negative_cannot_hold_it_where_the_clip_raises_entropy(law):
     # a tight clip-low: only a negative coefficient holds the target, and one that is off above it has none
     settings = {**OFF_POLICY, "learning_rate": 16.0, "steps": 480, "epsilon_low": 0.05}

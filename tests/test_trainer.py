@@ -11,6 +11,7 @@ from toy import (
     batch,
     distance,
     entropies_by_model,
+    few,
     flat,
     fresh_logps,
     logged,
@@ -380,7 +381,7 @@ ACCUMULATION = [
 @pytest.mark.parametrize(
     ("total", "rollout"), [(64, {}), (64, {"num_iterations": 2}), (32, {"off_policy_updates": 2})]
 )
-@pytest.mark.parametrize("settings", ACCUMULATION)
+@pytest.mark.parametrize("settings", few(ACCUMULATION, 2))
 def test_split_into_micro_batches_does_not_matter(build, settings, total, rollout):
     runs = []
     for rows in (total, 8):

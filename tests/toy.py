@@ -3,6 +3,7 @@
 from collections import defaultdict
 from types import SimpleNamespace
 
+import pytest
 import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
@@ -27,6 +28,11 @@ from trl_entropy.rules.looks import (
 # The looks at the vocabulary that rules of the catalogue take by default
 LOOKS = (IsTop1(), KeptMass(0.02), TopKLogp(3), TopPEntropy(0.8, reaching=False), TopPEntropy(0.8), TopTwoRatio())
 LOSS_TYPES = ("bnpo", "cispo", "dapo", "dr_grpo", "grpo", "luspo", "sapo", "vespo")
+
+
+def few(cases, number: int = 1) -> list:
+    """The first of some cases; the others run in `make test-slow` alone."""
+    return [case if at < number else pytest.param(case, marks=pytest.mark.slow) for at, case in enumerate(cases)]
 
 
 def sums() -> Dataset:

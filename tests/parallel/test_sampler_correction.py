@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from toy import distance, halves, logged, sums_with_columns
+from toy import distance, few, halves, logged, sums_with_columns
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl.trainer import grpo_trainer
 
@@ -160,7 +160,7 @@ def test_without_rules_training_is_that_of_trl(build_sampled):
         assert logged(ours, name) == logged(trl, name)
 
 
-@pytest.mark.parametrize("mode", ["token_truncate", "sequence_truncate"])
+@pytest.mark.parametrize("mode", few(["token_truncate", "sequence_truncate"]))
 def test_dynamic_sampling_keeps_the_ratio_with_its_row(build_sampled, mode):
     rules = {"rollout_rules": {"dynamic_sampling": {"max_rounds": 9}}, "reward_funcs": halves}
     settings = {"vllm_importance_sampling_mode": mode, "max_completion_length": 9, "max_steps": 2}

@@ -11,7 +11,7 @@ from trl_entropy.rewards.answers import SOURCES, answer_in, gold_in
 DEADLINE = 5.0  # seconds: enough on a machine that is busy
 PROFILE = settings(
     deadline=None,
-    max_examples=40,
+    max_examples=20,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

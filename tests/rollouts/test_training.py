@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from test_resume import StopAt
-from toy import EntropyGiven, build_trainer, halves, logged, number, parameters, same
+from toy import EntropyGiven, build_trainer, few, halves, logged, number, parameters, same
 from transformers import AutoModelForCausalLM
 
 from trl_entropy.rollouts import RolloutRule
@@ -374,7 +374,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", few(RULES, 3))
 def test_resumed_run_is_the_uninterrupted_one(run, tmp_path, name):
     settings = {
         **{"max_steps": 8, "save_strategy": "steps", "save_steps": 4, "reward_funcs": halves},

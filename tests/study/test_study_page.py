@@ -36,6 +36,7 @@ def test_every_table_has_its_place():
     assert sorted(name for _, name, _ in BLOCK.findall(TEXT)) == sorted(tables.TABLES)
 
 
+@pytest.mark.slow
 def test_another_run_would_be_seen(monkeypatch):
     def other(name, seed):
         run = deepcopy(store.load(name, seed))

@@ -70,6 +70,7 @@ def test_what_is_drawn_is_not_drawn_again(monkeypatch):
     assert {line for line in read_lines(file) if line.sample < 4} == set(before)
 
 
+@pytest.mark.slow
 def test_likelihood_of_whole_responses_and_sorting():
     rows = measure()
     summed = measure("--likelihood", "sum", "--sort")
