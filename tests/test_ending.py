@@ -20,7 +20,7 @@ def stop(number, frame):
         file.write(f"{number}\\n")
 
 rank = os.environ.get("RANK", "0")
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
     signal.signal(number, stop)
 Path(f"part_{rank}").write_text(str(os.getpid()))
 os.replace(f"part_{rank}", f"started_{rank}")
@@ -60,7 +60,7 @@ def wait_for(name: str, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize("to_group", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM])
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_signal_to_the_launcher_ends_what_accelerate_has_started(start, ranks, number, to_group):
     on_ranks = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"] if ranks > 1 else []
@@ -89,6 +89,13 @@ def test_settings_that_accelerate_refuses_end_with_one_line(start, capfd):
 
 def test_status_of_a_command_that_a_signal_has_ended(start):
     assert start(sys.executable, "-c", "import os; os.kill(os.getpid(), 9)").wait(60) == 128 + 9
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_status_of_a_run_that_a_signal_has_ended(start, ranks):
+    Path("killed.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    on_ranks = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"] if ranks > 1 else []
+    assert start(*ACCELERATE, *on_ranks, "--module", "killed").wait(120) == 128 + 9
 
 
 def test_signal_that_is_ignored_stays_so(start):
