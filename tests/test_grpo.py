@@ -110,6 +110,7 @@ WRONG_VALUES = [
     ),
     (["--dataset_name", "embedded"], "model_name_or_path=None and dataset_name='embedded': set both, or neither"),
     (["--model_name_or_path", "org/model"], "model_name_or_path='org/model' and dataset_name=None: set both"),
+    (["--reward_funcs", "math.pi"], "reward 'math.pi' must be a class or a function, got 3.14"),
     (["--reward_funcs", "nowhere.reward"], "reward 'nowhere.reward' cannot be imported: No module named 'nowhere'"),
     (
         ["--reward_funcs", "trl_entropy.rewards.no"],
