@@ -91,7 +91,8 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
 def check_is_number(flags: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a flag that is NaN: it is neither too small nor too large, so that checks let it pass."""
     for name, value in flags.items():
-        if isinstance(value, float) and math.isnan(value):
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, float) and math.isnan(part) for part in parts):
             raise ValueError(f"{name} must be a number, got nan")
 
 
