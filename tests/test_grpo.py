@@ -387,7 +387,7 @@ def test_pass_at_k_on_a_mixture_without_held_out_problems_is_refused_with_one_li
 @pytest.mark.parametrize(
     ("file", "flag", "message"),
     [
-        ("train.jsonl", ["--dataset_train_split", "dev"], "the mixture has no split 'dev'; available: train: set data"),
+        ("train.jsonl", ["--dataset_train_split", "dev"], "the mixture has no split 'dev'; available: train: set "),
         ("none.jsonl", [], "the datasets of the mixture cannot be loaded: Unable to find "),
     ],
 )
