@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from toy import few
 
 
 # What accelerate starts: it tells of each signal, and takes a moment to end
@@ -20,7 +21,7 @@ def stop(number, frame):
         file.write(f"{number}\\n")
 
 rank = os.environ.get("RANK", "0")
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
     signal.signal(number, stop)
 Path(f"part_{rank}").write_text(str(os.getpid()))
 os.replace(f"part_{rank}", f"started_{rank}")
@@ -59,18 +60,17 @@ def wait_for(name: str, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+SIGNALS = [
+    (ranks, sent, to_group) for ranks in (1, 2) for sent in ("INT", "QUIT", "TERM") for to_group in (False, True)
+]
+
+
 @pytest.mark.parametrize(
-    ("ranks", "number", "to_group"),
-    [
-        (1, signal.SIGINT, False),
-        (1, signal.SIGTERM, True),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in ((1, signal.SIGINT, True), (1, signal.SIGTERM, False), (2, signal.SIGINT, False))
-        ),
-    ],
+    "case", few(sorted(SIGNALS, key=lambda case: case not in ((1, "INT", False), (1, "TERM", True))), 2)
 )
-def test_signal_to_the_launcher_ends_what_accelerate_has_started(start, ranks, number, to_group):
+def test_signal_to_the_launcher_ends_what_accelerate_has_started(start, case):
+    ranks, sent, to_group = case
+    number = signal.Signals[f"SIG{sent}"]
     on_ranks = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"] if ranks > 1 else []
     process = start(*ACCELERATE, *on_ranks, "--module", "run")
     for rank in range(ranks):
@@ -97,6 +97,13 @@ def test_settings_that_accelerate_refuses_end_with_one_line(start, capfd):
 
 def test_status_of_a_command_that_a_signal_has_ended(start):
     assert start(sys.executable, "-c", "import os; os.kill(os.getpid(), 9)").wait(60) == 128 + 9
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_status_of_a_run_that_a_signal_has_ended(start, ranks):
+    Path("killed.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    on_ranks = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"] if ranks > 1 else []
+    assert start(*ACCELERATE, *on_ranks, "--module", "killed").wait(120) == 128 + 9
 
 
 def test_signal_that_is_ignored_stays_so(start):

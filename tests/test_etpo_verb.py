@@ -47,6 +47,7 @@ def test_recipe_is_read(path, tmp_path):
     [
         (["--environment", "arithmetc"], "unknown environment 'arithmetc'. Did you mean 'arithmetic'?"),
         (["--environment", "no.such"], "environment 'no.such' cannot be imported"),
+        (["--environment", "math.pi"], "environment 'math.pi' must be a class or a function, got 3.14"),
         (["--environment", "test_etpo_verb.Silent"], "environment 'test_etpo_verb.Silent' has no dataset(): set"),
         (["--environment_settings", '{"attemps": 2}'], "unknown parameter of environment_settings 'attemps'. Did you"),
         (["--critic", "modle"], "unknown critic 'modle'. Did you mean 'model'?"),

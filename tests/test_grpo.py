@@ -110,6 +110,7 @@ WRONG_VALUES = [
     ),
     (["--dataset_name", "embedded"], "model_name_or_path=None and dataset_name='embedded': set both, or neither"),
     (["--model_name_or_path", "org/model"], "model_name_or_path='org/model' and dataset_name=None: set both"),
+    (["--reward_funcs", "math.pi"], "reward 'math.pi' must be a class or a function, got 3.14"),
     (["--reward_funcs", "nowhere.reward"], "reward 'nowhere.reward' cannot be imported: No module named 'nowhere'"),
     (
         ["--reward_funcs", "trl_entropy.rewards.no"],
@@ -381,6 +382,20 @@ def test_pass_at_k_on_a_mixture_without_held_out_problems_is_refused_with_one_li
     Path("recipe.yaml").write_text(yaml.safe_dump(mixture))
     line = refusal(flags("--config", "recipe.yaml", "--pass_at_k_every", "5"))
     assert line.startswith("pass_at_k_every is given, but the mixture has no split 'test': set the held-out problems")
+
+
+@pytest.mark.parametrize(
+    ("file", "flag", "message"),
+    [
+        ("train.jsonl", ["--dataset_train_split", "dev"], "the mixture has no split 'dev'; available: train: set "),
+        ("none.jsonl", [], "the datasets of the mixture cannot be loaded: Unable to find "),
+    ],
+)
+def test_mixture_that_cannot_be_trained_on_is_refused_with_one_line(no_model, file, flag, message):
+    write_rows("train.jsonl", rows())
+    mixture = {"model_name_or_path": "embedded", "datasets": [{"path": "json", "data_files": file, "split": "train"}]}
+    Path("recipe.yaml").write_text(yaml.safe_dump(mixture))
+    assert refusal(flags("--config", "recipe.yaml", *flag)).startswith(message)
 
 
 def test_held_out_problems_of_a_mixture_are_not_trained_on(no_model):

@@ -1,14 +1,16 @@
 """Laws, signals and presets of one's own, by dotted path or file."""
 
 import re
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import KW_ONLY, InitVar, dataclass
+from functools import partial
+from typing import ClassVar, Final
 
 import pytest
 import torch
 from toy import EntropyGiven, logged
 
 from trl_entropy import EntropyCallback, EntropyGRPOConfig, Law, Tokens
+from trl_entropy.checks import bind
 from trl_entropy.rules import Rule
 from trl_entropy.rules.terms import ConfidentSurrogate
 
@@ -117,6 +119,66 @@ def test_class_that_is_not_finished_is_refused(flag, value, message):
     named = {name if flag == "controllers" else f"{__name__}.{name}": given for name, given in value.items()}
     with pytest.raises(ValueError, match=re.escape(message)):
         config(**{flag: named})
+
+
+class Whole(Doubling):
+    """Not decorated, and complete."""
+
+    NAME: Final = "whole"
+    _seen: int = 0
+    kind: ClassVar[str] = "law"
+
+
+class OwnInit(Doubling):
+    other: float
+
+    def __init__(self, other: float = 2.0):
+        object.__setattr__(self, "other", other)
+
+
+@dataclass(frozen=True)
+class ByName(Doubling):
+    _: KW_ONLY
+    other: float = 2.0
+
+
+@dataclass(frozen=True)
+class Initial(Doubling):
+    other: InitVar[float] = 2.0
+
+
+@dataclass(frozen=True)
+class Required:
+    factor: float
+
+
+class Open:
+    def __init__(self, **settings):
+        self.settings = settings
+
+
+@pytest.mark.parametrize(
+    ("factory", "parameters"),
+    [
+        (Whole, {"factor": 3.0}),
+        (OwnInit, {"other": 3.0}),
+        (ByName, {"other": 3.0}),
+        (Initial, {"other": 3.0}),
+        (Required, {"factor": 3.0}),
+        (Open, {"anything": 3.0}),
+        (partial(Doubling, factor=1.0), {"factor": 3.0}),
+    ],
+)
+def test_finished_class_is_made(factory, parameters):
+    made = bind("mine", factory, parameters)
+    assert isinstance(made, getattr(factory, "func", factory))
+
+
+def test_parameter_without_a_value_is_named():
+    with pytest.raises(ValueError, match="^mine has no value for factor: set it$"):
+        bind("mine", Required, {})
+    with pytest.raises(ValueError, match=re.escape("unknown parameter of mine 'f'. Did you mean 'factor'?")):
+        bind("mine", Required, {"f": 1.0})
 
 
 def test_parameter_that_is_no_knob_is_told():

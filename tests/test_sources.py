@@ -265,7 +265,7 @@ def test_split_of_a_dataset_that_has_none_is_refused(no_model):
     write_rows("rows.jsonl", [{"prompt": f"{number}=", "solution": "1"} for number in range(8)])
     for name in ("rows.jsonl", "saved", "embedded"):
         line = f"the dataset {name!r} has no split 'tran': leave it out"
-        assert refusal("--dataset_train_split", "tran", dataset=name).endswith(line)
+        assert refusal("--dataset_train_split", "tran", dataset=name) == line
         for split in ("train", "test"):
             prepare(flags("--dataset_train_split", split, dataset=name))
     for held_out in ("rows.jsonl", "embedded"):

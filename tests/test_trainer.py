@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, EntropyWatchdog, LiveView, PassAtKCallback, Recorder
+from trl_entropy.families import by_name
 from trl_entropy.rewards import LastNumberReward
 from trl_entropy.trainer import EntropyControl
 
@@ -84,6 +85,35 @@ def test_every_argument_of_trl_is_taken_by_place_and_by_name(monkeypatch):
         EntropyGRPOTrainer("a", model="b")
     with pytest.raises(TypeError, match=f"takes {len(names)} positional arguments, got {len(names) + 1}"):
         EntropyGRPOTrainer(*range(len(names) + 1))
+
+
+class Plain:
+    def __init__(self, *positional, **named):
+        super().__init__(*positional, **named)
+
+
+class ModelFirst:
+    def __init__(self, model, *positional, **named):
+        super().__init__(model, *positional, **named)
+
+
+class OneMore:
+    def __init__(self, more, *positional, **named):
+        super().__init__(*positional, **named)
+
+
+@pytest.mark.parametrize(
+    ("behind", "names"),
+    [
+        ([Plain], ["model", "reward_funcs", "args"]),
+        ([ModelFirst], ["model", "reward_funcs", "args"]),
+        ([OneMore], ["more", "model", "reward_funcs", "args"]),
+        ([Plain, OneMore, ModelFirst], ["more", "model", "reward_funcs", "args"]),
+    ],
+)
+def test_arguments_that_classes_hand_on_keep_their_places(behind, names):
+    cls = type("Mixed", (EntropyControl, *behind, GRPOTrainer), {})
+    assert by_name(cls, EntropyControl, tuple(names)) == {name: name for name in names}
 
 
 def kept(given: list):

@@ -68,6 +68,8 @@ def test_nan_is_not_a_number():
     check_is_number({"a": 1, "b": float("inf"), "c": None, "d": "nan"})
     with pytest.raises(ValueError, match="b must be a number, got nan"):
         check_is_number({"a": 1.0, "b": float("nan")})
+    with pytest.raises(ValueError, match="b must be a number, got nan"):
+        check_is_number({"a": [1.0], "b": [1.0, float("nan")]})
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-1", "soon"])

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import math
 import os
+import re
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping
@@ -29,10 +30,15 @@ def bind(what: str, factory: Callable, parameters: Mapping) -> object:
         raise ValueError(f"{what} must be a mapping of parameters to values, got {parameters!r}")
     if inspect.isclass(factory):
         _check_made(what, factory)
-    allowed = inspect.signature(factory).parameters
+    taken = inspect.signature(factory).parameters.values()
+    allowed = [one.name for one in taken if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in taken)
     for name in parameters:
-        if name not in allowed:
+        if name not in allowed and not takes_all:
             raise unknown(f"parameter of {what}", name, allowed)
+    needed = (one.name for one in taken if one.name in allowed and one.default is one.empty)
+    if missing := ", ".join(name for name in needed if name not in parameters):
+        raise ValueError(f"{what} has no value for {missing}: set it")
     try:
         return factory(**parameters)
     except ValueError as error:
@@ -44,16 +50,17 @@ def _check_made(what: str, factory: type) -> None:
     left = ", ".join(sorted(getattr(factory, "__abstractmethods__", ())))
     if left:
         raise ValueError(f"{what}: the class {factory.__name__} does not define {left}: write it")
-    if not is_dataclass(factory):
+    if not is_dataclass(factory) or "__init__" in vars(factory):  # the decorator writes one, or it has its own
         return
+    no_parameter = re.compile("ClassVar|Final")
     known = {parameter.name for parameter in fields(factory)}
-    own = (name for name, kind in inspect.get_annotations(factory).items() if "ClassVar" not in str(kind))
-    if any(name not in known for name in own):
+    own = {name for name, kind in inspect.get_annotations(factory).items() if not no_parameter.search(str(kind))}
+    if any(not name.startswith("_") for name in own - known):
         raise ValueError(f"{what}: write @dataclass(frozen=True) above the class {factory.__name__}")
 
 
-def imported(what: str, path: str) -> Callable:
-    """The class or function at a dotted path."""
+def imported(what: str, path: str) -> Any:
+    """What is at a dotted path. Raises `ValueError` if there is nothing."""
     module, _, name = path.rpartition(".")
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)  # the user's own code is in the working directory
@@ -61,6 +68,14 @@ def imported(what: str, path: str) -> Callable:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{what} {path!r} cannot be imported: {error}") from error
+
+
+def imported_callable(what: str, path: str) -> Callable:
+    """[`imported`], or `ValueError` for something else than a class or a function."""
+    found = imported(what, path)
+    if not callable(found):
+        raise ValueError(f"{what} {path!r} must be a class or a function, got {found!r}")
+    return found
 
 
 def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
@@ -76,7 +91,8 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
 def check_is_number(flags: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a flag that is NaN: it is neither too small nor too large, so that checks let it pass."""
     for name, value in flags.items():
-        if isinstance(value, float) and math.isnan(value):
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, float) and math.isnan(part) for part in parts):
             raise ValueError(f"{name} must be a number, got nan")
 
 

@@ -198,15 +198,15 @@ def base_in_trl(cls: type) -> type | None:
 def by_name(cls: type, ours: type, positional: tuple) -> dict[str, Any]:
     """
     Positional arguments of a trainer by name, as the next class after `ours` with an `__init__` takes them; those it
-    passes on as `*args` get TRL's names.
+    passes on as `*args` get the names of the next such class, without those that already have a place.
 
     Raises `TypeError` for too many arguments.
     """
-    behind = next(each for each in cls.__mro__[cls.__mro__.index(ours) + 1 :] if "__init__" in vars(each))
     names: list[str] = []
-    for owner in (behind, base_in_trl(cls)):
+    for owner in (each for each in cls.__mro__[cls.__mro__.index(ours) + 1 :] if "__init__" in vars(each)):
         parameters = list(signature(owner).parameters.values())
-        names += [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        places = (each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD)
+        names += [name for name in places if name not in names]
         if not any(each.kind is each.VAR_POSITIONAL for each in parameters):
             break
     if len(positional) > len(names):

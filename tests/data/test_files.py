@@ -22,7 +22,7 @@ def test_formats_of_files(rows):
     rows.to_csv("rows.csv")
     rows.to_parquet("rows.parquet")
     for name in ("rows.jsonl", "rows.json", "rows.csv", "rows.parquet"):
-        assert load(name, split="test").to_dict() == rows.to_dict()
+        assert load(name).to_dict() == load(name, split="test").to_dict() == rows.to_dict()
         with pytest.raises(ValueError, match=f"the dataset '{name}' has no split 'any': leave it out"):
             load(name, split="any")
         assert list(load(name, streaming=True)) == list(rows)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from datasets import Dataset
 from trl import ModelConfig
 
-from ..checks import bind, imported, unknown
+from ..checks import bind, imported_callable, unknown
 from ..config import with_help
 from ..data.files import EMBEDDED, load, model_path
 from ..etpo import ENVIRONMENTS, Episodes, EtpoConfig, EtpoTrainer, as_messages, as_tool
@@ -83,7 +83,7 @@ def prepare(arguments: list[str]) -> Job:
 
 def _environment(name: str) -> Callable:
     if "." in name:
-        return imported("environment", name)
+        return imported_callable("environment", name)
     if name not in ENVIRONMENTS:
         raise unknown("environment", name, ENVIRONMENTS)
     return ENVIRONMENTS[name]

@@ -28,7 +28,7 @@ from trl import (
 
 from .._seam import LOSS_TYPES
 from ..build import rollout_plan
-from ..checks import check_is_number, imported, lab, unknown
+from ..checks import check_is_number, imported_callable, lab, unknown
 from ..config import EntropyGRPOConfig, with_help
 from ..data.files import EMBEDDED, first_line, model_path
 from ..families import installed_trl, is_tested
@@ -473,4 +473,4 @@ def _rewards(script: GRPOArguments, max_completion_length: int | None) -> list[C
 def _imported_reward(name: str, known: dict[str, Callable]) -> Callable:
     if "." not in name:
         raise unknown("reward", name, known)
-    return imported("reward", name)
+    return imported_callable("reward", name)

@@ -24,7 +24,7 @@ SCRIPT = "trl_entropy"
 OF_PROGRAM = ("module", "no_python", "quiet", "training_script", "training_script_args")
 OF_RECIPE, OF_LINE = ("base", "env"), ("config",)  # what is no flag of the parser
 # From a terminal, its end, and a scheduler or a container; not every system has all
-ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGTERM") if hasattr(signal, name)]
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM") if hasattr(signal, name)]
 
 
 def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: str) -> list[str]:
@@ -151,8 +151,11 @@ def status_of(command: list[str], environment: Mapping[str, str]) -> int:
     status = process.wait()
     for number, handler in before.items():
         signal.signal(number, handler)
-    if signals:
-        return 128 + signals[0]
+    return 128 + signals[0] if signals else _as_shell(status)
+
+
+def _as_shell(status: int) -> int:
+    """The exit status of a process as a shell gives it; Python gives minus the number of a signal that ended it."""
     return status if status >= 0 else 128 - status
 
 
@@ -179,9 +182,9 @@ def _main(arguments: list[str]) -> NoReturn:
     except SignalException as error:
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:
-        sys.exit(error.get_first_failure()[1].exitcode)
+        sys.exit(_as_shell(error.get_first_failure()[1].exitcode))
     except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
+        sys.exit(_as_shell(error.returncode))
     except ValueError as error:  # settings that do not go together
         print(f"accelerate launch: error: {error}", file=sys.stderr)
         sys.exit(2)

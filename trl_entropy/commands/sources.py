@@ -7,13 +7,14 @@ from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetGenerationError
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 
 from .. import data
 from ..checks import lab, unknown
 from ..config import with_help
 from ..data.columns import IMAGES, renamed
-from ..data.files import EMBEDDED, LOCAL_FILES, check_split, is_one_dataset, load, on_main
+from ..data.files import EMBEDDED, LOCAL_FILES, check_split, first_line, is_one_dataset, load, on_main
 from ..data.problems import check_benchmarks, check_column
 from ..rewards.messages import check_one_kind, check_prompts, has_image, text_of, with_plain_text
 from .procedural import PREFIX, draw_problems
@@ -115,7 +116,13 @@ def check(script: SourceArguments) -> None:
 def load_train(script: SourceArguments, mixture: DatasetMixtureConfig) -> Dataset:
     """The problems to train on, as loaded."""
     if mixture.datasets:
-        return _mixed(script, mixture)[script.dataset_train_split]
+        splits = _mixed(script, mixture)
+        if script.dataset_train_split not in splits:
+            raise ValueError(
+                f"the mixture has no split {script.dataset_train_split!r}; available: {', '.join(splits)}: set "
+                "dataset_train_split to one of them, or leave it out"
+            )
+        return splits[script.dataset_train_split]
     if script.dataset_name == EMBEDDED or is_drawn(script):
         check_split(script.dataset_name, script.dataset_train_split)
     if script.dataset_name == EMBEDDED:
@@ -219,7 +226,11 @@ def _selects(script: SourceArguments) -> bool:
 
 def _mixed(script: SourceArguments, mixture: DatasetMixtureConfig) -> DatasetDict:
     """The splits of a mixture, the same at every call and on every process; TRL splits at random."""
-    whole = get_dataset(replace(mixture, test_split_size=None))
+    try:
+        whole = get_dataset(replace(mixture, test_split_size=None))
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        reason = first_line(error.__cause__ or error)
+        raise ValueError(f"the datasets of the mixture cannot be loaded: {reason}") from error
     if mixture.test_split_size is None:
         return whole
     return whole["train"].train_test_split(mixture.test_split_size, seed=script.dataset_seed)

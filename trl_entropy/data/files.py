@@ -39,13 +39,13 @@ def load(
         raise ValueError(f"there is no file {name!r}")
     if kind is not None and os.path.getsize(name) == 0:
         raise ValueError(f"the file {name!r} is empty")
-    if kind is not None:
+    if kind is not None or is_one_dataset(name):
         check_split(name, split)
     try:
         if kind is not None:
             return load_dataset(kind, data_files=name, split="train", streaming=streaming)
         if os.path.isfile(os.path.join(name, "state.json")) or os.path.isfile(os.path.join(name, "dataset_dict.json")):
-            return _split_of(load_from_disk(name), name, split)
+            return _split_of(load_from_disk(name), split)
         return load_dataset(name, config, split=split, streaming=streaming)
     except (OSError, ValueError, DatasetGenerationError) as error:
         reason = first_line(error.__cause__ or error)
@@ -82,9 +82,8 @@ def is_one_dataset(name: str) -> bool:
     return os.path.isfile(os.path.join(name, "state.json"))
 
 
-def _split_of(saved: Dataset | DatasetDict, name: str, split: str) -> Dataset:
+def _split_of(saved: Dataset | DatasetDict, split: str) -> Dataset:
     if isinstance(saved, Dataset):
-        check_split(name, split)
         return saved
     if split not in saved:
         raise ValueError(f"it has no split {split!r}; available: {', '.join(saved)}")
