@@ -241,7 +241,7 @@ def test_unknown_flag_is_found(flags_of):
 
 
 def unknown_in_table(text: str, flags: set[str], values: set[str]) -> list[str]:
-    """What stands in backticks in the column `flag` of the table and is no flag, or no value of one."""
+    """What stands in backticks in the column `flag` of the table and is neither a flag nor a value of one."""
     rows = [line[1:-1].split("|") for line in text.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in rows[0]][:2] == ["", "flag"]
     wrong = []

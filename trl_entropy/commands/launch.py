@@ -22,7 +22,7 @@ OURS = "TRL_ENTROPY_LAUNCHED"  # set in the processes launched here
 SCRIPT = "trl_entropy"
 # The arguments of accelerate's parser that choose the program and how it ends: not for a recipe
 OF_PROGRAM = ("module", "no_python", "quiet", "training_script", "training_script_args")
-OF_RECIPE, OF_LINE = ("base", "env"), ("config",)  # what is no flag of the parser
+OF_RECIPE, OF_LINE = ("base", "env"), ("config",)  # keys that are not flags of the parser
 # From a terminal, its end, and a scheduler or a container; not every system has all
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM") if hasattr(signal, name)]
 
