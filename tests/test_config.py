@@ -430,6 +430,8 @@ GUIDED = {"entropy_control": "entropy_guided"}
         ({"token_weights": "[1]"}, r"token_weights must be a mapping, got \[1\]"),
         ({"loss_terms": 3}, r"loss_terms must be a mapping, got 3"),
         ({"controllers": "0.5"}, r"controllers must be a mapping, got 0\.5"),
+        ({"controllers": {"mine": 3}}, r"controllers\.mine must be a mapping with law and knob, got 3"),
+        ({"controllers": {"mine": "pi"}}, r"controllers\.mine must be a mapping with law and knob, got 'pi'"),
         ({"token_weights": {"confident_sgn": {}}}, r"unknown name in token_weights .*Did you mean 'confident_sign'\?"),
         ({"loss_terms": {"confident_sign": {}}}, r"unknown name in loss_terms .*Did you mean 'confident_surrogate'\?"),
         (

@@ -16,7 +16,7 @@ from .control.controller import Controller, build_controllers
 from .control.knobs import TRAINER_KNOBS, Knob, rule_knobs
 from .control.signals import MASS, rule_signals
 from .data.columns import IMAGES
-from .families import UNCLIPPED, check_knob_of, clip_range_given
+from .families import UNCLIPPED, clip_range_given
 from .measures import Slopes, surrogate_slopes
 from .refusals import (
     Sections,
@@ -132,10 +132,9 @@ def _controllers(args: Any, sections: Sections, turnable: Mapping[str, Knob]) ->
         values[name] = getattr(sections[knob.section][knob.rule], knob.parameter)
         if name != knob.parameter:  # no flag
             given[name] = knob.parameter in (getattr(args, knob.section).get(knob.rule) or {})
-    for name, spec in dict(args.controllers).items():
-        check_knob_of(f"controllers.{name}", dict(spec).get("knob"), args.family)
     targets = {"target": args.entropy_target, "target_ratio": args.entropy_target_ratio}
-    return build_controllers(args.controllers, knobs, values, **targets, signals=rule_signals(sections), given=given)
+    signals, lacks = rule_signals(sections), args.family.no_knobs
+    return build_controllers(args.controllers, knobs, values, **targets, signals=signals, given=given, lacks=lacks)
 
 
 def rollout_plan(

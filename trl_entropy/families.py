@@ -87,6 +87,11 @@ class Family:
         """Whether `loss_type` chooses its loss."""
         return self.loss_type is None
 
+    @property
+    def no_knobs(self) -> dict[str, str]:
+        """[`lacks`] as [`~control.controller.build_controllers`] says it."""
+        return {name: f"in {self.name}: {why}" for name, why in self.lacks.items()}
+
     def trainer_class(self) -> type:
         """The trainer class. Raises `ImportError` if the installed TRL does not have it."""
         return self._class(self.name)
@@ -270,12 +275,6 @@ def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
     for name in (spec["knob"], spec.get("signal", "")):
         if why is not None and needs_clipping(name):
             raise ValueError(f"{what} would do nothing with {name}: {why}, or drop it")
-
-
-def check_knob_of(what: str, knob: object, family: Family) -> None:
-    """Raise `ValueError` if this trainer does not have a controller's knob."""
-    if isinstance(knob, str) and knob in family.lacks:
-        raise ValueError(f"{what} cannot turn {knob} in {family.name}: {family.lacks[knob]}. Set another knob")
 
 
 def check_signal_of(what: str, signal: str, family: Family) -> None:

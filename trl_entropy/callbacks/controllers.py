@@ -16,7 +16,6 @@ from ..control.laws import has_target, law_factory
 from ..control.signals import ENTROPY, TRL_SIGNALS
 from ..families import (
     check_clip_acts,
-    check_knob_of,
     check_signal_of,
     clip_range_given,
     family_of,
@@ -208,7 +207,8 @@ class EntropyCallback(Attached, EntropyController):
         knobs = {knob.name: knob for knob in trl_knobs_of(trainer)}
         values = {name: getattr(trainer, name) for name in knobs}
         given = clip_range_given(trainer.args)
-        self.controllers = build_controllers({self.name: self.spec}, knobs, values, given=given)
+        lacks = family_of(type(trainer)).no_knobs
+        self.controllers = build_controllers({self.name: self.spec}, knobs, values, given=given, lacks=lacks)
         self.knobs = trl_knobs(trainer)
         if trainer.accelerator.is_main_process:
             announce(trainer.args, self.controllers)
@@ -220,7 +220,6 @@ class EntropyCallback(Attached, EntropyController):
                 f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
             )
         family = family_of(type(trainer))
-        check_knob_of(f"{self}", self.spec["knob"], family)
         check_signal_of(f"{self}", self.spec.get("signal", ENTROPY), family)
         check_clip_acts(f"{self}", self.spec, trainer.args, family)
         if getattr(trainer, "use_adaptive_entropy", False):

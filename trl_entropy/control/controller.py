@@ -185,6 +185,7 @@ def build_controllers(
     target_ratio: float | None = None,
     signals: Collection[str] = (),
     given: Mapping[str, bool] | None = None,
+    lacks: Mapping[str, str] | None = None,
 ) -> list[Controller]:
     """
     Build the controllers from the config's mapping.
@@ -203,6 +204,8 @@ def build_controllers(
         given (`Mapping[str, bool]`, *optional*):
             Whether the config sets a knob, where that is known; otherwise a value that differs from the default counts
             as set.
+        lacks (`Mapping[str, str]`, *optional*):
+            The knobs that the trainer does not have, each with `in TRAINER: why`.
 
     Raises `ValueError` for an unknown name, a value out of range, or two controllers on one knob.
     """
@@ -217,6 +220,8 @@ def build_controllers(
             if key not in spec:
                 raise ValueError(f"{what} has no {key}; available: {', '.join(known)}")
         factory = law_factory(what, spec["law"])
+        if isinstance(spec["knob"], str) and spec["knob"] in (lacks or {}):
+            raise ValueError(f"{what} cannot turn {spec['knob']} {lacks[spec['knob']]}. Set another knob")
         if not isinstance(spec["knob"], str) or spec["knob"] not in knobs:
             error = unknown(f"knob in {what}", spec["knob"], knobs)
             rule, _, parameter = str(spec["knob"]).rpartition(".")
