@@ -14,11 +14,14 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from peft import LoraConfig
 from ranks import launched
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from toy import EntropyGiven, build_trainer, halves, logged, sums_with_columns
 from transformers import TrainerCallback
 from trl.distributed import DistributedBackend
 
 from trl_entropy import EntropyGRPOTrainer
+from trl_entropy._seam import whole
 
 
 ROLLOUT = ("perplexity", "temperature", "injected", "groups_sampled", "groups_filled", "stage")
@@ -57,7 +60,7 @@ RUNS = {
     "hidden": {
         **{"gradient_accumulation_steps": 2, "beta": 0.1},
         "token_weights": {"confident_sign": {"threshold": 0.2}, "clip_v": {"mu": 1.0, "max_share": 0.1}},
-        "loss_terms": {**COMMON["loss_terms"], "kl_cov": {"share": 0.2}},
+        "loss_terms": {**COMMON["loss_terms"], "kl_cov": {"share": 0.2}, "siren": {"coef": 0.1}},
     },
     # problems, temperatures, completions and groups are decided for both ranks together; every group stands on both
     "planned": {
@@ -159,6 +162,16 @@ def generate(model: str, folder: Path, trainer_class=EntropyGRPOTrainer, **argum
     return {"texts": texts, **{name: logged(trainer, name) for name in names}}
 
 
+def gradient_through_a_split_layer() -> list[float]:
+    """The gradient of a layer that FSDP2 splits and a loss reads whole, times 1 on one rank and 2 on the other."""
+    rank = torch.distributed.get_rank()
+    layer = fully_shard(torch.nn.Linear(3, 2), mesh=init_device_mesh("cpu", (2,)))
+    split = layer.weight
+    assert split.to_local().shape == (1, 3)
+    ((rank + 1) * whole(split) * torch.arange(6.0).view(2, 3)).sum().backward()
+    return split.grad.full_tensor().flatten().tolist()
+
+
 def fail_on_one_rank(model: str, folder: Path, **arguments) -> str:
     """The error of this rank if the last rank has a number that is not finite in its part of the parameters."""
     trainer = build_trainer(
@@ -196,6 +209,8 @@ def main() -> None:
         results["whole"] = train(model, folder / "adam", "hidden", **adam)
         checkpoint = str(folder / "adam" / "hidden" / "checkpoint-1")
         results["resumed"] = train(model, folder / "adam", "hidden", resume=checkpoint, **adam)
+        if backend == "fsdp2":
+            results["gradient"] = gradient_through_a_split_layer()
         results["sampled"] = generate(model, folder, trainer_class=GeneratesOnCPU, ddp_backend="gloo")
         if backend != "zero2":  # whose ranks hold all parameters
             results["failed"] = fail_on_one_rank(model, folder, ddp_backend="gloo")

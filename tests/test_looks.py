@@ -229,18 +229,19 @@ def test_look_of_another_shape_is_refused():
         random_tokens(vocabulary={IsTop1(): torch.zeros(4, 6)})
 
 
-@pytest.mark.parametrize("split", ["fsdp", "zero3", None])
-def test_gradient_by_a_head_that_is_split_over_ranks_is_refused(split):
+@pytest.mark.parametrize("split", ["fsdp1", "fsdp2", "zero3", None])
+def test_gradient_by_a_head_that_cannot_be_gathered_is_refused(split):
     parameter = torch.zeros(1)
     if split == "zero3":
         parameter.ds_id = 0
     trainer = SimpleNamespace(
-        is_fsdp_enabled=split == "fsdp",
-        is_deepspeed_enabled=split != "fsdp",
+        is_fsdp_enabled=split in ("fsdp1", "fsdp2"),
+        is_deepspeed_enabled=split == "zero3",
+        accelerator=SimpleNamespace(is_fsdp2=split == "fsdp2"),
         model=SimpleNamespace(parameters=lambda: [parameter]),
     )
     check_whole_head(trainer, {"pool", IsTop1(), KeptMass(0.02), "expected_discriminator"})
-    if split is None:
+    if split in (None, "fsdp2"):
         check_whole_head(trainer, {TopPEntropy(0.8)})
         return
     with pytest.raises(ValueError, match=r"needs the gradient of TopPEntropy\(p=0.8, reaching=True\) through the"):

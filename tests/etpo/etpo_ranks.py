@@ -1,13 +1,17 @@
-"""One rank of the runs of `test_etpo_two_ranks.py`: MODEL FOLDER, results as JSON in the folder."""
+"""One rank of the runs of `test_etpo_two_ranks.py`: BACKEND MODEL FOLDER, results as JSON in the folder."""
 
 import json
 import sys
 from pathlib import Path
 
 import torch
+from distributed_run import OnCPU, use, whole_weights
 from given_steps import ADAPTER, build_etpo
 from peft import LoraConfig
-from toy import flat, logged, parameters
+from toy import logged
+
+from trl_entropy._seam import whole
+from trl_entropy.etpo import EtpoTrainer
 
 
 COMMON = {
@@ -20,6 +24,12 @@ RUNS = {
     "head": {"critic": "head"},
     "adapters": {"critic": "adapters", "peft_config": LoraConfig(**ADAPTER)},
 }
+
+
+class ShardedOnCPU(OnCPU, EtpoTrainer):
+    """The trainer under FSDP2."""
+
+
 LOGGED = (*(f"etpo/{name}" for name in ("q_loss", "q", "value", "kl", "target", "policy_loss")), "knobs/beta")
 
 
@@ -29,8 +39,8 @@ def train(model: str, folder: Path, name: str, rows: int, resume: str | None = N
     trainer = build_etpo(model, folder / name, **settings)
     trainer.train(resume_from_checkpoint=resume)
     parts = (trainer.critic.trained, trainer.critic.slow)
-    critic, slow = (torch.cat([one.detach().flatten() for one in part]) for part in parts)
-    weights = {"policy": flat(parameters(trainer)), "critic": critic, "slow": slow}
+    critic, slow = (torch.cat([whole(one.detach()).flatten() for one in part]) for part in parts)
+    weights = {"policy": whole_weights(trainer), "critic": critic, "slow": slow}
     return {
         "ranks": trainer.accelerator.num_processes,
         **{name: logged(trainer, name) for name in LOGGED},
@@ -40,11 +50,18 @@ def train(model: str, folder: Path, name: str, rows: int, resume: str | None = N
 
 def main() -> None:
     torch.set_num_threads(1)
-    model, folder = sys.argv[1], Path(sys.argv[2])
+    backend, model, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     given = {"rows": 4, "ddp_backend": "gloo"}
+    if backend != "ddp":
+        use(backend)
+        given["trainer_class"] = ShardedOnCPU
     results = {name: train(model, folder, name, **given) for name in RUNS}
-    checkpoint = str(folder / "model" / "checkpoint-2")
-    results["resumed"] = train(model, folder, "model", resume=checkpoint, **given)
+    # torch does not load the state of an optimizer that has none
+    adam = {"optim": "adamw_torch", "learning_rate": 0.01, **given}
+    for name in RUNS:
+        results[f"whole_{name}"] = train(model, folder / "adam", name, **adam)
+        checkpoint = str(folder / "adam" / name / "checkpoint-2")
+        results[f"resumed_{name}"] = train(model, folder / "adam", name, resume=checkpoint, **adam)
     (folder / f"rank_{torch.distributed.get_rank()}.json").write_text(json.dumps(results))
     torch.distributed.destroy_process_group()
 

@@ -1,5 +1,7 @@
 """The trainer: its batch, losses and gradients against dense formulas, what is logged, kept, resumed and refused."""
 
+from functools import partial
+
 import pytest
 import torch
 from given_steps import ADAPTER, build_etpo, dense_losses, dense_states, of_policy
@@ -212,7 +214,8 @@ def test_checkpointed_activations_change_nothing(run, kind):
 
 def test_tokens_that_were_not_written_share_the_value_of_the_state(model_dir):
     torch.manual_seed(0)
-    critic = OnPolicyStates(AutoModelForCausalLM.from_pretrained(model_dir))
+    adam = partial(torch.optim.Adam, lr=2e-3)
+    critic = OnPolicyStates(AutoModelForCausalLM.from_pretrained(model_dir), adam, torch.device("cpu"))
     states, mask = torch.randn(8, 4, 16), torch.ones(8, 4, dtype=torch.bool)
     written = torch.randint(0, 4, (32,))  # the other 18 tokens never
 
@@ -221,11 +224,10 @@ def test_tokens_that_were_not_written_share_the_value_of_the_state(model_dir):
         return net.head.logits(net.states)
 
     assert (values() == 0).all()
-    optimizer = torch.optim.Adam(critic.trained, lr=2e-3)
     for _ in range(60):
-        optimizer.zero_grad()
+        critic.optimizer.zero_grad()
         critic_loss(values().gather(1, written[:, None]), torch.full((32, 1), -1.0), 10.0).mean().backward()
-        optimizer.step()
+        critic.optimizer.step()
     found = values().detach()
     assert found.gather(1, written[:, None]).mean() == pytest.approx(-1.0, abs=0.05)
     assert found[:, 4:].mean() == pytest.approx(-1.0, abs=0.2)

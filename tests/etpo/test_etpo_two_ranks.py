@@ -14,11 +14,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
 every_run = pytest.mark.parametrize("name", RUNS)
 
 
-@pytest.fixture(scope="module")
-def two(model_dir, tmp_path_factory) -> list[dict]:
+@pytest.fixture(scope="module", params=["ddp", "fsdp2"])
+def two(request, model_dir, tmp_path_factory) -> list[dict]:
     """What each of two ranks has seen, with 4 rows each."""
-    folder, script = tmp_path_factory.mktemp("two"), Path(__file__).parent / "etpo_ranks.py"
-    done = run_script(script, model_dir, folder, ranks=2, timeout=500)
+    folder, script = tmp_path_factory.mktemp(request.param), Path(__file__).parent / "etpo_ranks.py"
+    done = run_script(script, request.param, model_dir, folder, ranks=2, timeout=500)
     assert done.returncode == 0, done.stderr[-6000:]
     assert (folder / "head" / "checkpoint-2" / "critic.pt").exists()
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(2)]
@@ -42,6 +42,7 @@ def test_two_ranks_train_as_one_process_does(two, name, model_dir, tmp_path):
         assert distance(*(torch.tensor(one[part]) for one in (found, expected))) < 1e-5
 
 
-def test_resumed_run_is_the_uninterrupted_one(two):
+@every_run
+def test_resumed_run_is_the_uninterrupted_one(two, name):
     for part in ("policy", "critic", "slow"):
-        assert two[0]["resumed"][part] == two[0]["model"][part]
+        assert two[0][f"resumed_{name}"][part] == two[0][f"whole_{name}"][part]

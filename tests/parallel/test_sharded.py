@@ -93,6 +93,13 @@ def test_policy_samples_what_it_samples_without_sharding(two):
             assert sharded[name] == pytest.approx(plain[name], rel=1e-5, abs=1e-7)
 
 
+def test_gradient_of_a_whole_parameter_is_the_mean_over_the_ranks(two, backend):
+    if backend != "fsdp2":
+        pytest.skip("DeepSpeed gathers without a gradient")
+    for results in two:
+        assert results["gradient"] == [1.5 * number for number in range(6)]
+
+
 def test_every_rank_ends_if_a_shard_of_one_is_not_finite(two, backend):
     if backend == "zero2":
         pytest.skip("every rank holds all parameters")

@@ -24,11 +24,12 @@ from .state import (
     set_temperature,
 )
 from .stepwise import StepwiseGRPOTrainer, sampled_rows, sampled_turns
-from .vocabulary import check_plain_head
+from .vocabulary import HiddenStates, check_plain_head, whole
 
 
 __all__ = [
     "LOSS_TYPES",
+    "HiddenStates",
     "Hooks",
     "Prefetching",
     "Seam",
@@ -49,4 +50,5 @@ __all__ = [
     "set_entropy_coef",
     "set_logged_entropy",
     "set_temperature",
+    "whole",
 ]

@@ -47,9 +47,8 @@ class StepwiseGRPOTrainer(GRPOTrainer):
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            self.save_networks(os.path.join(self._get_output_dir(trial=trial), name))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self.save_networks(os.path.join(self._get_output_dir(trial=trial), name))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Partial
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 from trl.trainer.utils import maybe_gather_lm_head_ctx
@@ -91,13 +92,14 @@ def check_plain_head(config: PreTrainedConfig, what: str) -> None:
 
 
 def check_whole_head(trainer, needs: Set) -> None:
-    """Raise `ValueError` if a look has a gradient and the LM head, which gets a part of it, is split over ranks."""
+    """Raise `ValueError` if a look has a gradient and the LM head, which gets a part of it, cannot be gathered."""
     with_gradient = sorted(str(look) for look in looks_among(needs) if look.has_gradient)
     zero3 = trainer.is_deepspeed_enabled and any(hasattr(one, "ds_id") for one in trainer.model.parameters())
-    if with_gradient and (trainer.is_fsdp_enabled or zero3):
+    fsdp1 = trainer.is_fsdp_enabled and not trainer.accelerator.is_fsdp2
+    if with_gradient and (fsdp1 or zero3):
         raise ValueError(
-            f"a loss term needs the gradient of {', '.join(with_gradient)} through the whole LM head, which FSDP and "
-            "DeepSpeed ZeRO-3 split over ranks: use DDP or ZeRO-2, or drop the term"
+            f"a loss term needs the gradient of {', '.join(with_gradient)} through the whole LM head, which FSDP1 and "
+            "DeepSpeed ZeRO-3 split over ranks: use DDP, FSDP2 or ZeRO-2, or drop the term"
         )
 
 
@@ -179,5 +181,20 @@ def _whole_head(model: nn.Module, device: torch.device):
     head = model.get_output_embeddings()
     parameters = head.weight, getattr(head, "bias", None)
     with maybe_gather_lm_head_ctx(*parameters):  # DeepSpeed ZeRO-3
-        whole = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in parameters]  # FSDP2
-        yield [None if parameter is None else parameter.to(device) for parameter in whole]
+        yield [None if parameter is None else whole(parameter).to(device) for parameter in parameters]
+
+
+def whole(parameter: Tensor) -> Tensor:
+    """
+    All of a parameter of which FSDP2 keeps a part on each rank; other tensors as they are.
+
+    Its gradient is averaged over the ranks, as FSDP2 does. Every rank must call this, and every rank must run the
+    backward pass.
+    """
+    if not isinstance(parameter, DTensor):
+        return parameter
+    mesh = parameter.device_mesh
+    full = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)
+    if full.requires_grad:
+        full.register_hook(lambda gradient: gradient / mesh.size())
+    return full

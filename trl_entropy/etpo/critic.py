@@ -1,15 +1,21 @@
 """The critic: a network with a value for every entry of the vocabulary, and a slow copy of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from functools import cached_property
+from inspect import signature
 
 import torch
+from accelerate.utils import broadcast, fsdp2_prepare_model
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.utils._pytree import tree_map
 
-from .._seam import check_plain_head
+from .._seam import HiddenStates, check_plain_head, whole
 from ..checks import damaged
 from .vocabulary import Head, Net
 
@@ -34,15 +40,22 @@ def head_of(model: nn.Module, temperature: float = 1.0) -> Head:
             f"ETPO reads the weights of the LM head, but here it is a {type(head).__name__}: leave the head out of "
             "the adapter and the quantization"
         )
-    return Head(head.weight, head.bias, temperature)
+    return Head(whole(head.weight), None if head.bias is None else whole(head.bias), temperature)
 
 
 def states_before(model: nn.Module, batch: dict) -> Tensor:
     """`(B, T, D)`: the last hidden states of a model before each token of the completions."""
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-    outputs = plain(model).base_model(input_ids=ids, attention_mask=attention, use_cache=False)
-    return outputs.last_hidden_state[:, -batch["completion_ids"].shape[1] - 1 : -1]
+    inputs = {"input_ids": ids, "attention_mask": attention, "use_cache": False}
+    if "logits_to_keep" in signature(plain(model).forward).parameters:
+        inputs["logits_to_keep"] = 1  # nothing reads the logits, but only a whole forward pass works under FSDP
+    kept = HiddenStates(model)
+    try:
+        model(**inputs)
+    finally:
+        kept.remove()
+    return kept.states[:, -batch["completion_ids"].shape[1] - 1 : -1]
 
 
 @contextmanager
@@ -76,17 +89,30 @@ class Critic:
     r"""
     \\( Q(s, v) \\) for every entry of the vocabulary, and its slow copy \\( \bar Q \\).
 
-    Attributes:
-        trained, slow (`list[nn.Parameter]`): the parameters of the critic and of its slow copy, in the same order.
-        optimizer (`torch.optim.Optimizer`): the optimizer of `trained`; set by the trainer.
+    Args:
+        optimizer (`Callable[[list[nn.Parameter]], torch.optim.Optimizer]`):
+            Builds the optimizer of `trained`.
     """
 
-    optimizer: torch.optim.Optimizer
-
-    def __init__(self, trained: list[nn.Parameter], slow: list[nn.Parameter]):
-        self.trained, self.slow = trained, slow
-        for parameter in slow:
+    def __init__(self, optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]):
+        self._build_optimizer = optimizer
+        for parameter in self.slow:
             parameter.requires_grad_(False)
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters of the critic."""
+        raise NotImplementedError
+
+    @property
+    def slow(self) -> list[nn.Parameter]:
+        """The parameters of the slow copy, in the same order."""
+        raise NotImplementedError
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of `trained`; built when first used, because FSDP replaces the parameters of a policy."""
+        return self._build_optimizer(self.trained)
 
     def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
         """
@@ -94,6 +120,10 @@ class Critic:
 
         `states` `(B, T, D)` are the policy's, without gradient.
         """
+        raise NotImplementedError
+
+    def head(self, slow: bool = False) -> Head:
+        """The head of the critic, or of its slow copy."""
         raise NotImplementedError
 
     @contextmanager
@@ -106,38 +136,63 @@ class Critic:
 
     def step(self, accelerator, max_norm: float, polyak: float) -> float:
         """Step the optimizer with the mean gradient of all ranks, then move the slow copy; return the norm."""
-        for parameter in self.trained:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = accelerator.reduce(gradient, reduction="mean")
-        norm = clip_grad_norm_(self.trained, max_norm if max_norm > 0 else float("inf")).item()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        trained, optimizer = self.trained, self.optimizer
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if not isinstance(parameter, DTensor):  # FSDP has averaged the gradient of its own
+                parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+        norm = whole(clip_grad_norm_(trained, max_norm if max_norm > 0 else float("inf"))).item()
+        optimizer.step()
+        optimizer.zero_grad()
         with torch.no_grad():
-            for own, slow in zip(self.trained, self.slow, strict=True):
+            for own, slow in zip(trained, self.slow, strict=True):
                 slow.lerp_(own.to(slow.dtype), 1 - polyak)
         return norm
 
     def state_dict(self) -> dict:
-        """The state for a checkpoint."""
-        parts = {"trained": self.trained, "slow": self.slow}
-        state = {name: [one.detach().cpu() for one in parameters] for name, parameters in parts.items()}
-        return {**state, "optimizer": self.optimizer.state_dict()}
+        """The state for a checkpoint, the same for any number of ranks; under FSDP, every rank must call this."""
+        parts = {"trained": self.trained, "slow": self.slow, "optimizer": self.optimizer.state_dict()}
+        return tree_map(lambda one: whole(one.detach()).cpu() if isinstance(one, Tensor) else one, parts)
 
     def load_state_dict(self, state: dict, source: str) -> None:
         """Restore the state from a checkpoint. Raises `ValueError` if it belongs to another critic."""
-        for name, parameters in (("trained", self.trained), ("slow", self.slow)):
+        trained = self.trained
+        for name, parameters in (("trained", trained), ("slow", self.slow)):
             if [one.shape for one in parameters] != [one.shape for one in state.get(name, [])]:
                 raise damaged(source, "it belongs to another critic")
             with torch.no_grad():
                 for parameter, saved in zip(parameters, state[name], strict=True):
-                    parameter.copy_(saved)
+                    parameter.copy_(split_as(parameter, saved))
+        of_parameters = state["optimizer"]["state"]
+        for at, values in of_parameters.items():
+            like = trained[at]
+            of_parameters[at] = {
+                key: split_as(like, one) if isinstance(one, Tensor) and one.shape == like.shape else one
+                for key, one in values.items()
+            }
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class WholeModel(Critic):
-    """A copy of the policy whose LM logits are Q, as published."""
+def split_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A model's parameters by name, as FSDP splits them: after a forward pass without a backward, some are whole."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    return model.named_parameters()
 
-    def __init__(self, policy: nn.Module, checkpointing: bool):
+
+def split_as(parameter: Tensor, saved: Tensor) -> Tensor:
+    """This rank's part of a whole tensor, as FSDP splits a parameter; the whole tensor without FSDP."""
+    if not isinstance(parameter, DTensor):
+        return saved
+    return distribute_tensor(saved.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+class WholeModel(Critic):
+    """A copy of the policy whose LM logits are Q, as published; under FSDP it is split over the ranks too."""
+
+    def __init__(self, policy: nn.Module, optimizer: Callable, accelerator, checkpointing: bool):
         if isinstance(policy, PeftModel):
             raise ValueError("critic='model' copies a whole policy, but this one is an adapter: set critic='adapters'")
         self.models = [deepcopy(policy), deepcopy(policy)]
@@ -148,11 +203,23 @@ class WholeModel(Critic):
             old = "gradient_checkpointing_enable"
             name = "activation_checkpointing_enable" if hasattr(policy, "activation_checkpointing_enable") else old
             getattr(self.models[0], name)({"use_reentrant": False})
-        super().__init__(*(list(model.parameters()) for model in self.models))
+        if accelerator.is_fsdp2:
+            self.models = [fsdp2_prepare_model(accelerator, model) for model in self.models]
+        super().__init__(optimizer)
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return [one for _, one in split_parameters(self.models[0])]
+
+    @property
+    def slow(self) -> list[nn.Parameter]:
+        return [one for _, one in split_parameters(self.models[1])]
 
     def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
-        model = self.models[slow]
-        return Net(states_before(model, batch)[mask], head_of(model))
+        return Net(states_before(self.models[slow], batch)[mask], self.head(slow))
+
+    def head(self, slow: bool = False) -> Head:
+        return head_of(self.models[slow])
 
 
 class Adapters(Critic):
@@ -164,19 +231,28 @@ class Adapters(Critic):
 
     names = ("etpo_q", "etpo_q_slow")
 
-    def __init__(self, policy: nn.Module):
+    def __init__(self, policy: nn.Module, optimizer: Callable):
         if not isinstance(policy, PeftModel):
             raise ValueError("critic='adapters' needs a policy with an adapter: set use_peft, or critic='model'")
         self.policy = policy
-        found = []
         for name in self.names:
             policy.add_adapter(name, policy.peft_config["default"])
-            found.append([one for key, one in policy.named_parameters() if f".{name}." in key])
         with torch.no_grad():
-            for own, slow in zip(*found, strict=True):
+            for own, slow in zip(self.trained, self.slow, strict=True):
                 slow.copy_(own)
-        super().__init__(*found)
+        super().__init__(optimizer)
         self.freeze()
+
+    def _of(self, adapter: str) -> list[nn.Parameter]:
+        return [one for name, one in split_parameters(self.policy) if f".{adapter}." in name]
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return self._of(self.names[0])
+
+    @property
+    def slow(self) -> list[nn.Parameter]:
+        return self._of(self.names[1])
 
     def freeze(self) -> None:
         """Turn off their gradient, which they only have within `training()`."""
@@ -192,7 +268,10 @@ class Adapters(Critic):
         name = self.names[slow]
         # Within `training()` it is already active and has its gradient
         with nullcontext() if self.policy.active_adapter == name else active_adapter(self.policy, name):
-            return Net(states_before(self.policy, batch)[mask], head_of(self.policy))
+            return Net(states_before(self.policy, batch)[mask], self.head(slow))
+
+    def head(self, slow: bool = False) -> Head:
+        return head_of(self.policy)
 
 
 class OnPolicyStates(Critic):
@@ -205,28 +284,47 @@ class OnPolicyStates(Critic):
     Reference: [Dueling Network Architectures for Deep Reinforcement Learning](https://huggingface.co/papers/1511.06581)
     """
 
-    def __init__(self, policy: nn.Module):
-        head = head_of(policy).weight
-        words, width = head.shape
+    def __init__(self, policy: nn.Module, optimizer: Callable, device: torch.device):
+        words, width = head_of(policy).weight.shape
         layers = [nn.Linear(width, WIDTHS[0]), nn.GELU(), nn.Linear(*WIDTHS), nn.GELU()]
         trunk, value, last = nn.Sequential(*layers), nn.Linear(WIDTHS[1], 1), nn.Linear(WIDTHS[1] + 1, words)
         for layer in (value, last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.ones_(last.weight[:, -1])  # of the shared value
-        net = nn.ModuleList([trunk, value, last]).to(head.device)
+        net = nn.ModuleList([trunk, value, last]).to(device)
         self.nets = [net, deepcopy(net)]
-        super().__init__(*(list(net.parameters()) for net in self.nets))
+        super().__init__(optimizer)
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return list(self.nets[0].parameters())
+
+    @property
+    def slow(self) -> list[nn.Parameter]:
+        return list(self.nets[1].parameters())
 
     def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
-        trunk, value, last = self.nets[slow]
+        trunk, value, _ = self.nets[slow]
         hidden = trunk(states[mask].float())
-        shared = SHARED * value(hidden)
-        return Net(torch.cat([hidden, shared], dim=-1), Head(last.weight, last.bias))
+        return Net(torch.cat([hidden, SHARED * value(hidden)], dim=-1), self.head(slow))
+
+    def head(self, slow: bool = False) -> Head:
+        last = self.nets[slow][2]
+        return Head(last.weight, last.bias)
 
 
-def build_critic(kind: str, policy: nn.Module, checkpointing: bool) -> Critic:
-    """Build a policy's critic, one of [`KINDS`]. Raises `ValueError` if the policy does not fit it."""
+def build_critic(kind: str, policy: nn.Module, optimizer: Callable, accelerator, checkpointing: bool) -> Critic:
+    """
+    Build a policy's critic, one of [`KINDS`], the same on every rank. Raises `ValueError` if the policy does not fit.
+    """
     if kind == "model":
-        return WholeModel(policy, checkpointing)
-    return Adapters(policy) if kind == "adapters" else OnPolicyStates(policy)
+        critic = WholeModel(policy, optimizer, accelerator, checkpointing)
+    elif kind == "adapters":
+        critic = Adapters(policy, optimizer)
+    else:
+        critic = OnPolicyStates(policy, optimizer, accelerator.device)
+    for parameter in (*critic.trained, *critic.slow):
+        if not isinstance(parameter, DTensor):  # each rank drew them with its own random numbers
+            parameter.data.copy_(broadcast(parameter.data.to(accelerator.device)))
+    return critic

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
-from accelerate.utils import DistributedType, broadcast
+from accelerate.utils import DistributedType
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._seam import Hooks, StepwiseGRPOTrainer, log_means
 from .._seam.trimming import trained_tokens
@@ -45,7 +45,7 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         reward_funcs (`list[Callable]`, *optional*):
             Rewards that TRL only logs; they are not trained on. By default [`environment_score`] of the episodes.
 
-    Raises `ValueError` without an environment, for a critic that does not fit the policy, or under FSDP or DeepSpeed.
+    Raises `ValueError` without an environment, for a critic that does not fit the policy, or under FSDP1 or DeepSpeed.
 
     Reference: [Entropy-Regularized Token-Level Policy Optimization](https://huggingface.co/papers/2402.06700), 2024.
     """
@@ -63,22 +63,23 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         if episodes is not None and named.get("reward_funcs") is None:
             named["reward_funcs"] = [environment_score]
         super().__init__(**named)
-        if self.accelerator.distributed_type not in REPLICATED:
+        if self.accelerator.distributed_type not in REPLICATED and not self.accelerator.is_fsdp2:
             raise ValueError(
-                f"ETPO keeps the whole critic on every process, which {self.accelerator.distributed_type.value} does "
-                "not allow: use DDP"
+                f"ETPO trains with DDP and FSDP2, got {self.accelerator.distributed_type.value}: use "
+                "recipes/accelerate/ddp.yaml, or set fsdp_version: 2"
             )
         self.penalty, self.beta = self.args.beta, 0.0  # TRL estimates its own KL penalty if `beta` is not 0
         self.knobs.add(BETA, lambda: self.penalty, lambda value: setattr(self, "penalty", value))
         policy = self.accelerator.unwrap_model(self.model)
         head_of(policy)
-        self.critic = build_critic(self.args.critic, policy, self.args.gradient_checkpointing)
-        for parameter in (*self.critic.trained, *self.critic.slow):
-            broadcast(parameter.data)  # each rank drew them with its own random numbers
         of_optim, settings = self.get_optimizer_cls_and_kwargs(self.args, policy)
         settings["lr"] = self.args.critic_learning_rate
-        group = {"params": self.critic.trained, "weight_decay": self.args.weight_decay}
-        self.critic.optimizer = of_optim([group], **settings)
+        decay, checkpointing = self.args.weight_decay, self.args.gradient_checkpointing
+
+        def build_optimizer(trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+            return of_optim([{"params": trained, "weight_decay": decay}], **settings)
+
+        self.critic = build_critic(self.args.critic, policy, build_optimizer, self.accelerator, checkpointing)
         self._sums: list[Tensor] = []
 
     # StepwiseGRPOTrainer calls these
@@ -156,15 +157,19 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         own = Net(states[mask], head_of(policy, self.temperature))
         with self.accelerator.autocast():
             reference = self._reference(batch, mask)
-        of_policy = policy_losses(own, reference, Net(critic.states.detach(), critic.head), self.penalty)
+        # The head is read again: the backward pass has left FSDP's whole copy of it without memory
+        of_critic = Net(critic.states.detach(), self.critic.head())
+        of_policy = policy_losses(own, reference, of_critic, self.penalty)
         if self.model.training:
             parts = (losses.sum(), chosen.sum(), of_policy.sum(), mask.sum())
             self._sums.append(torch.stack([part.detach().double() for part in parts]))
         return of_policy.sum() / tokens
 
     def save_networks(self, folder: str) -> None:
-        """Write the critic, its slow copy and its optimizer beside a checkpoint."""
-        torch.save(self.critic.state_dict(), os.path.join(folder, CRITIC_FILE))
+        """Write the critic, its slow copy and its optimizer beside a checkpoint; every rank must call this."""
+        state = self.critic.state_dict()
+        if self.args.should_save:
+            torch.save(state, os.path.join(folder, CRITIC_FILE))
 
     def load_networks(self, folder: str) -> None:
         """Restore the critic, its slow copy and its optimizer. Raises `ValueError` for a checkpoint without them."""
