@@ -1,10 +1,12 @@
 """One rank of the runs of `test_etpo_two_ranks.py`: BACKEND MODEL FOLDER, results as JSON in the folder."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
 from distributed_run import OnCPU, use, whole_weights
 from given_steps import ADAPTER, build_etpo
 from peft import LoraConfig
@@ -16,7 +18,7 @@ from trl_entropy.etpo import EtpoTrainer
 
 COMMON = {
     **{"max_steps": 3, "gradient_accumulation_steps": 2, "optim": "sgd", "learning_rate": 0.1, "temperature": 0.8},
-    **{"save_strategy": "steps", "save_steps": 2, "max_grad_norm": 1.0, "critic_max_grad_norm": 1.0},
+    **{"save_strategy": "steps", "save_steps": 1, "max_grad_norm": 1.0, "critic_max_grad_norm": 1.0},
     "controllers": {"hold": {"law": "pi", "knob": "beta", "target": 3.2, "kp": 0.1, "ki": 0.1, "high": 1.0}},
 }
 RUNS = {
@@ -30,6 +32,7 @@ class ShardedOnCPU(OnCPU, EtpoTrainer):
     """The trainer under FSDP2."""
 
 
+SPLIT = ("model", "adapters")  # the critics that FSDP splits
 LOGGED = (*(f"etpo/{name}" for name in ("q_loss", "q", "value", "kl", "target", "policy_loss")), "knobs/beta")
 
 
@@ -58,10 +61,15 @@ def main() -> None:
     results = {name: train(model, folder, name, **given) for name in RUNS}
     # torch does not load the state of an optimizer that has none
     adam = {"optim": "adamw_torch", "learning_rate": 0.01, **given}
-    for name in RUNS:
+    for name in SPLIT:
         results[f"whole_{name}"] = train(model, folder / "adam", name, **adam)
         checkpoint = str(folder / "adam" / name / "checkpoint-2")
         results[f"resumed_{name}"] = train(model, folder / "adam", name, resume=checkpoint, **adam)
+    if backend != "ddp":
+        os.environ["FSDP_RESHARD_AFTER_FORWARD"] = "false"
+        AcceleratorState._reset_state()
+        for name in SPLIT:
+            results[f"kept_{name}"] = train(model, folder / "kept", name, **given)
     (folder / f"rank_{torch.distributed.get_rank()}.json").write_text(json.dumps(results))
     torch.distributed.destroy_process_group()
 

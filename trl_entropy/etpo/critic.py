@@ -65,24 +65,24 @@ def active_adapter(model: PeftModel, name: str | None, trained: tuple[nn.Paramet
 
     PEFT turns off the gradient of inactive adapters, and thereby of a loss whose backward pass is still to come.
     """
-    if name is None:
-        with model.disable_adapter():
-            yield
-        return
     before, flags = model.active_adapter, [(one, one.requires_grad) for one in model.parameters()]
 
-    def activate(adapter: str) -> None:
-        model.set_adapter(adapter)
+    def keep_flags() -> None:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
 
-    activate(name)
+    if name is not None:
+        model.set_adapter(name)
+        keep_flags()
     for parameter in trained:
         parameter.requires_grad_(True)
     try:
-        yield
+        with model.disable_adapter() if name is None else nullcontext():
+            yield
     finally:
-        activate(before)
+        if name is not None:
+            model.set_adapter(before)
+        keep_flags()  # without an adapter too: a forward pass under FSDP puts other objects in their place
 
 
 class Critic:
