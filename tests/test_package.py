@@ -48,6 +48,7 @@ FLOOR = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, n
 SEAM = (
     "error",
     "advantages",
+    "sharding",
     "vocabulary",
     "trimming",
     "fast_step",

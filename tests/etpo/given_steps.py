@@ -7,7 +7,7 @@ from datasets import Dataset
 from toy import build_trainer, number, sums
 
 from trl_entropy.etpo import EtpoConfig, EtpoTrainer, environment_score
-from trl_entropy.etpo.critic import active_adapter
+from trl_entropy.etpo.networks import active_adapter
 from trl_entropy.etpo.targets import critic_loss, policy_loss, soft_state
 
 

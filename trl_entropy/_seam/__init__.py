@@ -13,6 +13,7 @@ from .hooks import Hooks
 from .means import LOSS_TYPES
 from .prefetching import Prefetching, WholeRollouts
 from .seam import Seam
+from .sharding import split_as, split_parameters, whole
 from .state import (
     clipped_bounds,
     log_means,
@@ -24,7 +25,7 @@ from .state import (
     set_temperature,
 )
 from .stepwise import StepwiseGRPOTrainer, sampled_rows, sampled_turns
-from .vocabulary import HiddenStates, check_plain_head, whole
+from .vocabulary import HiddenStates, check_plain_head
 
 
 __all__ = [
@@ -50,5 +51,7 @@ __all__ = [
     "set_entropy_coef",
     "set_logged_entropy",
     "set_temperature",
+    "split_as",
+    "split_parameters",
     "whole",
 ]

@@ -6,6 +6,7 @@ from trl.trainer import grpo_trainer
 
 from ..control.advice import CLIP_RATIOS
 from .error import SeamError
+from .sharding import part_of_rank
 
 
 def log_means(trainer, means: dict[str, float]) -> None:
@@ -120,7 +121,7 @@ def lower_learning_rate(optimizer, scheduler, factor: float) -> list[float]:
 
 def check_finite(model, step: int, accelerator) -> None:
     """Raise `FloatingPointError` on all ranks if a parameter is not finite: sampling would fail unclearly."""
-    finite = [_shard(parameter).isfinite().all() for parameter in model.parameters()]
+    finite = [part_of_rank(parameter).isfinite().all() for parameter in model.parameters()]
     faults = (
         ~torch.stack([flag.to(accelerator.device) for flag in finite])
     ).sum()  # with a device_map there are several devices
@@ -139,18 +140,11 @@ def gradient_sample(trainer, most: int = 65536) -> Tensor:
     """
     device = trainer.accelerator.device
     trained = [] if trainer.is_deepspeed_enabled else [one for one in trainer.model.parameters() if one.requires_grad]
-    stride = max(1, -(-sum(_shard(parameter).numel() for parameter in trained) // most))
+    stride = max(1, -(-sum(part_of_rank(parameter).numel() for parameter in trained) // most))
     parts, passed = [torch.zeros(0, device=device)], 0
     for parameter in trained:
-        shard = _shard(parameter if parameter.grad is None else parameter.grad).flatten()
+        shard = part_of_rank(parameter if parameter.grad is None else parameter.grad).flatten()
         part = shard[-passed % stride :: stride].to(device, torch.float32)
         parts.append(part if parameter.grad is not None else torch.zeros_like(part))
         passed += len(shard)
     return torch.cat(parts)
-
-
-def _shard(parameter: Tensor) -> Tensor:
-    """This rank's part of a parameter."""
-    parameter = getattr(parameter, "ds_tensor", parameter)  # DeepSpeed ZeRO-3
-    shard = parameter.to_local() if hasattr(parameter, "to_local") else parameter  # FSDP2
-    return shard.detach()

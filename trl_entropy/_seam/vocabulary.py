@@ -7,12 +7,12 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Partial
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from ..rules.looks import Distributions, Entropy, Look, looks_among
+from .sharding import whole
 
 
 # Number of logits in memory at once: 128 MiB in float32, about 220 tokens with a vocabulary of 152,000
@@ -182,19 +182,3 @@ def _whole_head(model: nn.Module, device: torch.device):
     parameters = head.weight, getattr(head, "bias", None)
     with maybe_gather_lm_head_ctx(*parameters):  # DeepSpeed ZeRO-3
         yield [None if parameter is None else whole(parameter).to(device) for parameter in parameters]
-
-
-def whole(parameter: Tensor) -> Tensor:
-    """
-    All of a parameter of which FSDP2 keeps a part on each rank; other tensors as they are.
-
-    Its gradient is averaged over the ranks, as FSDP2 does. Every rank must call this, and every rank must run the
-    backward pass.
-    """
-    if not isinstance(parameter, DTensor):
-        return parameter
-    mesh = parameter.device_mesh
-    full = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)
-    if full.requires_grad:
-        full.register_hook(lambda gradient: gradient / mesh.size())
-    return full

@@ -4,85 +4,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import cached_property
-from inspect import signature
 
 import torch
-from accelerate.utils import broadcast, fsdp2_prepare_model
+from accelerate.utils import broadcast, fsdp2_prepare_model, recursively_apply
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
-from torch.utils._pytree import tree_map
 
-from .._seam import HiddenStates, check_plain_head, whole
+from .._seam import split_as, split_parameters, whole
 from ..checks import damaged
+from .networks import active_adapter, head_of, states_before
 from .vocabulary import Head, Net
 
 
 KINDS = ("model", "adapters", "head")
 WIDTHS = (1024, 512)  # widths of a head's hidden layers, as in the authors' ETPOCritic
 SHARED = 10.0  # how much faster the value shared by all tokens is learnt than the part of each token
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """The causal language model without PEFT's wrapper."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-def head_of(model: nn.Module, temperature: float = 1.0) -> Head:
-    """The LM head of a model. Raises `ValueError` unless the logits are those of one linear layer."""
-    model = plain(model)
-    check_plain_head(model.config, "ETPO")
-    head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear):
-        raise ValueError(
-            f"ETPO reads the weights of the LM head, but here it is a {type(head).__name__}: leave the head out of "
-            "the adapter and the quantization"
-        )
-    return Head(whole(head.weight), None if head.bias is None else whole(head.bias), temperature)
-
-
-def states_before(model: nn.Module, batch: dict) -> Tensor:
-    """`(B, T, D)`: the last hidden states of a model before each token of the completions."""
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-    inputs = {"input_ids": ids, "attention_mask": attention, "use_cache": False}
-    if "logits_to_keep" in signature(plain(model).forward).parameters:
-        inputs["logits_to_keep"] = 1  # nothing reads the logits, but only a whole forward pass works under FSDP
-    kept = HiddenStates(model)
-    try:
-        model(**inputs)
-    finally:
-        kept.remove()
-    return kept.states[:, -batch["completion_ids"].shape[1] - 1 : -1]
-
-
-@contextmanager
-def active_adapter(model: PeftModel, name: str | None, trained: tuple[nn.Parameter, ...] = ()) -> Iterator[None]:
-    """
-    Make an adapter, or none, the active one; `trained` gets a gradient, and other parameters keep theirs.
-
-    PEFT turns off the gradient of inactive adapters, and thereby of a loss whose backward pass is still to come.
-    """
-    before, flags = model.active_adapter, [(one, one.requires_grad) for one in model.parameters()]
-
-    def keep_flags() -> None:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-
-    if name is not None:
-        model.set_adapter(name)
-        keep_flags()
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    try:
-        with model.disable_adapter() if name is None else nullcontext():
-            yield
-    finally:
-        if name is not None:
-            model.set_adapter(before)
-        keep_flags()  # without an adapter too: a forward pass under FSDP puts other objects in their place
 
 
 class Critic:
@@ -153,7 +91,7 @@ class Critic:
     def state_dict(self) -> dict:
         """The state for a checkpoint, the same for any number of ranks; under FSDP, every rank must call this."""
         parts = {"trained": self.trained, "slow": self.slow, "optimizer": self.optimizer.state_dict()}
-        return tree_map(lambda one: whole(one.detach()).cpu() if isinstance(one, Tensor) else one, parts)
+        return recursively_apply(lambda one: whole(one.detach()).cpu(), parts)
 
     def load_state_dict(self, state: dict, source: str) -> None:
         """Restore the state from a checkpoint. Raises `ValueError` if it belongs to another critic."""
@@ -172,21 +110,6 @@ class Critic:
                 for key, one in values.items()
             }
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def split_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """A model's parameters by name, as FSDP splits them: after a forward pass without a backward, some are whole."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
-    return model.named_parameters()
-
-
-def split_as(parameter: Tensor, saved: Tensor) -> Tensor:
-    """This rank's part of a whole tensor, as FSDP splits a parameter; the whole tensor without FSDP."""
-    if not isinstance(parameter, DTensor):
-        return saved
-    return distribute_tensor(saved.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 class WholeModel(Critic):

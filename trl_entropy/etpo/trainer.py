@@ -15,9 +15,10 @@ from ..checks import damaged
 from ..families import Family, by_name
 from ..rollouts.batch import picked
 from ..trainer import EntropyControl
-from .critic import active_adapter, build_critic, head_of, states_before
+from .critic import build_critic
 from .environments import environment_score, rewards_of_turns
 from .family import BETA, ETPO
+from .networks import active_adapter, head_of, states_before
 from .targets import critic_loss, soft_targets
 from .vocabulary import Net, policy_losses, soft_states
 
