@@ -11,6 +11,9 @@ from .rules import Rule, Tokens
 from .rules.compose import active, effective_advantages, evaluate, faults, needs, term_sums
 
 
+ON_ADVANTAGES = ("token_weights", "advantage_bonuses")
+
+
 class Objective:
     r"""
     The rules of a run, and their effect on TRL's loss.
@@ -44,9 +47,13 @@ class Objective:
         watched = {name for name in rules if f"{ENTROPY}/{section}.{name}" in self.signals}
         return active(rules) | {name: rules[name] for name in watched}
 
+    def weights_and_bonuses(self) -> list[str]:
+        """The active rules on advantages: `token_weights.sign`, for error messages."""
+        return [f"{section}.{name}" for section in ON_ADVANTAGES for name in self.active(section)]
+
     def effective_advantages(self, raw: Tensor, tokens: Tokens, measures: StepMeasures | None) -> Tensor:
         """`A'`, `(B, T)`; `raw` itself if no weight and no bonus is active. `measures` learns what they did."""
-        rules = {section: self.active(section) for section in ("token_weights", "advantage_bonuses")}
+        rules = {section: self.active(section) for section in ON_ADVANTAGES}
         if not any(rules.values()):
             return raw
         values = {section: evaluate(section, of_section, tokens) for section, of_section in rules.items()}

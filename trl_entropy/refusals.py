@@ -69,7 +69,7 @@ def check_family(args: Any, sections: Sections, rollouts: Mapping[str, RolloutRu
         return
     if not family.per_token:
         where, instead = f"{family.name}", "use GRPOTrainer"
-        sections = {name: sections[name] for name in ("token_weights", "advantage_bonuses")}
+        sections = {name: sections[name] for name in ON_ADVANTAGES}
     elif args.importance_sampling_level == "sequence":
         where, instead = "importance_sampling_level='sequence'", "set importance_sampling_level='token'"
     else:

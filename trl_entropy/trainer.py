@@ -136,8 +136,7 @@ class EntropyControl(Hooks):
         if means.pop("faults", 0.0):
             raise ValueError(
                 f"a weight was negative, or a weight or bonus not finite, at step {self.state.global_step + 1}: one "
-                f"of {', '.join(name for rules in self.rules.sections.values() for name in rules)} must return finite "
-                "values, weights >= 0"
+                f"of {', '.join(self.rules.weights_and_bonuses())} must return finite values, weights >= 0"
             )
         if self.seam.trimming.skip and ENTROPY in means:
             set_logged_entropy(self, means[ENTROPY])  # TRL did not see all tokens

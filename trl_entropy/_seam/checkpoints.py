@@ -61,9 +61,10 @@ def load(trainer, checkpoint: str | None) -> None:
 
 def last_checkpoint(output_dir: str) -> str | None:
     """
-    The last complete checkpoint of a run, or `None` if no checkpoint has our state.
+    The last complete checkpoint of a run, or `None` if there is no checkpoint.
 
-    A checkpoint without our state, after one with it, is incomplete: the run was killed, or the disk was full.
+    A checkpoint without our state, after one with it, is incomplete: the run was killed, or the disk was full. If none
+    has our state, they are plain TRL's, and the last one counts.
     """
     prefix = f"{PREFIX_CHECKPOINT_DIR}-"
     names = os.listdir(output_dir) if os.path.isdir(output_dir) else []
@@ -71,7 +72,7 @@ def last_checkpoint(output_dir: str) -> str | None:
     found = [os.path.join(output_dir, f"{prefix}{step}") for step in steps]
     whole = [path for path in found if os.path.exists(os.path.join(path, STATE_FILE))]
     if not whole:
-        return None
+        return found[-1] if found else None
     for path in found[found.index(whole[-1]) + 1 :]:
         logger.warning("%s was not written completely and is skipped", path)
     return whole[-1]

@@ -8,4 +8,4 @@ UNREAD = (
 
 
 class SeamError(RuntimeError):
-    """TRL does not compute its loss in the order that the seam relies on, so the rules could not act."""
+    """TRL does not do what the seam relies on, so the run would not do what its flags say."""

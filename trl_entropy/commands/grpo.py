@@ -16,7 +16,6 @@ import torch
 from datasets import Dataset
 from transformers import AutoProcessor, TrainerCallback
 from transformers.integrations import INTEGRATION_TO_CALLBACK
-from transformers.trainer_utils import get_last_checkpoint
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -36,7 +35,7 @@ from ..refusals import check_rollout_fits
 from ..rewards import REWARDS, TRL_REWARDS, MathVerifyReward, ReasoningGymReward, RelativeLengthReward
 from ..wrap import EntropyGRPOTrainer
 from ..written import check_not_in_dataset
-from .launch import OURS, is_launched, launch_arguments
+from .launch import LAUNCHED_HERE, is_launched, launch_arguments
 from .recipe import read_recipe
 from .sources import SourceArguments, check, is_drawn, load_eval, load_train, selected, with_columns, with_messages
 
@@ -171,8 +170,9 @@ def read_flags(verb: str, classes: tuple[type, ...], arguments: list[str]) -> li
     *read, rest = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     for flags in read:
         check_is_number(vars(flags))
+    # Refuses what is neither a flag of this verb nor of accelerate launch
     launch = tuple(launch_arguments(unread, rest, vars(parser.parse_args([])), verb))
-    if launch and launched and OURS not in os.environ:
+    if launch and launched and LAUNCHED_HERE not in os.environ:
         logger.info("this process is already launched, so these settings have no effect: %s", " ".join(launch))
     return [*read, launch]
 
@@ -217,7 +217,7 @@ def check_start(training: EntropyGRPOConfig, model: str) -> None:
     temperature, resume = training.temperature, _resumes_from(training)
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be a number > 0, got {temperature}: completions are sampled")
-    if getattr(training, "loss_type", LOSS_TYPES[0]) not in LOSS_TYPES and is_tested(installed_trl()):
+    if training.loss_type not in LOSS_TYPES and is_tested(installed_trl()):
         raise unknown("loss_type", training.loss_type, LOSS_TYPES)
     trackers = {"all", "none", *INTEGRATION_TO_CALLBACK}
     for name in (name for name in training.report_to if name not in trackers):
@@ -230,7 +230,7 @@ def check_start(training: EntropyGRPOConfig, model: str) -> None:
         raise ValueError(
             f"output_dir={training.output_dir!r} cannot be written: you have no permission to write to {str(there)!r}"
         )
-    if resume is True and (not output.is_dir() or get_last_checkpoint(training.output_dir) is None):
+    if resume is True and last_checkpoint(training.output_dir) is None:
         raise ValueError(
             f"resume_from_checkpoint=true, but output_dir={training.output_dir!r} has no checkpoint: leave it out to "
             "start from the model"
@@ -239,7 +239,7 @@ def check_start(training: EntropyGRPOConfig, model: str) -> None:
         raise ValueError(f"resume_from_checkpoint must be a checkpoint's folder or true, got {resume!r}")
     if os.path.isdir(model) and not resume and Path(os.path.realpath(model)).is_relative_to(os.path.realpath(output)):
         raise ValueError(f"output_dir={training.output_dir!r} holds the model to train: choose another folder")
-    if not resume and output.is_dir() and (last := get_last_checkpoint(training.output_dir)) is not None:
+    if not resume and (last := last_checkpoint(training.output_dir)) is not None:
         logger.warning(
             "output_dir=%r holds %s of another run: resume_from_checkpoint=true takes the checkpoint with the "
             "highest step, from either run",
@@ -336,7 +336,7 @@ def build_trainer(job: Job, callbacks: list | None = None) -> EntropyGRPOTrainer
 
 
 def of_model(training: EntropyGRPOConfig, model: ModelConfig) -> dict:
-    """The trainer's arguments that say which model to load, and how."""
+    """The trainer's arguments that say which model to load, and how. Also sets `model_init_kwargs` of the config."""
     training.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
@@ -374,7 +374,7 @@ def says_where(trainer: EntropyGRPOTrainer) -> Iterator[None]:
 
 def _stopped(trainer: EntropyGRPOTrainer) -> str:
     state, folder = trainer.state, trainer.args.output_dir
-    last = get_last_checkpoint(folder) if os.path.isdir(folder) else None
+    last = last_checkpoint(folder)
     resume = (
         f"add --resume_from_checkpoint true to resume from {last}"
         if last

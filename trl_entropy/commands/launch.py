@@ -17,8 +17,8 @@ from ..checks import unknown
 
 logger = logging.getLogger(__name__)
 
-OF_TRL = "accelerate_config"  # a file, or the name of one of TRL's
-OURS = "TRL_ENTROPY_LAUNCHED"  # set in the processes launched here
+ACCELERATE_CONFIG = "accelerate_config"  # a file, or the name of one of TRL's
+LAUNCHED_HERE = "TRL_ENTROPY_LAUNCHED"  # set in the processes launched here
 SCRIPT = "trl_entropy"
 # The arguments of accelerate's parser that choose the program and how it ends: not for a recipe
 OF_PROGRAM = ("module", "no_python", "quiet", "training_script", "training_script_args")
@@ -43,7 +43,7 @@ def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: 
     if not recipe and not line:
         return []
     defaults = vars(_parser().parse_args([SCRIPT]))
-    known = {name: value for name, value in defaults.items() if name not in OF_PROGRAM} | {OF_TRL: None}
+    known = {name: value for name, value in defaults.items() if name not in OF_PROGRAM} | {ACCELERATE_CONFIG: None}
     parts = [split for part in line for split in _split(part)]
     named = [part[2:] for part in parts if part.startswith("--")]
     recipe = {name.replace("-", "_"): value for name, value in recipe.items()}
@@ -88,23 +88,23 @@ def _split(part: str) -> list[str]:
 
 def _with_config_file(arguments: list[str]) -> list[str]:
     """Replace TRL's `--accelerate_config` by accelerate's `--config_file`."""
-    if f"--{OF_TRL}" not in arguments:
+    if f"--{ACCELERATE_CONFIG}" not in arguments:
         return arguments
     if "--config_file" in arguments:
-        raise ValueError(f"{OF_TRL} and config_file both name an accelerate config: drop one of them")
-    place = arguments.index(f"--{OF_TRL}")
+        raise ValueError(f"{ACCELERATE_CONFIG} and config_file both name an accelerate config: drop one of them")
+    place = arguments.index(f"--{ACCELERATE_CONFIG}")
     name = (arguments + [""])[place + 1]
     configs = {file.name.removesuffix(".yaml"): file for file in resources.files("trl.accelerate_configs").iterdir()}
     configs = {known: file for known, file in configs.items() if file.name.endswith(".yaml")}
     if not Path(name).is_file() and name not in configs:
-        raise ValueError(f"{OF_TRL} must be a YAML file or one of {', '.join(sorted(configs))}, got {name!r}")
+        raise ValueError(f"{ACCELERATE_CONFIG} must be a YAML file or one of {', '.join(sorted(configs))}, got {name!r}")
     found = name if Path(name).is_file() else str(configs[name])
     return ["--config_file", found, *arguments[:place], *arguments[place + 2 :]]
 
 
 def is_launched() -> bool:
     """Whether a launcher started this process."""
-    return any(name in os.environ for name in (OURS, "LOCAL_RANK", "ACCELERATE_USE_CPU"))
+    return any(name in os.environ for name in (LAUNCHED_HERE, "LOCAL_RANK", "ACCELERATE_USE_CPU"))
 
 
 def launch(verb: str, arguments: list[str], of_launch: Iterable[str]) -> NoReturn:
@@ -119,7 +119,7 @@ def launch(verb: str, arguments: list[str], of_launch: Iterable[str]) -> NoRetur
             "starts them all"
         )
     print("accelerate launch", *command, file=sys.stderr)
-    sys.exit(status_of([sys.executable, "-m", __name__, *command], {OURS: "1"}))
+    sys.exit(status_of([sys.executable, "-m", __name__, *command], {LAUNCHED_HERE: "1"}))
 
 
 def status_of(command: list[str], environment: Mapping[str, str]) -> int:

@@ -22,7 +22,7 @@ class EtpoConfig(EntropyGRPOConfig):
         beta (`float`, *optional*, defaults to `0.01`):
             KL penalty > 0 towards the initial policy, in reward per nat and token.
         gamma (`float`, *optional*, defaults to `0.99`):
-            Discount in (0, 1] from one action to the next; there is none within an action.
+            Discount in [0, 1] from one action to the next; there is none within an action.
         critic (`str`, *optional*, defaults to `"model"`):
             The network with a value for every entry of the vocabulary. model: a copy of the policy; adapters: two more
             adapters of a policy with an adapter; head: two layers on the policy's hidden states.

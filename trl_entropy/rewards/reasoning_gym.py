@@ -67,7 +67,7 @@ class ReasoningGymReward:
             completions (`list[str]` or `list[list[dict[str, str]]]`):
                 Completions in the standard or the conversational format.
             reasoning_gym (`list[str]`):
-                The origin of each problem: the column that [`~data.procedural.draw_problems`] writes.
+                The origin of each problem: the column that [`~commands.procedural.draw_problems`] writes.
             policy_text (`list[str]`, *optional*):
                 The text to grade instead of the completions: that of the policy's own tokens.
             **kwargs:

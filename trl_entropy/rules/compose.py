@@ -23,7 +23,7 @@ def build(section: str, catalogue: Mapping[str, type], spec: Mapping[str, Mappin
             The bundled rules by name.
         spec (`Mapping[str, Mapping]`):
             `{"confident_sign": {"alpha": -0.5}}`, or the dotted path of a rule class or plain function of your own.
-        base (`type`, *optional*, defaults to [`~tokens.Rule`]):
+        base (`type`, *optional*, defaults to [`~rule.Rule`]):
             The base class of the section; only a rule on tokens may be a plain function.
 
     Raises `ValueError` for an unknown name or parameter, or a value out of range.

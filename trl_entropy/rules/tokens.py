@@ -116,8 +116,9 @@ class Tokens:
             object.__setattr__(self, name, self._checked(name, value))
         seen = {look: self._checked(look, value) for look, value in self.vocabulary.items()}
         object.__setattr__(self, "vocabulary", seen)
+        if self.old_logps is None:  # the policy is that of the rollout
+            self._default("old_entropies", lambda: self._detached["entropies"])
         self._default("old_logps", lambda: self._detached["logps"])
-        self._default("old_entropies", lambda: self._detached["entropies"])
         self._default("completions", lambda: torch.arange(len(self.mask), device=self.mask.device))
         self._default("staleness", lambda: torch.zeros_like(self._detached["logps"]))
         self._default("offline", lambda: self.mask.new_zeros(len(self.mask)))

@@ -70,7 +70,7 @@ def mapping_of(name: str, value: Mapping | str | None) -> dict:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            is_name = name in MAPPINGS and name != "controllers" and str(value).isidentifier()
+            is_name = name in MAPPINGS and name != "controllers" and value.replace(".", "").isidentifier()
             why = f"for a rule with its defaults write {name}: {{{value}: {{}}}}" if is_name else error
             raise ValueError(f"{name} must be a YAML mapping or a JSON object, got {value!r} ({why})") from error
     if value is None:
@@ -138,7 +138,7 @@ def _settle_target(args: Any, fragment: Mapping, target_of_trl: float | None) ->
         if holding or (adaptive and flag == "entropy_target"):
             continue
         idle = (
-            f"{flag}={value} has nothing to act on: set entropy_control to entropy_guided or entropic, add "
+            f"{flag}={value} has nothing to act on: set entropy_control to hold or another method with a target, add "
             "controllers without their own target, or drop it"
         )
         if flag != "entropy_target" and args.entropy_control != OFF:

@@ -27,7 +27,7 @@ class Held(NamedTuple):
         error (`float`, *optional*):
             The distance of the last half's mean from the target, as a share of the target; `None` if unknown.
         settled (`int`, *optional*):
-            The optimizer step from which it was within [`BAND`] of its target to the end, for [`~compare.WINDOW`]
+            The optimizer step from which it was within [`BAND`] of its target to the end, for [`~statistics.WINDOW`]
             logged steps or more; `None` if never.
         band (`tuple[float, float]`, *optional*):
             The target band, if the target was not a point.
