@@ -15,7 +15,7 @@ import torch
 from trl_entropy.callbacks.controllers import EntropyController
 from trl_entropy.control.controller import build_controllers
 from trl_entropy.control.knobs import TRL_KNOBS, Knobs, rule_knobs
-from trl_entropy.rules.compose import active, build, effective_advantages, evaluate
+from trl_entropy.rules.compose import active, build, combined, evaluate
 from trl_entropy.rules.pool import Pool
 from trl_entropy.rules.tokens import Tokens
 from trl_entropy.rules.weights import WEIGHTS
@@ -171,7 +171,7 @@ class Simulator:
         TRL ascends; the second mean is over contexts.
         """
         weights = evaluate("token_weights", active(self.token_weights), tokens)
-        advantages = effective_advantages(tokens, weights, {})
+        advantages = combined(tokens, weights, {})
         actions = self.world.actions[self.world.step % self.updates]
         pushes = torch.where(tokens.clipped, 0.0, advantages * tokens.ratios).numpy().reshape(actions.shape)
         logps = log_softmax(self.world.logits)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trl_entropy.control import advice
-from trl_entropy.control.advice import CLIP_RATIOS, KNOBS, Facts, to_move, turns
+from trl_entropy.control.advice import CLIP_RATIOS, KNOBS, RunState, to_move, turns
 from trl_entropy.control.knobs import LEARNING_RATE_SCALE, TRL_KNOBS, rule_knobs
 from trl_entropy.lab.report.facts import DEFAULTS, facts
 from trl_entropy.lab.report.runs import Run
@@ -59,7 +59,7 @@ def test_no_advice_contradicts_the_table(up):
     raises, seen = in_the_manual(), set()
     for clipped in subsets(CLIP_RATIOS):
         for turned in subsets(KNOBS):
-            found = told(to_move(up, Facts(INSIDE, turned, (), clipped)))
+            found = told(to_move(up, RunState(INSIDE, turned, (), clipped)))
             assert found.pop("learning_rate") == "lower"
             assert found.keys() & set(turned) == set()
             assert found.keys() & (CLIP_RATIOS.keys() - set(clipped)) == set()
@@ -73,47 +73,51 @@ def test_no_advice_contradicts_the_table(up):
     ("up", "facts", "text"),
     [
         # nothing clipped: on-policy, or a loss without such a bound
-        (True, Facts(DEFAULTS), f"raise entropy_coef, lower learning_rate, {HOLD}"),
-        (True, Facts(DEFAULTS | SIGN), f"raise entropy_coef, lower positive_advantage_coef or learning_rate, {HOLD}"),
-        (False, Facts(DEFAULTS), f"lower learning_rate, {HOLD}"),
+        (True, RunState(DEFAULTS), f"raise entropy_coef, lower learning_rate, {HOLD}"),
         (
             True,
-            Facts(DEFAULTS, clipped={"epsilon_high"}),
+            RunState(DEFAULTS | SIGN),
+            f"raise entropy_coef, lower positive_advantage_coef or learning_rate, {HOLD}",
+        ),
+        (False, RunState(DEFAULTS), f"lower learning_rate, {HOLD}"),
+        (
+            True,
+            RunState(DEFAULTS, clipped={"epsilon_high"}),
             f"raise entropy_coef or epsilon_high, lower learning_rate, {HOLD}",
         ),
         (
             True,
-            Facts(DEFAULTS, clipped={"epsilon_low"}),
+            RunState(DEFAULTS, clipped={"epsilon_low"}),
             "raise entropy_coef, lower epsilon (set epsilon_high too, which follows it otherwise) or learning_rate, "
             + HOLD,
         ),
         # without an entropy bonus in the trainer
-        (True, Facts({"epsilon_low": 0.2, "epsilon_high": 0.2}), f"lower learning_rate, {HOLD}"),
+        (True, RunState({"epsilon_low": 0.2, "epsilon_high": 0.2}), f"lower learning_rate, {HOLD}"),
         # at the end of what is useful
-        (True, Facts({"positive_advantage_coef": 0.0}), f"lower learning_rate, {HOLD}"),
-        (False, Facts(SIGN), f"lower negative_advantage_coef or learning_rate, {HOLD}"),
-        (False, Facts({"negative_advantage_coef": 0.0}), f"lower learning_rate, {HOLD}"),
+        (True, RunState({"positive_advantage_coef": 0.0}), f"lower learning_rate, {HOLD}"),
+        (False, RunState(SIGN), f"lower negative_advantage_coef or learning_rate, {HOLD}"),
+        (False, RunState({"negative_advantage_coef": 0.0}), f"lower learning_rate, {HOLD}"),
         # a weight that lowers entropy is undone
         (
             True,
-            Facts({"positive_advantage_coef": 0.0, "negative_advantage_coef": 0.5}),
+            RunState({"positive_advantage_coef": 0.0, "negative_advantage_coef": 0.5}),
             f"raise negative_advantage_coef, lower learning_rate, {HOLD}",
         ),
         # turned, with and without a target
-        (True, Facts(DEFAULTS, turned={"entropy_coef"}), f"lower learning_rate, {HOLD}"),
+        (True, RunState(DEFAULTS, turned={"entropy_coef"}), f"lower learning_rate, {HOLD}"),
         (
             True,
-            Facts(DEFAULTS, turned={"entropy_coef"}, holding={"entropy_coef"}),
+            RunState(DEFAULTS, turned={"entropy_coef"}, holding={"entropy_coef"}),
             "lower learning_rate, or give the controller of entropy_coef a wider range or larger gains, "
             "or turn another knob",
         ),
         (
             True,
-            Facts(DEFAULTS, turned={"epsilon_high"}, holding={"epsilon_high"}),
+            RunState(DEFAULTS, turned={"epsilon_high"}, holding={"epsilon_high"}),
             "raise entropy_coef, lower learning_rate, or hold the entropy with a knob other than epsilon_high, which "
             "does nothing while no token is clipped",
         ),
-        (True, Facts({}, turned={LEARNING_RATE_SCALE}), "hold the entropy with a controller"),
+        (True, RunState({}, turned={LEARNING_RATE_SCALE}), "hold the entropy with a controller"),
     ],
 )
 def test_advice_follows_the_facts(up, facts, text):
@@ -126,13 +130,13 @@ def test_a_contradiction_would_be_seen():
         "entropy_coef": "raise",
         "learning_rate": "lower",
     }
-    assert turns(True, Facts(INSIDE, clipped=("epsilon_low",)))["epsilon_low"] is False
+    assert turns(True, RunState(INSIDE, clipped=("epsilon_low",)))["epsilon_low"] is False
 
 
 @pytest.mark.parametrize("up", [True, False])
 def test_no_weight_is_advised_beside_a_bonus_that_replaces_the_advantage(up):
     values = INSIDE | {"learning_rate_scale": 1.0}
-    plain, replaced = (turns(up, Facts(values, clipped=CLIP_RATIOS, replaced=way)) for way in (False, True))
+    plain, replaced = (turns(up, RunState(values, clipped=CLIP_RATIOS, replaced=way)) for way in (False, True))
     assert plain.keys() - replaced.keys() == SIGN.keys()
     assert replaced.items() <= plain.items()
 

@@ -12,7 +12,7 @@ from trl_entropy import EntropyGRPOConfig
 from trl_entropy.build import SECTIONS
 from trl_entropy.commands import cli
 from trl_entropy.commands.grpo import prepare
-from trl_entropy.commands.ls import card, catalogue, first_line
+from trl_entropy.commands.ls import card, catalogue, summary_line
 from trl_entropy.control.laws import LAWS
 from trl_entropy.control.presets import presets
 from trl_entropy.rewards import REWARDS
@@ -34,7 +34,7 @@ def section(start: str) -> dict[str, str]:
 
 def offered(message: str) -> set[str]:
     """The names that the error for a wrong name lists."""
-    return set(re.search(r"Available: (.*)$", message)[1].split(", "))
+    return set(re.search(r"Available: (.*?)(?:\. A rule of your own .*)?$", message)[1].split(", "))
 
 
 def refusal(**flags) -> str:
@@ -146,7 +146,7 @@ def test_first_line_is_that_of_the_docstring():
         More about it.
         """
 
-    assert first_line(Documented) == "What it is."
+    assert summary_line(Documented) == "What it is."
 
 
 def test_ls_prints_one_line_for_each_entry(capsys):

@@ -9,7 +9,7 @@ from toy import random_tokens
 
 from trl_entropy import Rule
 from trl_entropy.checks import bind, unknown
-from trl_entropy.rules.compose import active, build, effective_advantages, evaluate, faults, term_sums
+from trl_entropy.rules.compose import active, build, combined, evaluate, faults, term_sums
 from trl_entropy.rules.rule import PlainFunction, knob
 from trl_entropy.rules.terms import AerEntropy, KlCov
 from trl_entropy.rules.weights import WEIGHTS, ConfidentSign, Sign
@@ -97,21 +97,21 @@ def test_effective_advantage_is_the_product_of_weights_and_advantage():
     tokens = random_tokens()
     a, b = Sign(positive_advantage_coef=0.5)(tokens), ConfidentSign(alpha=-0.5)(tokens)
     expected = torch.where(tokens.mask, a * b * tokens.advantages, 0.0)
-    torch.testing.assert_close(effective_advantages(tokens, {"a": a, "b": b}, {}), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(combined(tokens, {"a": a, "b": b}, {}), expected, rtol=1e-6, atol=0)
 
 
 def test_product_commutes():
     tokens = random_tokens()
     rules = {"sign": Sign(positive_advantage_coef=0.3), "confident_sign": ConfidentSign(alpha=-0.7)}
     values = evaluate("token_weights", rules, tokens) | {"third": torch.rand(4, 5)}
-    results = [effective_advantages(tokens, dict(order), {}) for order in itertools.permutations(values.items())]
+    results = [combined(tokens, dict(order), {}) for order in itertools.permutations(values.items())]
     for result in results:
         torch.testing.assert_close(result, results[0], rtol=1e-6, atol=0)
 
 
 def test_product_of_none_is_the_advantage():
     tokens = random_tokens()
-    assert torch.equal(effective_advantages(tokens, {}, {}), tokens.advantages)
+    assert torch.equal(combined(tokens, {}, {}), tokens.advantages)
 
 
 def test_rules_see_raw_tokens_whatever_stands_before_them():
@@ -124,7 +124,7 @@ def test_rules_see_raw_tokens_whatever_stands_before_them():
 def test_weights_pass_no_gradient():
     tokens = random_tokens()
     weight = torch.ones(4, 5, requires_grad=True)
-    assert not effective_advantages(tokens, {"a": weight * 2}, {}).requires_grad
+    assert not combined(tokens, {"a": weight * 2}, {}).requires_grad
 
 
 def test_terms_are_added_up_by_their_mean_and_outside_of_the_mask_they_are_0():

@@ -600,7 +600,7 @@ def test_target_of_trl_that_nothing_reads_is_told(flags, caplog):
     # TRL accepts it too where use_adaptive_entropy is off
     assert config(entropy_target=0.2, **flags).entropy_target == 0.2
     (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert line.startswith("entropy_target=0.2 has nothing to act on: set entropy_control to entropy_guided")
+    assert line.startswith("entropy_target=0.2 has nothing to act on: set entropy_control to hold")
     caplog.clear()
     config(entropy_target=0.2, use_adaptive_entropy=True)
     assert caplog.records == []

@@ -19,7 +19,7 @@ from trl_entropy import EntropyGRPOConfig, EntropyGRPOTrainer, etpo, rewards
 from trl_entropy.build import SECTIONS
 from trl_entropy.commands import cli
 from trl_entropy.commands.grpo import prepare
-from trl_entropy.commands.ls import first_line
+from trl_entropy.commands.ls import summary_line
 from trl_entropy.control.laws import LAWS
 from trl_entropy.control.presets import presets
 from trl_entropy.control.targets import Target
@@ -379,7 +379,7 @@ def test_list_of_methods_has_the_whole_catalogue():
     assert ROLLOUT.keys() == ROLLOUT_RULES.keys()
     for rules in (*SECTIONS.values(), ROLLOUT_RULES):
         for name, rule in rules.items():
-            line = first_line(rule).removesuffix(".")
+            line = summary_line(rule).removesuffix(".")
             assert re.search(
                 rf"^\| \[{name}\]\(methods/{name}\.md\) \| {re.escape(line)} \|.*\| {origins[rule.origin]} \|$",
                 text,
@@ -389,7 +389,7 @@ def test_list_of_methods_has_the_whole_catalogue():
     assert f"[{sum(map(len, SECTIONS.values()))} methods](methods.md)" in FEATURES
     assert f"[{len(presets())} bundled methods](docs/features.md)" in README
     for name, law in LAWS.items():
-        line = re.escape(first_line(law).removesuffix("."))
+        line = re.escape(summary_line(law).removesuffix("."))
         assert re.search(rf"^\| \[{name}\]\(methods/({name}\.md|\w+\.md#{name})\) \| {line} \|", text, re.M)
 
 

@@ -3,6 +3,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -17,7 +18,7 @@ from trl.rewards import accuracy_reward
 
 import trl_entropy.commands.grpo
 from trl_entropy.commands import cli
-from trl_entropy.commands.grpo import _resumes_from, prepare, train
+from trl_entropy.commands.grpo import _resumes_from, prepare, says_where, train
 from trl_entropy.commands.recipe import read_recipe
 from trl_entropy.data import EMBEDDED_POLICY, held_out_problems, train_problems
 from trl_entropy.rewards import MathVerifyReward, last_number_reward, math_verify_reward
@@ -797,6 +798,16 @@ def test_interrupted_run_says_where_it_is_and_how_to_resume(tmp_path, capsys, sa
     *_, last = capsys.readouterr().err.splitlines()
     assert last == f"trl-entropy grpo: stopped at step 2 of 5; its log is in out; {advice}"
     assert (tmp_path / "out" / "metrics.jsonl").is_file()
+
+
+def test_interrupted_run_names_the_last_whole_checkpoint():
+    for step in (2, 4):
+        (Path("out") / f"checkpoint-{step}").mkdir(parents=True)
+    (Path("out") / "checkpoint-2" / "entropy_control.json").write_text("{}")
+    state = SimpleNamespace(global_step=5, max_steps=9)
+    trainer = SimpleNamespace(state=state, args=SimpleNamespace(output_dir="out"))
+    with pytest.raises(KeyboardInterrupt, match="true to resume from out/checkpoint-2$"), says_where(trainer):
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("method", ["save_model", "push_to_hub"])

@@ -10,7 +10,7 @@ from toy import batch as given_batch
 
 from trl_entropy import data
 from trl_entropy.rewards import MathVerifyReward
-from trl_entropy.rules.compose import effective_advantages
+from trl_entropy.rules.compose import combined
 
 
 BATCHES = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
@@ -91,7 +91,7 @@ def test_full_alone_asks_the_head_again(build):
         assert [fact is not None for fact in facts] == [wanted] * 3
         trainer.model.eval()
         trainer._compute_loss(trainer.model, given_batch())
-        assert trainer.seam.facts.forward is None
+        assert trainer.seam.facts.results is None
         assert len(trainer.seen) == 1
 
 
@@ -164,7 +164,7 @@ def test_advantages_in_the_loss_are_those_that_are_measured(build):
         weights = {name: rule(tokens) for name, rule in trainer.rules.sections["token_weights"].items()}
         bonuses = {name: rule(tokens) for name, rule in trainer.rules.sections["advantage_bonuses"].items()}
         assert effective.shape == tokens.mask.shape
-        expected = effective_advantages(tokens, weights, bonuses)
+        expected = combined(tokens, weights, bonuses)
         assert torch.equal(torch.where(tokens.mask, effective, 0.0), expected)
         assert torch.equal(expected, tokens.advantages) is (not settings)
 

@@ -22,6 +22,7 @@ from trl_entropy import EntropyGRPOConfig
 from trl_entropy.commands.grpo import Flags, GRPOArguments, parse
 from trl_entropy.config import EntropyFlags
 from trl_entropy.control.laws import LAWS
+from trl_entropy.control.presets import presets
 from trl_entropy.data import EMBEDDED_POLICY
 from trl_entropy.rollouts import ROLLOUT_RULES
 from trl_entropy.rules.bonuses import BONUSES
@@ -492,6 +493,10 @@ def test_help_of_every_flag_is_its_text_in_the_docstring():
     own = {field.name: field.metadata["help"] for field in fields(EntropyFlags)}
     assert len(own) == 20
     assert own == documented_flags(EntropyFlags.__doc__)
+
+
+def test_help_of_entropy_control_names_every_bundled_method():
+    assert {*presets()} <= {*re.findall(r"\w+", documented_flags(EntropyFlags.__doc__)["entropy_control"])}
 
 
 def test_default_of_every_flag_is_the_one_in_the_docstring():

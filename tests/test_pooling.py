@@ -33,7 +33,7 @@ class Counting(EntropyGiven):
     forwards = 0
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        self.forwards += self.seam.facts.forward is not None
+        self.forwards += self.seam.facts.results is not None
         return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
 
@@ -90,6 +90,14 @@ def test_rule_that_does_not_name_what_it_reads_is_told(build, read, need):
     trainer = build()
     trainer.rules.sections["token_weights"]["forgetful"] = PlainFunction(forgetful)
     with pytest.raises(ValueError, match=f"reads tokens.{need} without listing it: add '{need}' to the rule's"):
+        trainer.train()
+
+
+def test_rule_that_does_not_name_old_entropies_is_told_off_policy(build):
+    trainer = build(off_policy_updates=2)
+    forgetful = PlainFunction(lambda tokens: tokens.old_entropies.exp())
+    trainer.rules.sections["token_weights"]["forgetful"] = forgetful
+    with pytest.raises(ValueError, match="reads tokens.old_entropies without listing it: add 'old_entropies' to"):
         trainer.train()
 
 

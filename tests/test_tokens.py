@@ -13,7 +13,7 @@ from toy import random_tokens
 from trl_entropy import Rule, Tokens
 from trl_entropy.checks import check_number
 from trl_entropy.rules.bonuses import BONUSES
-from trl_entropy.rules.compose import effective_advantages, term_sums
+from trl_entropy.rules.compose import combined, term_sums
 from trl_entropy.rules.looks import IsTop1
 from trl_entropy.rules.pool import Pool
 from trl_entropy.rules.rule import knob
@@ -145,7 +145,7 @@ def in_one_pool(rule: Rule, parts: list[Tokens]) -> list[torch.Tensor]:
 
 def effective(name: str, tokens: Tokens, value: torch.Tensor) -> torch.Tensor:
     weights, bonuses = ({name: value}, {}) if name in WEIGHTS else ({}, {name: value})
-    return effective_advantages(tokens, weights, bonuses)
+    return combined(tokens, weights, bonuses)
 
 
 def test_tables_of_these_tests_name_the_whole_catalogue():

@@ -529,7 +529,8 @@ def halves(tokens):
 def test_weight_that_is_negative_or_not_finite_ends_the_run_before_it_trains(build, rule):
     trainer = build(trainer_class=EntropyGiven, token_weights={f"{__name__}.{rule.__name__}": {}})
     before = parameters(trainer)
-    message = rf"a weight was negative, or a weight or bonus not finite, at step 1: one of {__name__}\.{rule.__name__}"
+    fault = "a weight was negative, or a weight or bonus not finite, at step 1"
+    message = rf"{fault}: one of token_weights\.{__name__}\.{rule.__name__} must"
     with pytest.raises(ValueError, match=message):
         trainer.train()
     assert same(parameters(trainer), before)

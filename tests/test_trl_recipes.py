@@ -46,7 +46,7 @@ LAUNCH = {
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for name in (launch.OURS, "LOCAL_RANK", "ACCELERATE_USE_CPU", "TRL_ENTROPY_TEST"):
+    for name in (launch.LAUNCHED_HERE, "LOCAL_RANK", "ACCELERATE_USE_CPU", "TRL_ENTROPY_TEST"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
 
@@ -62,7 +62,7 @@ def launched(monkeypatch, arguments: list[str]) -> Namespace:
 
     def run(command: list[str], environment: dict[str, str]) -> int:
         commands.append(command)
-        assert environment == {launch.OURS: "1"}
+        assert environment == {launch.LAUNCHED_HERE: "1"}
         return 3
 
     monkeypatch.setattr(launch, "status_of", run)
@@ -145,7 +145,7 @@ def test_line_overrides_the_config_of_the_recipe():
 def test_environment_of_a_recipe_does_not_stop_the_launch(monkeypatch):
     arguments = recipe({"num_processes": 2, "max_steps": 1, "env": {"ACCELERATE_USE_CPU": "true"}})
     assert launched(monkeypatch, arguments).num_processes == 2
-    assert launch.OURS not in os.environ
+    assert launch.LAUNCHED_HERE not in os.environ
 
 
 def test_one_process_without_an_accelerator_is_told(monkeypatch, caplog):

@@ -39,11 +39,9 @@ def test_logits_of_each_row_are_divided_by_its_number(model):
         assert_divided(logits(model), plain, VALUES)
 
 
-def test_nothing_is_divided_outside_and_by_none(model):
+def test_nothing_is_divided_outside(model):
     plain, temperatures = logits(model), RowTemperatures([model])
     assert torch.equal(logits(model), plain)
-    with temperatures.over(None):
-        assert torch.equal(logits(model), plain)
     with temperatures.over(VALUES):
         pass
     assert torch.equal(logits(model), plain)
@@ -124,10 +122,9 @@ def test_model_whose_head_has_a_bias_is_refused():
 
 
 def test_states_are_not_those_of_another_thread(model):
-    hidden = HiddenStates(model)
-    logits(model)
-    other = threading.Thread(target=logits, args=(model, slice(2)))
-    other.start()
-    other.join()
+    with HiddenStates(model) as hidden:
+        logits(model)
+        other = threading.Thread(target=logits, args=(model, slice(2)))
+        other.start()
+        other.join()
     assert len(hidden.states) == len(IDS)
-    hidden.remove()

@@ -13,7 +13,7 @@ from trl import RLOOTrainer
 from trl_entropy import EntropyCallback, EntropyWatchdog
 from trl_entropy._seam import lower_learning_rate
 from trl_entropy.callbacks.watchdog import facts_of
-from trl_entropy.control.advice import Facts
+from trl_entropy.control.advice import RunState
 
 
 LN_22 = math.log(22)  # no entropy over 22 tokens is larger
@@ -149,7 +149,7 @@ def test_bonus_that_a_trainer_lacks_is_not_advised():
             self.state = SimpleNamespace(log_history=[{"clip_ratio/high_mean": 0.0}, {"clip_ratio/high_mean": 0.1}])
             self._metrics = {"train": {}}
 
-    assert facts_of(Rloo()) == Facts({"epsilon_low": 0.2, "epsilon_high": 0.2}, set(), set(), {"epsilon_high"})
+    assert facts_of(Rloo()) == RunState({"epsilon_low": 0.2, "epsilon_high": 0.2}, set(), set(), {"epsilon_high"})
 
 
 @both

@@ -14,7 +14,7 @@ from ._seam.trimming import Trimming
 from .checks import unknown
 from .control.controller import Controller, build_controllers
 from .control.knobs import TRAINER_KNOBS, Knob, rule_knobs
-from .control.signals import MASS, rule_signals
+from .control.signals import MASS, rule_signal
 from .data.columns import IMAGES
 from .families import UNCLIPPED, clip_range_given
 from .measures import Slopes, surrogate_slopes
@@ -85,7 +85,7 @@ def build_control(args: Any) -> Control:
 
     Raises `ValueError` for an unknown name, a value out of range, or settings that exclude each other.
     """
-    sections = {name: build(name, rules, _with_flags(args, name, rules)) for name, rules in SECTIONS.items()}
+    sections = {name: build(name, rules, _settings_with_flags(args, name, rules)) for name, rules in SECTIONS.items()}
     rollouts = build("rollout_rules", ROLLOUT_RULES, args.rollout_rules, RolloutRule)
     for name, rule in rollouts.items():
         check_answers(f"rollout_rules.{name}", rule)
@@ -102,7 +102,7 @@ def build_control(args: Any) -> Control:
     return Control(**sections, rollout_rules=rollouts, knobs=knobs, controllers=tuple(controllers), trimming=trimming)
 
 
-def _with_flags(args: Any, section: str, catalogue: Mapping[str, type[Rule]]) -> dict:
+def _settings_with_flags(args: Any, section: str, catalogue: Mapping[str, type[Rule]]) -> dict:
     """The settings of a section in a config, together with the rules that have their own flags."""
     spec = dict(getattr(args, section))
     for name, rule in catalogue.items():
@@ -133,7 +133,8 @@ def _controllers(args: Any, sections: Sections, turnable: Mapping[str, Knob]) ->
         if name != knob.parameter:  # no flag
             given[name] = knob.parameter in (getattr(args, knob.section).get(knob.rule) or {})
     targets = {"target": args.entropy_target, "target_ratio": args.entropy_target_ratio}
-    signals, lacks = rule_signals(sections), args.family.no_knobs
+    signals = [rule_signal(section, name) for section, rules in sections.items() for name in rules]
+    lacks = args.family.lacks_in_words
     return build_controllers(args.controllers, knobs, values, **targets, signals=signals, given=given, lacks=lacks)
 
 

@@ -88,6 +88,12 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
         raise ValueError(f"{name} must be a number{at_least}{both}{at_most}, got {value!r}")
 
 
+def check_whole_number(name: str, value: Any, low: int = 1) -> None:
+    """Raise `ValueError` unless `value` is a whole number >= `low`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{name} must be a whole number >= {low}, got {value!r}")
+
+
 def check_is_number(flags: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a flag that is NaN: it is neither too small nor too large, so that checks let it pass."""
     for name, value in flags.items():

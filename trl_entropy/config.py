@@ -12,7 +12,7 @@ from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
 
 from .build import Control, build_control
-from .checks import lab
+from .checks import check_whole_number, lab
 from .control.presets import OFF, lay_under
 from .families import GRPO, Family, base_in_trl, family_of
 from .refusals import check_numbers
@@ -62,9 +62,10 @@ class EntropyFlags(OfTRL):
         entropy_control (`str`, *optional*):
             Bundled method: hold (ours: a PI law on TRL's entropy bonus), entropy_guided, stage or epoch
             (Positive-Advantage Reweighting), entropic (EntroPIC), confident_sign (its law on our own weight),
-            neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), aer
-            (in the style of AER), prepo (PREPO), erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT),
-            or none. skywork, mai_clip, repo_r and aer have their own target, used if none is set.
+            neg_to_pos (Dissecting Long-CoT), skywork (Skywork-OR1), mai_clip (MAI-Thinking-1), repo_r (REPO-R), siren
+            (SIREN), aer (in the style of AER), paec (in the style of PAEC), balance (ours, after BAPO), prepo (PREPO),
+            erpo (in the style of ERPO), offline_injection (Dissecting Long-CoT), the path of your own .yaml file, or
+            none. skywork, mai_clip, repo_r and aer have their own target, used if none is set.
         entropy_target (`float`, *optional*):
             Target > 0 of the controllers, and of TRL's use_adaptive_entropy, in nats per token. If neither target flag
             is set, it is the bundled method's target, else TRL's 0.2.
@@ -198,8 +199,7 @@ class EntropyFlags(OfTRL):
         updates = self.off_policy_updates
         if updates is None or "off_policy_updates" in self.family.idle:  # refused with the others
             return
-        if isinstance(updates, bool) or not isinstance(updates, int) or updates < 1:
-            raise ValueError(f"off_policy_updates must be a whole number >= 1, got {updates!r}")
+        check_whole_number("off_policy_updates", updates)
         if updates % self.num_iterations:
             raise ValueError(
                 f"off_policy_updates={updates} does not fit num_iterations={self.num_iterations}: it counts all "

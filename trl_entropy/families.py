@@ -15,7 +15,6 @@ from packaging.version import Version
 from transformers import Trainer
 
 from .control.knobs import Knob
-from .control.signals import needs_clipping
 
 
 logger = logging.getLogger(__name__)
@@ -88,8 +87,8 @@ class Family:
         return self.loss_type is None
 
     @property
-    def no_knobs(self) -> dict[str, str]:
-        """[`lacks`] as [`~control.controller.build_controllers`] says it."""
+    def lacks_in_words(self) -> dict[str, str]:
+        """`lacks`, each reason with the trainer's name before it, for an error message."""
         return {name: f"in {self.name}: {why}" for name, why in self.lacks.items()}
 
     def trainer_class(self) -> type:
@@ -267,20 +266,6 @@ def check_trainer(trainer: object) -> None:
 def clip_range_given(args) -> dict[str, bool]:
     """Which clip bounds the user set: epsilon_low if `epsilon` is not its default, epsilon_high if it is given."""
     return {"epsilon_low": args.epsilon != type(args).epsilon, "epsilon_high": args.epsilon_high is not None}
-
-
-def check_clip_acts(what: str, spec: Mapping, args, family: Family) -> None:
-    """Raise `ValueError` if a controller's knob or signal depends on a clip that never acts."""
-    why = family.never_clips(args)
-    for name in (spec["knob"], spec.get("signal", "")):
-        if why is not None and needs_clipping(name):
-            raise ValueError(f"{what} would do nothing with {name}: {why}, or drop it")
-
-
-def check_signal_of(what: str, signal: str, family: Family) -> None:
-    """Raise `ValueError` if this trainer does not have a controller's signal."""
-    if signal in family.lacks:
-        raise ValueError(f"{what} cannot read {signal} in {family.name}: {family.lacks[signal]}. Set another signal")
 
 
 def installed_trl() -> str:

@@ -5,10 +5,10 @@ from collections.abc import Collection
 from torch import Tensor
 
 from .control.knobs import Knob, acting
-from .control.signals import ENTROPY
+from .control.signals import rule_signal
 from .measures import StepMeasures
 from .rules import Rule, Tokens
-from .rules.compose import active, effective_advantages, evaluate, faults, needs, term_sums
+from .rules.compose import active, combined, evaluate, faults, needs, term_sums
 
 
 ON_ADVANTAGES = ("token_weights", "advantage_bonuses")
@@ -44,7 +44,7 @@ class Objective:
     def active(self, section: str) -> dict[str, Rule]:
         """The rules of a section that change the loss, or that give a controller its signal."""
         rules = self.sections[section]
-        watched = {name for name in rules if f"{ENTROPY}/{section}.{name}" in self.signals}
+        watched = {name for name in rules if rule_signal(section, name) in self.signals}
         return active(rules) | {name: rules[name] for name in watched}
 
     def weights_and_bonuses(self) -> list[str]:
@@ -61,7 +61,7 @@ class Objective:
             measures.add({"faults": (faults(tokens, *values.values()), tokens.mask.sum())})
             for section in rules:
                 measures.add_rules(section, rules[section], values[section], tokens)
-        return effective_advantages(tokens, *values.values())
+        return combined(tokens, *values.values())
 
     def extra_loss(self, tokens: Tokens, measures: StepMeasures | None) -> dict[bool, Tensor]:
         """The sum of the loss terms, `(B, T)`, by whether they follow `loss_type`; empty if no term is active."""

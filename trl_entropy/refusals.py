@@ -13,8 +13,10 @@ from datasets import Dataset, IterableDataset
 from .checks import check_number, unknown
 from .control.controller import Controller
 from .control.knobs import LEARNING_RATE_SCALE, TEMPERATURE, acting
-from .families import UNCLIPPED, check_clip_acts, check_signal_of
+from .control.signals import needs_clipping
+from .families import UNCLIPPED, Family
 from .measures import LEVELS
+from .objective import ON_ADVANTAGES
 from .rollouts import RolloutRule
 from .rollouts.rule import check_sources
 from .rules.compose import needs
@@ -226,3 +228,17 @@ def check_rollout_fits(
             "steps_per_generation, gradient_accumulation_steps or per_device_train_batch_size, or raise "
             "num_generations"
         )
+
+
+def check_clip_acts(what: str, spec: Mapping, args: Any, family: Family) -> None:
+    """Raise `ValueError` if a controller's knob or signal depends on a clip that never acts."""
+    why = family.never_clips(args)
+    for name in (spec["knob"], spec.get("signal", "")):
+        if why is not None and needs_clipping(name):
+            raise ValueError(f"{what} would do nothing with {name}: {why}, or drop it")
+
+
+def check_signal_of(what: str, signal: str, family: Family) -> None:
+    """Raise `ValueError` if this trainer does not have a controller's signal."""
+    if signal in family.lacks:
+        raise ValueError(f"{what} cannot read {signal} in {family.name}: {family.lacks[signal]}. Set another signal")

@@ -10,6 +10,7 @@ from ._seam import (
     Hooks,
     Seam,
     clipped_bounds,
+    gradient_sample,
     last_checkpoint,
     log_means,
     logged_signal,
@@ -131,7 +132,7 @@ class EntropyControl(Hooks):
 
     def end_step(self) -> None:
         """Log the measures of the optimizer step. Raises `ValueError` if a weight or bonus was out of range."""
-        self.measures.add_gradient(self.seam.gradient_sample())
+        self.measures.add_gradient(gradient_sample(self))
         means = self.measures.end_step(self.seam.facts.sum_over_ranks)
         if means.pop("faults", 0.0):
             raise ValueError(
@@ -144,6 +145,8 @@ class EntropyControl(Hooks):
         self.metrics.add({name: value for name, value in means.items() if name != ENTROPY})
         # The values in force in this step; the controllers decide the next ones afterwards
         self.metrics.add({f"knobs/{name}": value for name, value in self.knobs.items()})
+
+    # Others call these
 
     def step_entropy(self) -> float | None:
         """Entropy (nats) over all tokens of the last optimizer step, on all ranks; `None` if there were none."""

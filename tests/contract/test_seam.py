@@ -164,7 +164,7 @@ def test_error_inside_trl_closes_the_seam():
     trainer = seam(Breaks)
     with pytest.raises(FloatingPointError, match="in TRL"):
         trainer._compute_loss(None, inputs())
-    assert trainer.seam.facts.forward is None
+    assert trainer.seam.facts.results is None
 
 
 @pytest.mark.parametrize("order", [ForwardFirst, AdvantagesFirst, AdvantagesNever])
@@ -172,13 +172,13 @@ def test_seam_is_closed_after_every_loss(order):
     trainer = seam(order)
     with contextlib.suppress(SeamError):
         trainer._compute_loss(None, inputs())
-    assert trainer.seam.facts.forward is None
+    assert trainer.seam.facts.results is None
 
 
 def test_forward_outside_of_a_loss_is_not_captured():
     trainer = seam(ForwardFirst)
     assert len(trainer._get_per_token_logps_and_entropies()) == 3
-    assert trainer.seam.facts.forward is None
+    assert trainer.seam.facts.results is None
 
 
 def test_error_of_one_loss_does_not_hide_the_next():

@@ -10,7 +10,7 @@ from trl import GRPOTrainer
 from trl_entropy import EntropyGRPOTrainer
 from trl_entropy.data import EMBEDDED_POLICY
 from trl_entropy.etpo import Arithmetic, Episodes, environment_score
-from trl_entropy.etpo.environments import rewards_of_turns
+from trl_entropy.etpo.environments import rewards_of_calls
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
@@ -186,7 +186,7 @@ def test_rewards_of_turns_by_hand(calls, rewards, expected):
     messages = []
     for made in calls:
         messages += [{"role": "assistant", "tool_calls": made}, *({"role": "tool"} for _ in made)]
-    assert rewards_of_turns(mask, messages, rewards) == expected
+    assert rewards_of_calls(mask, messages, rewards) == expected
 
 
 def test_config_of_etpo_is_for_its_trainer(model_dir, build):

@@ -5,12 +5,12 @@ from functools import partial
 import pytest
 import torch
 from given_steps import ADAPTER, build_etpo, dense_losses, dense_states, of_policy
-from peft import LoraConfig
+from peft import IA3Config, LoraConfig
 from toy import distance, flat, logged, parameters, same
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback, modeling_layers
 
 from trl_entropy.etpo import Episodes, EtpoTrainer
-from trl_entropy.etpo.critic import OnPolicyStates
+from trl_entropy.etpo.critic import HeadOnStates
 from trl_entropy.etpo.targets import critic_loss, soft_targets
 
 
@@ -103,6 +103,35 @@ def test_both_networks_learn_and_the_slow_copy_follows(build, kind):
     assert not optimized & {*critic.trained, *critic.slow}
 
 
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [
+        (LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"]), 6),  # A and B of two layers and the embedding
+        (LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[2, 3]), 5),
+        (LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["norm"], init_lora_weights=False), 5),
+        (IA3Config(target_modules=["q_proj"], feedforward_modules=[]), 2),
+    ],
+)
+def test_all_weights_of_an_adapter_are_copied_and_trained(build, config, number):
+    trainer = build(critic="adapters", peft_config=config, max_steps=2)
+    critic = trainer.critic
+    before = [one.detach().clone() for one in critic.trained]
+    assert len(before) == number
+    assert all(map(torch.equal, critic.slow, before))
+    trainer.train()
+    assert not any(map(torch.equal, critic.trained, before))
+
+
+def test_critic_gives_no_gradient_to_weights_of_the_base(build):
+    trainer = build(critic="adapters")
+    base = trainer.model.get_base_model().lm_head.weight.requires_grad_(True)
+    with trainer.critic.training():
+        trainer.model(input_ids=torch.ones(1, 2, dtype=torch.long)).logits.sum().backward()
+    assert base.grad is None
+    assert base.requires_grad
+    assert all(one.grad is not None for one in trainer.critic.trained)
+
+
 def test_policy_follows_the_critic(run):
     zero, ten = (run(critic_learning_rate=0.0, max_steps=1, optim="sgd", huber_delta=delta) for delta in (1.0, 9.0))
     assert same(parameters(zero), parameters(ten))  # the critic's loss has no part in the policy's gradient
@@ -145,7 +174,7 @@ def test_controller_turns_beta(run):
     assert 0.3 < values[1] <= values[2] == pytest.approx(5.0)
     batch = trainer._buffered_inputs[0]
     loss = trainer._compute_loss(trainer.model, batch).item()
-    assert loss == pytest.approx(dense_losses(trainer, batch, beta=trainer.penalty)[0].item(), abs=1e-4)
+    assert loss == pytest.approx(dense_losses(trainer, batch, beta=trainer.kl_coef)[0].item(), abs=1e-4)
 
 
 def test_evaluation_trains_nothing(run, build):
@@ -174,6 +203,11 @@ def test_evaluation_trains_nothing(run, build):
         ({"critic": "adapters", "peft_config": None}, "critic='adapters' needs a policy with an adapter"),
         ({"peft_config": LoraConfig(**ADAPTER)}, "this one is an adapter: set critic='adapters'"),
         ({"critic": "head", "peft_config": LoraConfig(**ADAPTER, modules_to_save=["lm_head"])}, "weights of the LM"),
+        ({"critic": "adapters", "peft_config": LoraConfig(**ADAPTER, bias="lora_only")}, "PEFT allows only one with"),
+        (
+            {"critic": "head", "peft_config": LoraConfig(**ADAPTER, init_lora_weights="pissa")},
+            "'pissa' changes the base",
+        ),
         ({"rollout_func": None}, r"ETPO trains on the steps of an environment: pass rollout_func=Episodes"),
     ],
 )
@@ -201,9 +235,17 @@ def test_reward_funcs_may_be_left_out(model_dir, build):
 
 @pytest.mark.filterwarnings(r"ignore:`gradient_checkpointing_\w+` is deprecated:FutureWarning")  # TRL's own calls
 @pytest.mark.parametrize("kind", ["model", "adapters"])
-def test_checkpointed_activations_change_nothing(run, kind):
+def test_checkpointed_activations_change_nothing(run, kind, monkeypatch):
+    calls, checkpointed = [], modeling_layers.GradientCheckpointingLayer.__call__
+
+    def call(layer, *args, **kwargs):
+        calls.append(layer.gradient_checkpointing and layer.training and torch.is_grad_enabled())
+        return checkpointed(layer, *args, **kwargs)
+
+    monkeypatch.setattr(modeling_layers.GradientCheckpointingLayer, "__call__", call)
     settings = {"critic": kind, "max_steps": 2, "optim": "sgd", "learning_rate": 0.1}
     kept, made_again = run(**settings), run(**settings, gradient_checkpointing=True)
+    assert sum(calls) == 2 * 2 * 2  # layers of policy and critic, in two steps
     assert distance(flat(parameters(made_again)), flat(parameters(kept))) < 1e-6
     critics = [torch.cat([one.detach().flatten() for one in t.critic.trained]) for t in (made_again, kept)]
     assert distance(*critics) < 1e-6
@@ -215,12 +257,12 @@ def test_checkpointed_activations_change_nothing(run, kind):
 def test_tokens_that_were_not_written_share_the_value_of_the_state(model_dir):
     torch.manual_seed(0)
     adam = partial(torch.optim.Adam, lr=2e-3)
-    critic = OnPolicyStates(AutoModelForCausalLM.from_pretrained(model_dir), adam, torch.device("cpu"))
+    critic = HeadOnStates(AutoModelForCausalLM.from_pretrained(model_dir), adam, torch.device("cpu"))
     states, mask = torch.randn(8, 4, 16), torch.ones(8, 4, dtype=torch.bool)
     written = torch.randint(0, 4, (32,))  # the other 18 tokens never
 
     def values() -> torch.Tensor:
-        net = critic.net({}, states, mask)
+        net = critic.states_and_head({}, states, mask)
         return net.head.logits(net.states)
 
     assert (values() == 0).all()

@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from trl_entropy.etpo import vocabulary
 from trl_entropy.etpo.targets import critic_loss, policy_loss, soft_state, soft_targets
-from trl_entropy.etpo.vocabulary import Head, Net, policy_losses, soft_states
+from trl_entropy.etpo.vocabulary import Head, StatesAndHead, policy_losses, soft_states
 
 
 WORDS, LENGTH, BETA, GAMMA, DELTA = 3, 3, 0.1, 0.99, 10.0
@@ -185,10 +185,10 @@ def test_critic_loss_by_hand(error, expected):
 def nets(random):
     """A policy, a reference and a critic with states of different widths, 11 tokens, 50 words."""
     heads = (Head(random(50, 4), random(50), 0.7), Head(random(50, 3), None, 0.7), Head(random(50, 2), random(50)))
-    return [Net(random(11, head.weight.shape[1]), head) for head in heads]
+    return [StatesAndHead(random(11, head.weight.shape[1]), head) for head in heads]
 
 
-def dense(policy: Net, reference: Net, critic: Net) -> tuple:
+def dense(policy: StatesAndHead, reference: StatesAndHead, critic: StatesAndHead) -> tuple:
     parts = [(net.states @ net.head.weight.T, net.head.bias) for net in (policy, reference, critic)]
     logits = [product if bias is None else product + bias for product, bias in parts]
     return (logits[0] / 0.7).log_softmax(-1), (logits[1] / 0.7).log_softmax(-1), logits[2]

@@ -14,7 +14,7 @@ from trl_entropy.rewards import (
     reasoning_gym_reward,
     relative_length_reward,
 )
-from trl_entropy.rewards.math_verify import content
+from trl_entropy.rewards.messages import content
 
 
 def text(part: str) -> dict:

@@ -16,6 +16,7 @@ from .seam import Seam
 from .sharding import split_as, split_parameters, whole
 from .state import (
     clipped_bounds,
+    gradient_sample,
     log_means,
     logged_signal,
     lower_learning_rate,
@@ -24,8 +25,8 @@ from .state import (
     set_logged_entropy,
     set_temperature,
 )
-from .stepwise import StepwiseGRPOTrainer, sampled_rows, sampled_turns
-from .vocabulary import HiddenStates, check_plain_head
+from .stepwise import StepwiseGRPOTrainer, sampled_actions, sampled_rows
+from .vocabulary import HiddenStates, check_plain_head, unwrapped
 
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "WholeRollouts",
     "check_plain_head",
     "clipped_bounds",
+    "gradient_sample",
     "has_tiles",
     "last_checkpoint",
     "log_means",
@@ -47,11 +49,12 @@ __all__ = [
     "patched_head",
     "rollout_ends",
     "sampled_rows",
-    "sampled_turns",
+    "sampled_actions",
     "set_entropy_coef",
     "set_logged_entropy",
     "set_temperature",
     "split_as",
     "split_parameters",
+    "unwrapped",
     "whole",
 ]

@@ -1,7 +1,7 @@
 """Collect the facts about a micro-batch's tokens from TRL's own forward pass, when TRL reads the advantages."""
 
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from .advantages import LateAdvantages
 from .error import UNREAD, UNSUPPORTED, SeamError
 from .means import micro_batch_mean
 from .rollouts import Rollouts
-from .trimming import trained_tokens
+from .trimming import trained_mask
 from .vocabulary import HiddenStates, prompt_entropies, take_looks
 
 
@@ -43,7 +43,7 @@ class Step:
 
 
 @dataclass
-class Forward:
+class ForwardResults:
     """The results of TRL's forward pass during a loss."""
 
     logps: Tensor | None = None
@@ -79,39 +79,37 @@ class Facts:
     def __init__(self, trainer, rollouts: Rollouts):
         self.trainer = trainer
         self.rollouts = rollouts
-        self.forward: Forward | None = None  # None while no loss is computed
+        self.results: ForwardResults | None = None  # None while no loss is computed
 
     @contextmanager
-    def captured(self, inputs: dict, needs: Set[str]) -> Iterator[Forward]:
+    def keeping_results(self, inputs: dict, needs: Set[str]) -> Iterator[ForwardResults]:
         """Keep the results of the forward pass while a loss is computed."""
-        trainer = self.trainer
-        self.forward = Forward()
+        trainer, hidden = self.trainer, None
+        if self._looks(inputs, needs) or "prompt_entropies" in needs:
+            hidden = HiddenStates(trainer.accelerator.unwrap_model(trainer.model))
+        self.results = ForwardResults(hidden=hidden)
         try:
-            if self._looks(inputs, needs) or "prompt_entropies" in needs:
-                self.forward.hidden = HiddenStates(trainer.accelerator.unwrap_model(trainer.model))
-            with self.rollouts.at(inputs.get("temperatures")):
-                yield self.forward
+            with self.rollouts.at(inputs.get("temperatures")), hidden or nullcontext():
+                yield self.results
         finally:
-            if self.forward.hidden is not None:
-                self.forward.hidden.remove()
-            self.forward = None
+            self.results = None
 
     def loss(self, compute_loss: Callable, model, inputs: dict, decide: Callable[[Tensor], Tensor]) -> Tensor:
         """TRL's loss of a batch whose advantages are computed once the forward pass has given the facts."""
-        forward = self.forward
-        return compute_loss(model, LateAdvantages(inputs, lambda: forward.logps is not None, decide))
+        results = self.results
+        return compute_loss(model, LateAdvantages(inputs, lambda: results.logps is not None, decide))
 
-    def look(self, model, inputs: dict, needs: Set[str], step: Step | None = None) -> Tokens:
+    def look(self, model, inputs: dict, needs: Set[str]) -> Tokens:
         """The facts of a micro-batch without its loss: runs TRL's computation up to the read of the advantages."""
         tokens = None
 
         def decide(raw: Tensor) -> Tensor:
             nonlocal tokens
-            tokens = self.tokens(inputs, raw, needs, step)
+            tokens = self.tokens(inputs, raw, needs)
             raise _Known
 
         try:
-            with torch.no_grad(), self.captured(inputs, needs):
+            with torch.no_grad(), self.keeping_results(inputs, needs):
                 self.loss(self.trainer.trl_loss, model, inputs, decide)
         except _Known:
             return tokens.detach()
@@ -119,15 +117,15 @@ class Facts:
 
     def under_old(self, rows: dict) -> Tokens:
         """The facts of rows, with the log-probs and entropies of the policy that generated them."""
-        self.forward = Forward(rows["old_per_token_logps"], rows["old_entropies"])
+        self.results = ForwardResults(rows["old_per_token_logps"], rows["old_entropies"])
         try:
             return self.tokens(rows, rows["advantages"], set())
         finally:
-            self.forward = None
+            self.results = None
 
     def tokens(self, inputs: dict, raw: Tensor, needs: Set[str], step: Step | None = None) -> Tokens:
         """The facts of a micro-batch, once the forward pass has given log-probs and entropies."""
-        trainer, logps, entropies = self.trainer, self.forward.logps, self.forward.entropies
+        trainer, logps, entropies = self.trainer, self.results.logps, self.results.entropies
         if entropies is None:
             raise SeamError(f"TRL's forward pass returned no entropies. {UNSUPPORTED}")
         if "entropy_gradient" in needs and torch.is_grad_enabled() and not entropies.requires_grad:
@@ -143,22 +141,24 @@ class Facts:
             raise SeamError(f"TRL's batch lacks vLLM's log-probs, which a rule reads. {UNSUPPORTED}")
         if needs & {"pool", "completions"} and "completions" not in inputs:
             inputs["completions"] = _completions(inputs)  # the same whenever this micro-batch is read
-        mask = trained_tokens(inputs).bool()
+        mask = trained_mask(inputs).bool()
+        old_logps, old_entropies = (inputs.get(name) for name in ("old_per_token_logps", "old_entropies"))
+        unnamed = old_entropies is None and old_logps is not None and "old_entropies" not in needs
         counts = "num_tokens" in needs and self._knows_whole_step(step)
         loss_type = getattr(trainer, "loss_type", None)
         tokens = Tokens(
             logps=logps,
-            old_logps=inputs.get("old_per_token_logps"),
+            old_logps=old_logps,
             entropies=entropies,
             advantages=per_token(raw, logps),
             mask=mask,
             step=trainer.state.global_step,
             clip_range=trainer.family.clip_range(trainer.epsilon_low, trainer.epsilon_high, loss_type),
             pool=(step.pool if step else None) if "pool" in needs else Unnamed("pool"),
-            num_tokens=self.tokens_of_step(inputs) if counts else None,
+            num_tokens=self.num_tokens_of_step(inputs) if counts else None,
             completions=inputs["completions"] if needs & {"pool", "completions"} else Unnamed("completions"),
             sampling_logps=inputs.get("sampling_per_token_logps"),
-            old_entropies=inputs.get("old_entropies"),
+            old_entropies=Unnamed("old_entropies") if unnamed else old_entropies,
             ref_logps=inputs.get("ref_per_token_logps"),
             staleness=self.staleness(inputs, mask),
             rewards=inputs.get("rewards"),
@@ -186,11 +186,11 @@ class Facts:
         return looks_among(needs) - ({EntropyAtOne()} if at_one else set())
 
     def _of_vocabulary(self, needs: Set[str], entropies: Tensor, inputs: dict) -> dict:
-        hidden, temperature = self.forward.hidden, self.trainer.temperature
+        hidden, temperature = self.results.hidden, self.trainer.temperature
         wanted, looks, facts = looks_among(needs), self._looks(inputs, needs), {}
         seen = {look: entropies.detach() for look in wanted - looks}
         if looks:
-            before = hidden.states[:, -entropies.shape[1] - 1 : -1]
+            before = hidden.before(entropies.shape[1])
             of_rows = inputs.get("temperatures")
             seen |= take_looks(hidden.model, before, inputs["completion_ids"], temperature, of_rows, looks)
         if "prompt_entropies" in needs:
@@ -212,7 +212,7 @@ class Facts:
         """`(B, T)`: how many versions the policy is ahead of the one that sampled; 0 outside the mask."""
         return mask * float(self.trainer.seam.updates if self.trainer.model.training else 0)
 
-    def tokens_of_step(self, inputs: dict) -> Tensor:
+    def num_tokens_of_step(self, inputs: dict) -> Tensor:
         """The divisor of TRL's dapo loss for the sum over an optimizer step and all ranks."""
         total = inputs["num_items_in_batch"].clamp(min=1.0)
         if not self.trainer.model.training:  # an evaluation batch is neither split nor accumulated

@@ -110,7 +110,7 @@ class PackedFacts(Facts):
 
     def loss(self, compute_loss: Callable, model, inputs: dict, decide: Callable[[Tensor], Tensor]) -> Tensor:
         """TRL's loss of a batch whose advantages are filled in once the forward pass has given the facts."""
-        lent, forward = Lent(inputs["advantages"]), self.forward
+        lent, forward = Lent(inputs["advantages"]), self.results
         self.layout = layout = Layout.of(inputs)
 
         def effective(raw: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class PackedFacts(Facts):
         """The version of the policy, which TRL only counts on the main process."""
         return broadcast(torch.tensor(self.trainer.model_version, device=self.trainer.accelerator.device))
 
-    def tokens_of_step(self, inputs: dict) -> Tensor:
+    def num_tokens_of_step(self, inputs: dict) -> Tensor:
         """The number of trained tokens in the optimizer step, over all ranks."""
         return sum(batch["global_n_tokens"][0] for batch in self.batches).clamp(min=1.0)
 

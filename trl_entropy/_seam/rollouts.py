@@ -12,11 +12,11 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from trl.trainer.utils import pad
 
-from ..rewards.math_verify import written
+from ..rewards.messages import policy_texts
 from ..rollouts import RolloutPlan
 from ..rollouts.batch import Collected, padding_of, picked, refill
 from ..rollouts.rule import check_sources, given_images
-from .trimming import trained_tokens
+from .trimming import trained_mask
 from .vocabulary import RowTemperatures
 
 
@@ -111,7 +111,7 @@ class Rollouts:
                 break
         trainer.metrics.add(collected.means())
         batch, rewards, completions = collected.rollout(trainer._tokenizer.pad_token_id)
-        trained = trained_tokens(batch)
+        trained = trained_mask(batch)
         batch = picked(batch, self.of_this_rank(len(inputs)))
         batch["num_items_in_batch"] = trained.sum()
         return replace(rollout, batch=batch, rewards=rewards, completions=completions)
@@ -248,7 +248,7 @@ class Rollouts:
         finally:
             trainer.reward_funcs = functions
         if self.sampling is not None:
-            self.sampling.rewards, self.sampling.texts = rewards, written(completions, facts["policy_text"])
+            self.sampling.rewards, self.sampling.texts = rewards, policy_texts(completions, facts["policy_text"])
         return rewards
 
     def _facts_for_rewards(self, completion_ids: list[list[int]]) -> dict[str, list | None]:

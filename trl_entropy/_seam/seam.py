@@ -18,8 +18,8 @@ from .head import SMALL, has_tiles, patched_head
 from .means import OVER_ROWS, OVER_TOKENS
 from .packed import PackedFacts
 from .rollouts import Rollout, Rollouts
-from .state import check_finite, gradient_sample, set_temperature
-from .trimming import LEFT_OUT, Trimming, check_trimming, prepared, trained_tokens
+from .state import check_finite, set_temperature
+from .trimming import LEFT_OUT, Trimming, check_trimming, prepared, trained_mask
 from .vocabulary import check_whole_head
 
 
@@ -88,7 +88,7 @@ class Seam:
 
     def training_step(self, train: Callable, *args, **kwargs) -> Tensor:
         """TRL's training step for one micro-batch. Raises [`SeamError`] if its loss came from elsewhere."""
-        self.step = self.step or self._step(training=True)  # TRL has not yet put the model into training mode
+        self.step = self.step or self._new_step(training=True)  # TRL has not yet put the model into training mode
         self.step.reached = False
         loss = train(*args, **kwargs)
         if not self.step.reached:
@@ -99,7 +99,7 @@ class Seam:
             self._end_step()
         return loss
 
-    def _step(self, training: bool = False) -> Step:
+    def _new_step(self, training: bool = False) -> Step:
         measured, pool = (self.trainer.measured_needs, self._last_pool) if training else (frozenset(), None)
         return Step(self.trainer.needs(), measured, pool)
 
@@ -158,14 +158,14 @@ class Seam:
             size, rows = self.trainer.args.per_device_train_batch_size, len(batch["completion_ids"])
             parts = [picked(batch, slice(start, start + size)) for start in range(0, rows, size)]
             logps = torch.cat([self.facts.look(self.trainer.model, part, set()).logps for part in parts])
-        mask = trained_tokens(batch).bool()
+        mask = trained_mask(batch).bool()
         return torch.where(mask, logps.float(), 0.0).sum(1) / mask.sum(1)
 
     def _contexts(self, batch: dict) -> Tensor:
         """`(B, T)` int64, of all ranks: a hash of every trained token's context, 0 elsewhere."""
         accelerator, columns = self.trainer.accelerator, ("prompt_ids", "prompt_mask", "completion_ids")
         # Contexts are text, so rows with images have none
-        known = trained_tokens(batch).bool() & ("pixel_values" not in batch)
+        known = trained_mask(batch).bool() & ("pixel_values" not in batch)
         hashes = contexts(*(batch[name] for name in (*columns, "completion_mask"))).masked_fill(~known, 0)
         return accelerator.gather(accelerator.pad_across_processes(hashes, dim=1))
 
@@ -173,15 +173,15 @@ class Seam:
 
     def forward(self, forward: Callable[..., tuple], *args, **kwargs) -> tuple:
         """TRL's log-probs and entropies; outside a loss, this is also called for the old and the reference policy."""
-        captured, sampling = self.facts.forward, self.rollouts.sampling
+        results, sampling = self.facts.results, self.rollouts.sampling
         of_policy = bool(args) and args[0] is self.trainer.model  # the reference model's head gives no entropies
-        of_old = captured is None and of_policy and sampling is not None and sampling.old is None
-        if of_old and ("old_entropies" in (self.step or self._step()).needs or self.trimming.skip):
+        of_old = results is None and of_policy and sampling is not None and sampling.old is None
+        if of_old and ("old_entropies" in (self.step or self._new_step()).needs or self.trimming.skip):
             kwargs["compute_entropy"] = True
         with self.rollouts.tempered():
             outputs = forward(*args, **kwargs)  # TRL < 1.7 returns two values
-        if captured is not None:
-            captured.logps, captured.entropies = outputs[:2]
+        if results is not None:
+            results.logps, results.entropies = outputs[:2]
         elif of_old:
             sampling.old = outputs[0], outputs[1]
         return outputs
@@ -189,7 +189,7 @@ class Seam:
     def loss(self, compute_loss: Callable, model, inputs: dict) -> Tensor:
         """TRL's loss with the effective advantages, plus the loss terms."""
         trainer, training = self.trainer, self.trainer.model.training
-        step = self.step if training and self.step else self._step(training)
+        step = self.step if training and self.step else self._new_step(training)
         if training and self.trimming.skip:
             self._observe_left_out(inputs, step)
         if "entropy_gradient" in step.needs:
@@ -197,32 +197,32 @@ class Seam:
         if "pool" in step.needs and training and step.pool is None and trainer.args.pooling == "exact":
             step.pool = self.facts.look_ahead(model, step.needs)
         needs = step.needs | step.measured
-        tokens = seen = effective = given = None
+        tokens = detached = effective = raw_advantages = None
 
         def decide(raw: Tensor) -> Tensor:
-            nonlocal tokens, seen, effective, given
-            given = raw
+            nonlocal tokens, detached, effective, raw_advantages
+            raw_advantages = raw
             tokens = self.facts.tokens(inputs, raw, needs, step)
-            seen = tokens.detach()
-            effective = trainer.effective_advantages(raw, seen)
+            detached = tokens.detach()
+            effective = trainer.effective_advantages(raw, detached)
             level = getattr(trainer, "importance_sampling_level", "token")
             per_row = not trainer.family.per_token or level == "sequence"
             if effective is not raw and per_row:  # one ratio per completion: only the mean over its tokens acts
-                effective = seen.mean_over_row(effective)
+                effective = detached.mean_over_row(effective)
             return effective
 
-        with self.facts.captured(inputs, needs):
+        with self.facts.keeping_results(inputs, needs):
             loss = self.facts.loss(compute_loss, model, inputs, decide)
         if tokens is None:
             raise SeamError(UNREAD)
         step.reached = True
         if training:
-            advantages = seen.advantages if effective is given else per_token(effective, seen.mask)
+            advantages = detached.advantages if effective is raw_advantages else per_token(effective, detached.mask)
             if "importance_sampling_ratio" in inputs:  # with vLLM, TRL multiplies each token's loss by it
                 advantages = advantages * inputs["importance_sampling_ratio"]
-            trainer.observe(seen, advantages)
+            trainer.observe(detached, advantages)
         if training and self.trimming.skip and trainer.args.loss_type in OVER_ROWS:
-            loss = loss * (len(seen.mask) / trainer.args.per_device_train_batch_size)
+            loss = loss * (len(detached.mask) / trainer.args.per_device_train_batch_size)
         for follows_loss_type, values in trainer.extra_loss(tokens).items():
             loss = loss + self._mean_of_term(values, tokens, inputs, follows_loss_type)
         return loss
@@ -255,14 +255,10 @@ class Seam:
             return mean * divided_later / micro_batches
         # Divided by the number of ranks, because DDP averages gradients: so a term does not depend on how the batch is
         # split
-        of_rank = self.facts.tokens_of_step(inputs) / trainer.accelerator.num_processes
+        of_rank = self.facts.num_tokens_of_step(inputs) / trainer.accelerator.num_processes
         return values.sum() / (of_rank / divided_later)
 
     # Its end: all gradients are there, but the optimizer has not stepped yet
-
-    def gradient_sample(self) -> Tensor:
-        """`(D,)`: some coordinates of this rank's part of the optimizer step's gradient."""
-        return gradient_sample(self.trainer)
 
     def _end_step(self) -> None:
         self._last_pool = self.step.next_pool

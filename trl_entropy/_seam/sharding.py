@@ -15,10 +15,10 @@ def part_of_rank(parameter: Tensor) -> Tensor:
 
 def whole(parameter: Tensor) -> Tensor:
     """
-    All of a parameter of which FSDP2 keeps a part on each rank; other tensors as they are.
+    A whole tensor: gathered if FSDP2 keeps a part of it on each rank, else as it is.
 
-    Its gradient is averaged over the ranks, as FSDP2 does. Every rank must call this, and every rank must run the
-    backward pass.
+    The gradient of the result is averaged over the ranks, as FSDP2 does. All ranks must call this, and all must run
+    the backward pass.
     """
     if not isinstance(parameter, DTensor):
         return parameter
@@ -30,7 +30,10 @@ def whole(parameter: Tensor) -> Tensor:
 
 
 def split_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """A model's parameters by name, as FSDP splits them: after a forward pass without a backward, some are whole."""
+    """
+    A model's parameters by name, each rank's part. A forward pass without a backward pass leaves some of them whole,
+    so FSDP2 splits them again first.
+    """
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

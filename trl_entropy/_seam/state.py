@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 from trl.trainer import grpo_trainer
 
-from ..control.advice import CLIP_RATIOS
+from ..control.names import CLIP_RATIOS
 from .error import SeamError
 from .sharding import part_of_rank
+from .vocabulary import unwrapped
 
 
 def log_means(trainer, means: dict[str, float]) -> None:
@@ -94,7 +95,7 @@ def set_temperature(trainer, value: float) -> None:
 
 def _fused_temperature(model):
     """The cell in which TRL's fused LM head keeps its temperature."""
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model = unwrapped(model)
     forward = model.__dict__.get("_original_forward", model.forward)  # accelerate wraps it for mixed precision
     while forward is not None:
         function = getattr(forward, "__func__", forward)

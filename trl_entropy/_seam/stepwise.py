@@ -7,7 +7,7 @@ import torch
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
-from .trimming import trained_tokens
+from .trimming import trained_mask
 from .vocabulary import HiddenStates
 
 
@@ -34,16 +34,13 @@ class StepwiseGRPOTrainer(GRPOTrainer):
         return self.prepared_batch(batch, rewards)
 
     def _compute_loss(self, model, inputs):
-        kept = HiddenStates(self.accelerator.unwrap_model(self.model))
-        try:
+        with HiddenStates(self.accelerator.unwrap_model(self.model)) as hidden:
             loss = super()._compute_loss(model, inputs)
-        finally:
-            kept.remove()
         # Divided by the number of ranks, because gradients are averaged: the loss is a mean over the optimizer step on
         # all ranks
-        of_rank = self.seam.facts.tokens_of_step(inputs) / self.accelerator.num_processes
-        states = kept.states[:, -inputs["completion_ids"].shape[1] - 1 : -1]
-        return loss + self.own_loss(inputs, states, trained_tokens(inputs).bool(), of_rank)
+        of_rank = self.seam.facts.num_tokens_of_step(inputs) / self.accelerator.num_processes
+        states = hidden.before(inputs["completion_ids"].shape[1])
+        return loss + self.own_loss(inputs, states, trained_mask(inputs).bool(), of_rank)
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
@@ -56,7 +53,7 @@ class StepwiseGRPOTrainer(GRPOTrainer):
             self.load_networks(checkpoint)
 
 
-def sampled_turns(trainer, contexts: list[list[int]]) -> tuple[list[list[int]], Sequence[list[float] | None]]:
+def sampled_actions(trainer, contexts: list[list[int]]) -> tuple[list[list[int]], Sequence[list[float] | None]]:
     """The policy's continuations of these tokens, from TRL's own sampler, and their log-probs if vLLM gives them."""
     ids, logps = trainer._generate_single_turn(contexts, None, {}, 1)
     return [list(row) for row in ids], [None] * len(ids) if logps is None else logps

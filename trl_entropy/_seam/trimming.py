@@ -74,10 +74,10 @@ def has_advantage(batch: Batch) -> Tensor:
     advantages = batch["advantages"]
     if advantages.dim() == 1:
         return advantages != 0
-    return ((advantages != 0) & trained_tokens(batch).bool()).any(1)
+    return ((advantages != 0) & trained_mask(batch).bool()).any(1)
 
 
-def trained_tokens(batch: Batch) -> Tensor:
+def trained_mask(batch: Batch) -> Tensor:
     """`(B, T)` of 0 and 1: the completion tokens that are neither padding nor written by an environment."""
     mask = batch["completion_mask"]
     return mask * batch["tool_mask"] if "tool_mask" in batch else mask

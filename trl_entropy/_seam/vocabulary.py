@@ -4,6 +4,7 @@ import threading
 from collections.abc import Collection, Set
 from contextlib import contextmanager
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +20,33 @@ from .sharding import whole
 ENTRIES = 2**25
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The causal language model without PEFT's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 class HiddenStates:
-    """The last hidden states of a model's next forward passes in this thread, kept by a hook on its backbone."""
+    """The last hidden states of a model's forward passes in this thread, kept by a hook in a `with`."""
 
     def __init__(self, model: nn.Module):
         self._thread = threading.get_ident()  # another one may generate with the model at the same time
-        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.model = unwrapped(model)
         self.states: Tensor | None = None
+
+    def __enter__(self) -> Self:
         self._hook = self.model.base_model.register_forward_hook(self._keep)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._hook.remove()
+
+    def before(self, length: int) -> Tensor:
+        """`(B, T, D)`: the state before each of the last `length` tokens."""
+        return self.states[:, -length - 1 : -1]
 
     def _keep(self, module, args, outputs) -> None:
         if threading.get_ident() == self._thread:
             self.states = outputs.last_hidden_state
-
-    def remove(self) -> None:
-        self._hook.remove()
 
 
 class RowTemperatures:
@@ -49,7 +62,7 @@ class RowTemperatures:
         self._values: Tensor | None = None
         self._row = 0
         for model in models:
-            model = model.get_base_model() if hasattr(model, "get_base_model") else model
+            model = unwrapped(model)
             check_plain_head(model.config, "a temperature per prompt")
             if getattr(model.get_output_embeddings(), "bias", None) is not None:
                 raise ValueError(
@@ -58,10 +71,10 @@ class RowTemperatures:
             model.base_model.register_forward_hook(self._divide)
 
     @contextmanager
-    def over(self, values: Tensor | None):
+    def over(self, values: Tensor):
         """
         Within this context, forward passes go over rows with these temperatures `(B,)`, in this order and then again
-        from the first; `None` changes nothing.
+        from the first.
         """
         before = self._values, self._row
         self._values, self._row = values, 0
@@ -151,8 +164,8 @@ def take_looks(
         chunks = zip(*(column.reshape(-1, column.shape[-1]).split(size) for column in columns), strict=True)
         again = partial(checkpoint, answers, use_reentrant=False, preserve_rng_state=False)
         parts = [again(*chunk) if with_gradient else answers(*chunk) for chunk in chunks]
-    whole = [torch.cat(of_look).view(sampled.shape) for of_look in zip(*parts, strict=True)]
-    return dict(zip(looks, whole, strict=True))
+    results = [torch.cat(of_look).view(sampled.shape) for of_look in zip(*parts, strict=True)]
+    return dict(zip(looks, results, strict=True))
 
 
 @torch.no_grad()

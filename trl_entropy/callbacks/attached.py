@@ -4,7 +4,13 @@ from typing import ClassVar, Self
 
 from transformers import Trainer, TrainerCallback
 
+from .._seam import Hooks
 from ..families import check_trainer
+
+
+def has_control(trainer: Trainer) -> bool:
+    """Whether a trainer has entropy control."""
+    return isinstance(trainer, Hooks)
 
 
 class Attached(TrainerCallback):

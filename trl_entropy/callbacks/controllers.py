@@ -8,15 +8,14 @@ from functools import partial
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .._seam import Hooks, clipped_bounds, log_means, logged_signal, rollout_ends, set_entropy_coef
-from ..control.advice import CLIP_RATIOS, HOLD, NO_AUTHORITY, PREDICTED, SIGN_COEFFICIENTS, without_authority
+from .._seam import clipped_bounds, log_means, logged_signal, rollout_ends, set_entropy_coef
+from ..control.advice import HOLD, NO_AUTHORITY, PREDICTED, SIGN_COEFFICIENTS, without_authority
 from ..control.controller import Controller, build_controllers
-from ..control.knobs import ACTS_ON, TRAINER_KNOBS, TRL_KNOBS, Knob, Knobs
+from ..control.knobs import ACTS_ON, SCALE_KNOB, TEMPERATURE, TEMPERATURE_KNOB, TRL_KNOBS, Knob, Knobs
 from ..control.laws import has_target, law_factory
+from ..control.names import CLIP_RATIOS
 from ..control.signals import ENTROPY, TRL_SIGNALS
 from ..families import (
-    check_clip_acts,
-    check_signal_of,
     clip_range_given,
     family_of,
     installed_trl,
@@ -24,7 +23,8 @@ from ..families import (
     warn_of_cut_sampling,
 )
 from ..measures import WHY_KNOBS, Idle
-from .attached import Attached
+from ..refusals import check_clip_acts, check_signal_of
+from .attached import Attached, has_control
 
 
 logger = logging.getLogger(__name__)
@@ -204,17 +204,17 @@ class EntropyCallback(Attached, EntropyController):
     def take(self, trainer: Trainer) -> None:
         """Take the knob from a trainer. Raises `ValueError` for wrong settings, or beside other control of entropy."""
         self._check(trainer)
-        knobs = {knob.name: knob for knob in trl_knobs_of(trainer)}
+        knobs = {knob.name: knob for knob in knobs_of_trl(trainer)}
         values = {name: getattr(trainer, name) for name in knobs}
         given = clip_range_given(trainer.args)
-        lacks = family_of(type(trainer)).no_knobs
+        lacks = family_of(type(trainer)).lacks_in_words
         self.controllers = build_controllers({self.name: self.spec}, knobs, values, given=given, lacks=lacks)
         self.knobs = trl_knobs(trainer)
         if trainer.accelerator.is_main_process:
             announce(trainer.args, self.controllers)
 
     def _check(self, trainer: Trainer) -> None:
-        if isinstance(trainer, Hooks):
+        if has_control(trainer):
             raise ValueError(
                 "an EntropyGRPOTrainer does not need this callback: "
                 f"set controllers={{{self.name!r}: {self.spec}}} in its config instead of attaching one"
@@ -269,7 +269,7 @@ def announce(args: TrainingArguments, controllers: Iterable[Controller]) -> None
         logger.info("controller %s", controller)
 
 
-def trl_knobs_of(trainer: Trainer) -> list[Knob]:
+def knobs_of_trl(trainer: Trainer) -> list[Knob]:
     """The trainer's knobs that are TRL's own."""
     return [knob for knob in TRL_KNOBS if knob.name not in family_of(type(trainer)).lacks]
 
@@ -277,7 +277,7 @@ def trl_knobs_of(trainer: Trainer) -> list[Knob]:
 def trl_knobs(trainer: Trainer) -> Knobs:
     """TRL's own knobs of a trainer, to read and to turn."""
     knobs = Knobs()
-    for knob in trl_knobs_of(trainer):
+    for knob in knobs_of_trl(trainer):
         write = partial(setattr, trainer, knob.name)
         if knob.name == "entropy_coef":
             write = partial(set_entropy_coef, trainer)
@@ -287,11 +287,10 @@ def trl_knobs(trainer: Trainer) -> Knobs:
 
 def all_knobs(trainer: Trainer, scale: LearningRateScale) -> Knobs:
     """All knobs of a trainer with entropy control: TRL's own, the temperature, and the rules' parameters."""
-    knobs, (temperature, learning_rate_scale) = trl_knobs(trainer), TRAINER_KNOBS[len(TRL_KNOBS) :]
-    next_temperature = partial(setattr, trainer.seam, "next_temperature")
-    if temperature.name not in trainer.family.lacks:
-        knobs.add(temperature, partial(getattr, trainer, temperature.name), next_temperature)
-    knobs.add(learning_rate_scale, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
+    knobs, next_temperature = trl_knobs(trainer), partial(setattr, trainer.seam, "next_temperature")
+    if TEMPERATURE not in trainer.family.lacks:
+        knobs.add(TEMPERATURE_KNOB, partial(getattr, trainer, TEMPERATURE), next_temperature)
+    knobs.add(SCALE_KNOB, partial(getattr, scale, "value"), partial(setattr, scale, "value"))
     knobs.add_rules(trainer.args.control.knobs.values(), trainer.rules.sections)
     return knobs
 

@@ -15,13 +15,12 @@ import trl
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from .. import __version__
-from .._seam import Hooks
-from .attached import Attached
+from .attached import Attached, has_control
 
 
 FILE = "metrics.jsonl"
 SECRET = re.compile(r"(token|api_key|password|secret)$", re.IGNORECASE)
-LEFT_OUT = object()
+NOT_JSON = object()
 
 
 class Recorder(Attached):
@@ -57,7 +56,7 @@ class Recorder(Attached):
         self._write(json.dumps({"run": run}) + "\n")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **kwargs):
-        if isinstance(self.trainer, Hooks) and logs.keys() & {
+        if has_control(self.trainer) and logs.keys() & {
             "loss",
             "train_loss",
         }:  # logs of steps, or of the end of a run
@@ -95,14 +94,14 @@ def as_json(value):
     """`value` without parts that are not JSON; a scalar tensor becomes a number, and secrets are hidden."""
     if isinstance(value, Mapping):
         items = {str(key): f"<{key.upper()}>" if _secret(key, item) else as_json(item) for key, item in value.items()}
-        return {key: item for key, item in items.items() if item is not LEFT_OUT}
+        return {key: item for key, item in items.items() if item is not NOT_JSON}
     if isinstance(value, list | tuple):
-        return [item for item in map(as_json, value) if item is not LEFT_OUT]
+        return [item for item in map(as_json, value) if item is not NOT_JSON]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if getattr(value, "shape", None) == ():
         return value.item()
-    return LEFT_OUT
+    return NOT_JSON
 
 
 def _secret(key, value) -> bool:

@@ -5,13 +5,13 @@ import math
 
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-from .._seam import Hooks, clipped_bounds, logged_signal, lower_learning_rate
-from ..checks import check_number, check_saved, unknown
-from ..control.advice import Facts, to_move
+from .._seam import clipped_bounds, logged_signal, lower_learning_rate
+from ..checks import check_number, check_saved, check_whole_number, unknown
+from ..control.advice import RunState, to_move
 from ..control.signals import ENTROPY, is_entropy
 from ..families import warn_of_cut_sampling
 from ..rules.compose import active
-from .attached import Attached
+from .attached import Attached, has_control
 from .controllers import EntropyController, trl_knobs
 
 
@@ -75,8 +75,7 @@ class EntropyWatchdog(Attached):
                 check_number(name, value, 0.0, 1.0)
                 if value in (0, 1):
                     raise ValueError(f"{name} must be > 0 and < 1, got {value:g}")
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            raise ValueError(f"window must be a whole number >= 1, got {window!r}")
+        check_whole_number("window", window)
         if action not in ACTIONS:
             raise unknown("action", action, ACTIONS)
         self.floor, self.ceiling, self.fall, self.window = floor, ceiling, fall, window
@@ -103,7 +102,7 @@ class EntropyWatchdog(Attached):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         trainer = self.attached()
-        entropy = trainer.step_entropy() if isinstance(trainer, Hooks) else logged_signal(trainer, ENTROPY)
+        entropy = trainer.step_entropy() if has_control(trainer) else logged_signal(trainer, ENTROPY)
         if entropy is None:
             return
         for kind, (cure, text) in self._look(entropy).items():
@@ -152,16 +151,16 @@ class EntropyWatchdog(Attached):
         return "EntropyWatchdog" + "".join(f",{name}={value}" for name, value in watched.items())
 
 
-def facts_of(trainer: Trainer) -> Facts:
+def facts_of(trainer: Trainer) -> RunState:
     """The facts for advice, from a trainer that is training."""
-    knobs = trainer.knobs if isinstance(trainer, Hooks) else trl_knobs(trainer)
+    knobs = trainer.knobs if has_control(trainer) else trl_knobs(trainer)
     callbacks = trainer.callback_handler.callbacks
     controllers = [each for one in callbacks if isinstance(one, EntropyController) for each in one.controllers]
     holding = {one.knob.name for one in controllers if one.law.uses_target and is_entropy(one.signal)}
     if getattr(trainer, "use_adaptive_entropy", False):
         holding.add("entropy_coef")  # TRL's own controller
     turned = {one.knob.name for one in controllers} | holding
-    sections = trainer.rules.sections if isinstance(trainer, Hooks) else {}
+    sections = trainer.rules.sections if has_control(trainer) else {}
     bonuses = active(sections.get("advantage_bonuses", {})).values()
     replaced = any(bonus.replaces_advantage for bonus in bonuses)
-    return Facts(dict(knobs), turned, holding, clipped_bounds(trainer), replaced)
+    return RunState(dict(knobs), turned, holding, clipped_bounds(trainer), replaced)

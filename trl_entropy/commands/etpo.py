@@ -10,12 +10,12 @@ from trl import ModelConfig
 
 from ..checks import bind, imported_callable, unknown
 from ..config import with_help
+from ..control.presets import mapping_of
 from ..data.files import EMBEDDED, load, model_path
 from ..etpo import ENVIRONMENTS, Episodes, EtpoConfig, EtpoTrainer, as_messages, as_tool
 from ..refusals import check_rollout_fits
 from ..written import check_not_in_dataset
 from .grpo import check_chat_template, check_start, fit, of_model, read_flags
-from .sources import settings_of
 
 
 @with_help
@@ -63,7 +63,7 @@ def prepare(arguments: list[str]) -> Job:
     model.model_name_or_path = model_path(model.model_name_or_path or EMBEDDED, "model_name_or_path")
     check_start(training, model.model_name_or_path)
     made = _environment(script.environment)
-    settings = settings_of("environment_settings", script.environment_settings)
+    settings = mapping_of("environment_settings", script.environment_settings)
     first = bind("environment_settings", made, settings)
     if script.dataset_name is not None:
         check_not_in_dataset(training.output_dir, script.dataset_name)

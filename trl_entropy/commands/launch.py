@@ -17,7 +17,7 @@ from ..checks import unknown
 
 logger = logging.getLogger(__name__)
 
-ACCELERATE_CONFIG = "accelerate_config"  # a file, or the name of one of TRL's
+CONFIG_OF_TRL = "accelerate_config"  # a file, or the name of one of TRL's
 LAUNCHED_HERE = "TRL_ENTROPY_LAUNCHED"  # set in the processes launched here
 SCRIPT = "trl_entropy"
 # The arguments of accelerate's parser that choose the program and how it ends: not for a recipe
@@ -43,7 +43,7 @@ def launch_arguments(recipe: dict, line: list[str], flags: Iterable[str], verb: 
     if not recipe and not line:
         return []
     defaults = vars(_parser().parse_args([SCRIPT]))
-    known = {name: value for name, value in defaults.items() if name not in OF_PROGRAM} | {ACCELERATE_CONFIG: None}
+    known = {name: value for name, value in defaults.items() if name not in OF_PROGRAM} | {CONFIG_OF_TRL: None}
     parts = [split for part in line for split in _split(part)]
     named = [part[2:] for part in parts if part.startswith("--")]
     recipe = {name.replace("-", "_"): value for name, value in recipe.items()}
@@ -88,16 +88,16 @@ def _split(part: str) -> list[str]:
 
 def _with_config_file(arguments: list[str]) -> list[str]:
     """Replace TRL's `--accelerate_config` by accelerate's `--config_file`."""
-    if f"--{ACCELERATE_CONFIG}" not in arguments:
+    if f"--{CONFIG_OF_TRL}" not in arguments:
         return arguments
     if "--config_file" in arguments:
-        raise ValueError(f"{ACCELERATE_CONFIG} and config_file both name an accelerate config: drop one of them")
-    place = arguments.index(f"--{ACCELERATE_CONFIG}")
+        raise ValueError(f"{CONFIG_OF_TRL} and config_file both name an accelerate config: drop one of them")
+    place = arguments.index(f"--{CONFIG_OF_TRL}")
     name = (arguments + [""])[place + 1]
     configs = {file.name.removesuffix(".yaml"): file for file in resources.files("trl.accelerate_configs").iterdir()}
     configs = {known: file for known, file in configs.items() if file.name.endswith(".yaml")}
     if not Path(name).is_file() and name not in configs:
-        raise ValueError(f"{ACCELERATE_CONFIG} must be a YAML file or one of {', '.join(sorted(configs))}, got {name!r}")
+        raise ValueError(f"{CONFIG_OF_TRL} must be a YAML file or one of {', '.join(sorted(configs))}, got {name!r}")
     found = name if Path(name).is_file() else str(configs[name])
     return ["--config_file", found, *arguments[:place], *arguments[place + 2 :]]
 

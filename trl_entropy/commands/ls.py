@@ -28,7 +28,7 @@ TRL_FLAGS = {
 }
 
 
-def first_line(documented: object) -> str:
+def summary_line(documented: object) -> str:
     """The first line of a docstring."""
     return documented.__doc__.strip().splitlines()[0]
 
@@ -48,12 +48,12 @@ def catalogue() -> dict[str, dict[str, str]]:
         "entropy_control (bundled methods)": {name: _preset_line(name) for name in sorted(presets())},
         **{section: {name: _rule_line(rule) for name, rule in rules.items()} for section, rules in SECTIONS.items()},
         "rollout_rules": {name: _rule_line(rule) for name, rule in ROLLOUT_RULES.items()},
-        "laws of controllers": {name: first_line(law) for name, law in LAWS.items()},
+        "laws of controllers": {name: summary_line(law) for name, law in LAWS.items()},
         "knobs of controllers": {name: _knob_line(knob) for name, knob in knobs.items()},
         "signals of controllers": SIGNALS | {"entropy/SECTION.RULE": "Entropy (nats) over the tokens of a rule"},
         "TRL's own": TRL_FLAGS,
         "reward_funcs": {
-            **{name: first_line(reward) for name, reward in rewards.REWARDS.items()},
+            **{name: summary_line(reward) for name, reward in rewards.REWARDS.items()},
             DAPO_OVERLONG: "TRL's get_soft_overlong_punishment over the last fifth of max_completion_length",
             **{name: f"TRL's: {first_sentence(getattr(rewards, name))}" for name in (*rewards.TRL_REWARDS, OVERLONG)},
         },
@@ -85,7 +85,7 @@ ORIGINS = {"paper": "the paper's formula", "code": "the released code's formula"
 
 
 def _rule_line(rule: type[Rule | RolloutRule]) -> str:
-    return f"{first_line(rule)} [{ORIGINS[rule.origin]}]"
+    return f"{summary_line(rule)} [{ORIGINS[rule.origin]}]"
 
 
 def _preset_line(name: str) -> str:

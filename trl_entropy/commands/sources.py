@@ -1,7 +1,5 @@
 """Load the problems of a run, and prepare them before it starts."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 from .. import data
 from ..checks import lab, unknown
 from ..config import with_help
+from ..control.presets import mapping_of
 from ..data.columns import IMAGES, renamed
 from ..data.files import EMBEDDED, LOCAL_FILES, check_split, first_line, is_one_dataset, load, on_main
 from ..data.problems import check_benchmarks, check_column
@@ -243,20 +242,8 @@ def _load(script: SourceArguments, name: str, split: str) -> Dataset:
 def _drawn(script: SourceArguments, name: str) -> tuple[Dataset, Dataset]:
     train_size = script.dataset_size or DATASET_SIZE
     test_size = script.eval_dataset_size or EVAL_DATASET_SIZE
-    settings = settings_of("dataset_settings", script.dataset_settings)
+    settings = mapping_of("dataset_settings", script.dataset_settings)
     try:
         return draw_problems(name.removeprefix(PREFIX), settings, script.dataset_seed, train_size, test_size)
     except ImportError as error:
         raise ValueError(error) from error
-
-
-def settings_of(flag: str, given: Mapping | str | None) -> dict:
-    """A flag given as a mapping or as JSON. Raises `ValueError` if it is neither."""
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{flag} must be a YAML mapping or a JSON object, got {given!r} ({error})") from error
-    if given is not None and not isinstance(given, Mapping):
-        raise ValueError(f"{flag} must be a mapping, got {given!r}")
-    return dict(given or {})

@@ -5,6 +5,8 @@ from math import inf, sqrt
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from .names import CLIP_RATIOS, LEARNING_RATE_SCALE
+
 
 class Use(NamedTuple):
     """Whether a larger value of a knob raises entropy, and the range in which turning it is worthwhile."""
@@ -25,10 +27,6 @@ KNOBS = {
 SIGN_COEFFICIENTS = ("positive_advantage_coef", "negative_advantage_coef")
 # The bonuses that replace TRL's advantage, and therefore are refused beside a weight
 REPLACING_BONUSES = ("max_rl", "pass_k", "quantile_advantage", "w_reinforce")
-LEARNING_RATE_SCALE = "learning_rate_scale"
-# The bounds of the clip range, and TRL's metric for the share of tokens beyond each. A loss without such a bound
-# (cispo, sapo, vespo) does not log it
-CLIP_RATIOS = {"epsilon_low": "clip_ratio/low_mean", "epsilon_high": "clip_ratio/high_mean"}
 # The predicted changes of entropy by sign over consecutive steps, and when they are conclusive; ours
 PREDICTED = ("entropy_change/predicted_positive", "entropy_change/predicted_negative")
 LEAST_STEPS, ERRORS, LEAST_SHARE = 30, 3.0, 0.3
@@ -37,7 +35,7 @@ HOLD = "hold the entropy with entropy_coef (--entropy_control hold)"
 FLAGS = {"epsilon_low": "epsilon (set epsilon_high too, which follows it otherwise)"}
 
 
-class Facts(NamedTuple):
+class RunState(NamedTuple):
     """
     The facts that advice depends on.
 
@@ -61,7 +59,7 @@ class Facts(NamedTuple):
     replaced: bool = False
 
 
-def acts(knob: str, facts: Facts) -> bool:
+def acts(knob: str, facts: RunState) -> bool:
     """Whether turning a knob has an effect: a bound of the clip range has none if no token is clipped at it."""
     return knob not in CLIP_RATIOS or knob in facts.clipped
 
@@ -86,7 +84,7 @@ def without_authority(positive: Sequence[float], negative: Sequence[float]) -> b
     return clear and others <= 0 and mean <= LEAST_SHARE * (mean + others)
 
 
-def turns(up: bool, facts: Facts) -> dict[str, bool]:
+def turns(up: bool, facts: RunState) -> dict[str, bool]:
     """The knobs that can still move the entropy up (or down): name -> whether to raise the knob."""
     found = {}
     for name, knob in KNOBS.items():
@@ -100,7 +98,7 @@ def turns(up: bool, facts: Facts) -> dict[str, bool]:
     return found
 
 
-def to_move(up: bool, facts: Facts) -> str:
+def to_move(up: bool, facts: RunState) -> str:
     """Advice on how to move the entropy up (or down)."""
     found = turns(up, facts)
     raised, lowered = ([FLAGS.get(name, name) for name in found if found[name] is way] for way in (True, False))
@@ -110,7 +108,7 @@ def to_move(up: bool, facts: Facts) -> str:
     return ", ".join([*parts, f"or {_control(facts)}" if parts else _control(facts)])
 
 
-def _control(facts: Facts) -> str:
+def _control(facts: RunState) -> str:
     acting = [knob for knob in facts.holding if acts(knob, facts)]
     if acting:
         held = either(sorted(acting))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 
-from ..checks import bind, check_number, check_saved, damaged, unknown
+from ..checks import bind, check_number, check_saved, check_whole_number, damaged, unknown
 from .knobs import TEMPERATURE, Knob
 from .laws import LAWS, Law, Memory, Observation, has_target, law_factory
 from .signals import AT_ONE, ENTROPY, check_signal, is_entropy
@@ -326,8 +326,7 @@ def _target(what: str, signal: str, spec: Mapping, target, target_ratio) -> Targ
         prefix = "entropy_"
     ((key, value),) = given.items()
     steps = spec.get("start_steps", START_STEPS)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"{what}.start_steps must be a whole number >= 1, got {steps!r}")
+    check_whole_number(f"{what}.start_steps", steps)
     if "start_steps" in spec and key == "target":
         raise ValueError(
             f"{what}.start_steps only applies to a target_ratio: drop it, or set target_ratio instead of target"

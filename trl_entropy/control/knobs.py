@@ -8,7 +8,7 @@ from math import inf
 from ..checks import check_number, unknown
 from ..rules.compose import active
 from ..rules.rule import Rule
-from .advice import CLIP_RATIOS, LEARNING_RATE_SCALE
+from .names import CLIP_RATIOS, LEARNING_RATE_SCALE
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,11 @@ ACTS_ON = {
     "negative_advantage_coef": "entropy/negative_advantage",
 }
 TEMPERATURE = "temperature"
-# Values that TRL fixes when the trainer is made
-TRAINER_KNOBS = (
-    *TRL_KNOBS,
-    Knob(TEMPERATURE, low=0.01, high=inf, raises_entropy=True, default=1.0),
-    # It changes how fast entropy moves, in either direction
-    Knob(LEARNING_RATE_SCALE, low=0.0, high=inf, raises_entropy=None, default=1.0),
-)
+# TRL fixes these two when the trainer is made
+TEMPERATURE_KNOB = Knob(TEMPERATURE, low=0.01, high=inf, raises_entropy=True, default=1.0)
+# It changes how fast entropy moves, in either direction
+SCALE_KNOB = Knob(LEARNING_RATE_SCALE, low=0.0, high=inf, raises_entropy=None, default=1.0)
+TRAINER_KNOBS = (*TRL_KNOBS, TEMPERATURE_KNOB, SCALE_KNOB)
 
 
 def rule_knobs(sections: Mapping[str, Mapping[str, Rule]]) -> dict[str, Knob]:

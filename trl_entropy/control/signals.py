@@ -1,7 +1,7 @@
 """The signals that a controller may read."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 
 from torch import Tensor
 
@@ -45,9 +45,9 @@ def needs_clipping(name: str) -> bool:
     return name.startswith(("clip_ratio/", "epsilon_"))
 
 
-def rule_signals(rules: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
-    """The signals that rules provide: name -> (section, rule)."""
-    return {f"{ENTROPY}/{section}.{name}": (section, name) for section, names in rules.items() for name in names}
+def rule_signal(section: str, name: str) -> str:
+    """The signal that a rule provides: `entropy/loss_terms.siren`."""
+    return f"{ENTROPY}/{section}.{name}"
 
 
 def is_own(signal: str) -> bool:
@@ -64,7 +64,7 @@ def own_signal(what: str, path: str) -> Callable[[Tokens], Tensor]:
 
 
 def check_signal(what: str, signal: str, rules: Collection[str]) -> None:
-    """Raise `ValueError` unless a signal is known, one of `rules` (the names of [`rule_signals`]) or a function."""
+    """Raise `ValueError` unless a signal is known, one of `rules` (their [`rule_signal`]s) or a function."""
     if is_own(signal):
         own_signal(what, signal)
     elif signal not in SIGNALS and signal not in rules:

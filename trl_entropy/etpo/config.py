@@ -20,7 +20,7 @@ class EtpoConfig(EntropyGRPOConfig):
 
     Parameters:
         beta (`float`, *optional*, defaults to `0.01`):
-            KL penalty > 0 towards the initial policy, in reward per nat and token.
+            KL penalty > 0 towards the initial policy, in reward per nat.
         gamma (`float`, *optional*, defaults to `0.99`):
             Discount in [0, 1] from one action to the next; there is none within an action.
         critic (`str`, *optional*, defaults to `"model"`):

@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import cached_property
 
 import torch
-from accelerate.utils import broadcast, fsdp2_prepare_model, recursively_apply
-from peft import PeftModel
+from accelerate.utils import broadcast, fsdp2_apply_ac, fsdp2_prepare_model, recursively_apply
+from peft import PeftModel, PeftType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .._seam import split_as, split_parameters, whole
 from ..checks import damaged
 from .networks import active_adapter, head_of, states_before
-from .vocabulary import Head, Net
+from .vocabulary import Head, StatesAndHead
 
 
 KINDS = ("model", "adapters", "head")
@@ -52,7 +53,7 @@ class Critic:
         """The optimizer of `trained`; built when first used, because FSDP replaces the parameters of a policy."""
         return self._build_optimizer(self.trained)
 
-    def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
+    def states_and_head(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> StatesAndHead:
         """
         The states and head of the critic, or of its slow copy, at the `N` tokens of a batch in the mask `(B, T)`.
 
@@ -121,12 +122,18 @@ class WholeModel(Critic):
         self.models = [deepcopy(policy), deepcopy(policy)]
         for model in self.models:
             model.__dict__.pop("forward", None)  # TRL's forward, which would run the original policy
-            head_of(model)
+            head_of(model)  # raises ValueError for a head that is not one linear layer
         if checkpointing:  # transformers >= 5.24 has another name for this
             old = "gradient_checkpointing_enable"
             name = "activation_checkpointing_enable" if hasattr(policy, "activation_checkpointing_enable") else old
             getattr(self.models[0], name)({"use_reentrant": False})
+            for module in self.models[0].modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.training = True  # only these: dropout stays off
         if accelerator.is_fsdp2:
+            if accelerator.state.fsdp_plugin.activation_checkpointing:
+                accelerator.state.fsdp_plugin.set_auto_wrap_policy(self.models[0])
+                self.models[0] = fsdp2_apply_ac(accelerator, self.models[0])
             self.models = [fsdp2_prepare_model(accelerator, model) for model in self.models]
         super().__init__(optimizer)
 
@@ -138,8 +145,8 @@ class WholeModel(Critic):
     def slow(self) -> list[nn.Parameter]:
         return [one for _, one in split_parameters(self.models[1])]
 
-    def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
-        return Net(states_before(self.models[slow], batch)[mask], self.head(slow))
+    def states_and_head(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> StatesAndHead:
+        return StatesAndHead(states_before(self.models[slow], batch)[mask], self.head(slow))
 
     def head(self, slow: bool = False) -> Head:
         return head_of(self.models[slow])
@@ -157,9 +164,21 @@ class Adapters(Critic):
     def __init__(self, policy: nn.Module, optimizer: Callable):
         if not isinstance(policy, PeftModel):
             raise ValueError("critic='adapters' needs a policy with an adapter: set use_peft, or critic='model'")
-        self.policy = policy
+        self.policy, config = policy, policy.peft_config[policy.active_adapter]
+        if config.peft_type == PeftType.ADALORA or getattr(config, "bias", "none") != "none":
+            raise ValueError(
+                "critic='adapters' adds two adapters, but PEFT allows only one with AdaLoRA or a bias: use LoRA with "
+                "bias='none', or critic='head'"
+            )
+        config = copy(config)
+        config.init_lora_weights = True  # Q starts at the logits of the base model, and the base stays as it is
         for name in self.names:
-            policy.add_adapter(name, policy.peft_config["default"])
+            policy.add_adapter(name, config)
+        if not self.trained:
+            raise ValueError(
+                f"critic='adapters' needs adapters with weights of their own, and {type(config).__name__} has none: "
+                "use LoRA, or critic='head'"
+            )
         with torch.no_grad():
             for own, slow in zip(self.trained, self.slow, strict=True):
                 slow.copy_(own)
@@ -167,7 +186,7 @@ class Adapters(Critic):
         self.freeze()
 
     def _of(self, adapter: str) -> list[nn.Parameter]:
-        return [one for name, one in split_parameters(self.policy) if f".{adapter}." in name]
+        return [one for name, one in split_parameters(self.policy) if adapter in name.split(".")]
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -187,17 +206,17 @@ class Adapters(Critic):
         with active_adapter(self.policy, self.names[0], tuple(self.trained)):
             yield
 
-    def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
+    def states_and_head(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> StatesAndHead:
         name = self.names[slow]
         # Within `training()` it is already active and has its gradient
         with nullcontext() if self.policy.active_adapter == name else active_adapter(self.policy, name):
-            return Net(states_before(self.policy, batch)[mask], self.head(slow))
+            return StatesAndHead(states_before(self.policy, batch)[mask], self.head(slow))
 
     def head(self, slow: bool = False) -> Head:
         return head_of(self.policy)
 
 
-class OnPolicyStates(Critic):
+class HeadOnStates(Critic):
     r"""
     Two hidden layers on the policy's states, with no gradient into the policy; ours, as wide as ETPOCritic.
 
@@ -227,10 +246,10 @@ class OnPolicyStates(Critic):
     def slow(self) -> list[nn.Parameter]:
         return list(self.nets[1].parameters())
 
-    def net(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> Net:
+    def states_and_head(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> StatesAndHead:
         trunk, value, _ = self.nets[slow]
         hidden = trunk(states[mask].float())
-        return Net(torch.cat([hidden, SHARED * value(hidden)], dim=-1), self.head(slow))
+        return StatesAndHead(torch.cat([hidden, SHARED * value(hidden)], dim=-1), self.head(slow))
 
     def head(self, slow: bool = False) -> Head:
         last = self.nets[slow][2]
@@ -246,7 +265,7 @@ def build_critic(kind: str, policy: nn.Module, optimizer: Callable, accelerator,
     elif kind == "adapters":
         critic = Adapters(policy, optimizer)
     else:
-        critic = OnPolicyStates(policy, optimizer, accelerator.device)
+        critic = HeadOnStates(policy, optimizer, accelerator.device)
     for parameter in (*critic.trained, *critic.slow):
         if not isinstance(parameter, DTensor):  # each rank drew them with its own random numbers
             parameter.data.copy_(broadcast(parameter.data.to(accelerator.device)))

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .._seam import sampled_rows, sampled_turns
+from .._seam import sampled_actions, sampled_rows
 
 
 ORIGINAL = "original_prompt"  # the column that keeps a row's prompt after it has become a message
@@ -62,7 +62,7 @@ class Episodes:
         while self._any_lives(trainer, live):
             # A rank whose episodes have all ended still samples with the others: vLLM and sharded models need this
             turns = live or [0]
-            sampled = sampled_turns(trainer, [episodes[place].context + episodes[place].ids for place in turns])
+            sampled = sampled_actions(trainer, [episodes[place].context + episodes[place].ids for place in turns])
             if not live:
                 continue
             texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in sampled[0]]
@@ -71,10 +71,9 @@ class Episodes:
                 episodes[place].add(*turn, *step, tokenizer)
             live = [place for place in live if not episodes[place].done]
         names = {"completion_ids": "ids", "env_mask": "mask", "step_rewards": "rewards", "attempts": "attempts"}
-        of_vllm = trainer.use_vllm
         return {
             "prompt_ids": contexts,
-            "logprobs": [episode.logps for episode in episodes] if of_vllm else None,
+            "logprobs": [episode.logps for episode in episodes] if trainer.use_vllm else None,
             **{name: [getattr(episode, key) for episode in episodes] for name, key in names.items()},
         }
 
@@ -119,7 +118,8 @@ def as_tool(environment: Callable[[], Environment]) -> Callable[[], Any]:
 
     Args:
         environment (`Callable[[], Environment]`):
-            Makes an environment."""
+            Makes an environment.
+    """
     return partial(ToolEnvironment, environment)
 
 
@@ -160,7 +160,7 @@ class ToolEnvironment:
         return float(sum(self.rewards))
 
 
-def rewards_of_turns(mask: list[int], messages: list[dict], rewards: list[float]) -> list[float]:
+def rewards_of_calls(mask: list[int], messages: list[dict], rewards: list[float]) -> list[float]:
     """
     The rewards of [`as_tool`]'s calls, at the last token of the turn that made the call; 0 elsewhere.
 

@@ -8,18 +8,17 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from .._seam import HiddenStates, check_plain_head, whole
+from .._seam import HiddenStates, check_plain_head, unwrapped, whole
 from .vocabulary import Head
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """The causal language model without PEFT's wrapper."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+REFERENCE = "ref"  # TRL's name for the first state of an adapter that is trained further
+KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initial weights of LoRA that leave the base as it is
 
 
 def head_of(model: nn.Module, temperature: float = 1.0) -> Head:
     """The LM head of a model. Raises `ValueError` unless the logits are those of one linear layer."""
-    model = plain(model)
+    model = unwrapped(model)
     check_plain_head(model.config, "ETPO")
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
@@ -30,43 +29,51 @@ def head_of(model: nn.Module, temperature: float = 1.0) -> Head:
     return Head(whole(head.weight), None if head.bias is None else whole(head.bias), temperature)
 
 
+def check_base(policy: nn.Module) -> None:
+    """Raise `ValueError` if an adapter has changed its base model, which ETPO takes as the initial policy."""
+    if not isinstance(policy, PeftModel) or REFERENCE in policy.peft_config:
+        return
+    start = getattr(policy.peft_config[policy.active_adapter], "init_lora_weights", True)
+    if start not in KEEP_BASE:
+        raise ValueError(
+            f"init_lora_weights={start!r} changes the base model, which ETPO takes as the initial policy: set it to "
+            f"{', '.join(map(repr, KEEP_BASE[:-1]))} or {KEEP_BASE[-1]!r}"
+        )
+
+
 def states_before(model: nn.Module, batch: dict) -> Tensor:
     """`(B, T, D)`: the last hidden states of a model before each token of the completions."""
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
     inputs = {"input_ids": ids, "attention_mask": attention, "use_cache": False}
-    if "logits_to_keep" in signature(plain(model).forward).parameters:
+    if "logits_to_keep" in signature(unwrapped(model).forward).parameters:
         inputs["logits_to_keep"] = 1  # nothing reads the logits, but only a whole forward pass works under FSDP
-    kept = HiddenStates(model)
-    try:
+    with HiddenStates(model) as hidden:
         model(**inputs)
-    finally:
-        kept.remove()
-    return kept.states[:, -batch["completion_ids"].shape[1] - 1 : -1]
+    return hidden.before(batch["completion_ids"].shape[1])
 
 
 @contextmanager
 def active_adapter(model: PeftModel, name: str | None, trained: tuple[nn.Parameter, ...] = ()) -> Iterator[None]:
     """
-    Make an adapter, or none, the active one; `trained` gets a gradient, and other parameters keep theirs.
+    Make an adapter, or none, the active one. If there are `trained` parameters, only they get a gradient.
 
-    PEFT turns off the gradient of inactive adapters, and thereby of a loss whose backward pass is still to come.
+    PEFT turns off the gradient of inactive adapters, and thereby of a loss whose backward pass is still to come; here
+    all parameters have what they had afterwards.
     """
     before, flags = model.active_adapter, [(one, one.requires_grad) for one in model.parameters()]
 
-    def keep_flags() -> None:
-        for parameter, flag in flags:
+    def set_flags(of: list[tuple[nn.Parameter, bool]]) -> None:
+        for parameter, flag in of:
             parameter.requires_grad_(flag)
 
     if name is not None:
         model.set_adapter(name)
-        keep_flags()
-    for parameter in trained:
-        parameter.requires_grad_(True)
+    set_flags([*((one, False) for one, _ in flags), *((one, True) for one in trained)] if trained else flags)
     try:
         with model.disable_adapter() if name is None else nullcontext():
             yield
     finally:
         if name is not None:
             model.set_adapter(before)
-        keep_flags()  # without an adapter too: a forward pass under FSDP puts other objects in their place
+        set_flags(flags)  # without an adapter too: a forward pass under FSDP puts other objects in their place

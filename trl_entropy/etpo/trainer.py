@@ -5,26 +5,39 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy
 
 from .._seam import Hooks, StepwiseGRPOTrainer, log_means
-from .._seam.trimming import trained_tokens
+from .._seam.trimming import trained_mask
 from ..checks import damaged
 from ..families import Family, by_name
 from ..rollouts.batch import picked
 from ..trainer import EntropyControl
 from .critic import build_critic
-from .environments import environment_score, rewards_of_turns
+from .environments import environment_score, rewards_of_calls
 from .family import BETA, ETPO
-from .networks import active_adapter, head_of, states_before
+from .networks import REFERENCE, active_adapter, check_base, head_of, states_before
 from .targets import critic_loss, soft_targets
-from .vocabulary import Net, policy_losses, soft_states
+from .vocabulary import StatesAndHead, policy_losses, soft_states
 
 
 CRITIC_FILE = "critic.pt"
 REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+def check_distributed(accelerator: Accelerator) -> None:
+    """Raise `ValueError` unless the processes hold their networks in a way that ETPO can read."""
+    if accelerator.distributed_type not in REPLICATED and not accelerator.is_fsdp2:
+        raise ValueError(
+            f"ETPO trains with DDP and FSDP2, got {accelerator.distributed_type.value}: use "
+            "recipes/accelerate/ddp.yaml, or set fsdp_version: 2"
+        )
+    if accelerator.is_fsdp2 and isinstance(accelerator.state.fsdp_plugin.cpu_offload, CPUOffloadPolicy):
+        raise ValueError("ETPO reads LM heads on the GPU: set fsdp_offload_params: false")
 
 
 class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
@@ -64,15 +77,12 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         if episodes is not None and named.get("reward_funcs") is None:
             named["reward_funcs"] = [environment_score]
         super().__init__(**named)
-        if self.accelerator.distributed_type not in REPLICATED and not self.accelerator.is_fsdp2:
-            raise ValueError(
-                f"ETPO trains with DDP and FSDP2, got {self.accelerator.distributed_type.value}: use "
-                "recipes/accelerate/ddp.yaml, or set fsdp_version: 2"
-            )
-        self.penalty, self.beta = self.args.beta, 0.0  # TRL estimates its own KL penalty if `beta` is not 0
-        self.knobs.add(BETA, lambda: self.penalty, lambda value: setattr(self, "penalty", value))
+        check_distributed(self.accelerator)
+        self.kl_coef, self.beta = self.args.beta, 0.0  # TRL estimates its own KL penalty if `beta` is not 0
+        self.knobs.add(BETA, lambda: self.kl_coef, lambda value: setattr(self, "kl_coef", value))
         policy = self.accelerator.unwrap_model(self.model)
-        head_of(policy)
+        check_base(policy)
+        head_of(policy)  # raises ValueError for a head that is not one linear layer
         of_optim, settings = self.get_optimizer_cls_and_kwargs(self.args, policy)
         settings["lr"] = self.args.critic_learning_rate
         decay, checkpointing = self.args.weight_decay, self.args.gradient_checkpointing
@@ -89,7 +99,7 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         """The environment's rewards, at the last token of each action; one row per completion."""
         if self.environments:
             rows = zip(mask, completions, self.environments, strict=True)
-            return [rewards_of_turns(own, messages, environment.rewards) for own, messages, environment in rows]
+            return [rewards_of_calls(own, messages, environment.rewards) for own, messages, environment in rows]
         if "step_rewards" not in extra:
             raise ValueError(
                 "rollout_func does not return step_rewards, which ETPO trains on: use Episodes(environment)"
@@ -100,10 +110,10 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         """The batch of a rollout with `targets`, `(B, T)`, under the current policy and slow critic."""
         if "pixel_values" in batch:
             raise ValueError("ETPO does not support images: train on text problems")
-        size, mask = self.args.per_device_train_batch_size, trained_tokens(batch).bool()
+        size, mask = self.args.per_device_train_batch_size, trained_mask(batch).bool()
         parts = [self._soft_states(picked(batch, slice(at, at + size))) for at in range(0, len(mask), size)]
         values, divergences = (torch.cat(part) for part in zip(*parts, strict=True))
-        batch["targets"] = soft_targets(values, divergences, rewards, mask, self.penalty, self.args.gamma)
+        batch["targets"] = soft_targets(values, divergences, rewards, mask, self.kl_coef, self.args.gamma)
         if self.model.training:
             of_rank = [values[mask].sum(), divergences[mask].sum(), batch["targets"][mask].sum(), mask.sum()]
             value, divergence, target, count = self.accelerator.reduce(torch.stack(of_rank).double()).tolist()
@@ -114,23 +124,23 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
     @torch.no_grad()
     def _soft_states(self, batch: dict) -> tuple[Tensor, Tensor]:
         """`V` from the slow critic and KL, `(B, T)`; 0 at tokens that are not trained on."""
-        mask, policy = trained_tokens(batch).bool(), self.accelerator.unwrap_model(self.model)
+        mask, policy = trained_mask(batch).bool(), self.accelerator.unwrap_model(self.model)
         with self.accelerator.autocast():
             states = states_before(policy, batch)
-            critic = self.critic.net(batch, states, mask, slow=True)
-            own = Net(states[mask], head_of(policy, self.temperature))
+            critic = self.critic.states_and_head(batch, states, mask, slow=True)
+            own = StatesAndHead(states[mask], head_of(policy, self.temperature))
             return tuple(
                 torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, found)
                 for found in soft_states(own, self._reference(batch, mask), critic)
             )
 
     @torch.no_grad()
-    def _reference(self, batch: dict, mask: Tensor) -> Net:
+    def _reference(self, batch: dict, mask: Tensor) -> StatesAndHead:
         """The frozen initial policy: a separate model, the base of the adapter, or the initial adapter."""
         model = self.accelerator.unwrap_model(self.model if self.ref_model is None else self.ref_model)
-        name = "ref" if isinstance(model, PeftModel) and "ref" in model.peft_config else None
+        name = REFERENCE if isinstance(model, PeftModel) and REFERENCE in model.peft_config else None
         with active_adapter(model, name) if isinstance(model, PeftModel) else nullcontext():
-            return Net(states_before(model, batch)[mask], head_of(model, self.temperature))
+            return StatesAndHead(states_before(model, batch)[mask], head_of(model, self.temperature))
 
     def own_loss(self, batch: dict, states: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
         """
@@ -149,18 +159,18 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         """
         with self.critic.training(), torch.set_grad_enabled(self.model.training):
             with self.accelerator.autocast():
-                critic = self.critic.net(batch, states.detach(), mask)
+                critic = self.critic.states_and_head(batch, states.detach(), mask)
             chosen = critic.head.chosen(critic.states, batch["completion_ids"][mask])
             losses = critic_loss(chosen, batch["targets"][mask], self.args.huber_delta)
             if self.model.training:
                 (losses.sum() / tokens).backward()
         policy = self.accelerator.unwrap_model(self.model)
-        own = Net(states[mask], head_of(policy, self.temperature))
+        own = StatesAndHead(states[mask], head_of(policy, self.temperature))
         with self.accelerator.autocast():
             reference = self._reference(batch, mask)
         # The head is read again: the backward pass has left FSDP's whole copy of it without memory
-        of_critic = Net(critic.states.detach(), self.critic.head())
-        of_policy = policy_losses(own, reference, of_critic, self.penalty)
+        of_critic = StatesAndHead(critic.states.detach(), self.critic.head())
+        of_policy = policy_losses(own, reference, of_critic, self.kl_coef)
         if self.model.training:
             parts = (losses.sum(), chosen.sum(), of_policy.sum(), mask.sum())
             self._sums.append(torch.stack([part.detach().double() for part in parts]))

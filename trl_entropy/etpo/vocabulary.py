@@ -45,7 +45,7 @@ class Head(NamedTuple):
         return (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
 
 
-class Net(NamedTuple):
+class StatesAndHead(NamedTuple):
     """A network's states `(N, D)` before its head, and the head."""
 
     states: Tensor
@@ -53,7 +53,7 @@ class Net(NamedTuple):
 
 
 @torch.no_grad()
-def soft_states(policy: Net, reference: Net, critic: Net) -> tuple[Tensor, Tensor]:
+def soft_states(policy: StatesAndHead, reference: StatesAndHead, critic: StatesAndHead) -> tuple[Tensor, Tensor]:
     """[`~targets.soft_state`] of `N` tokens: `V` and KL, `(N,)` each."""
     parts = [
         soft_state(policy.head.logps(own), reference.head.logps(ref), critic.head.logits(q))
@@ -63,7 +63,7 @@ def soft_states(policy: Net, reference: Net, critic: Net) -> tuple[Tensor, Tenso
     return torch.cat(values), torch.cat(divergences)
 
 
-def policy_losses(policy: Net, reference: Net, critic: Net, beta: float) -> Tensor:
+def policy_losses(policy: StatesAndHead, reference: StatesAndHead, critic: StatesAndHead, beta: float) -> Tensor:
     """
     [`~targets.policy_loss`] of `N` tokens, `(N,)`, with a gradient for the policy's states and head.
 

@@ -1,7 +1,7 @@
 r"""Reward a completion for having an answer at all."""
 
 from .answers import answer_in
-from .math_verify import written
+from .messages import policy_texts
 
 
 def boxed_format_reward(completions: list, policy_text: list[str] | None = None, **kwargs) -> list[float]:
@@ -13,7 +13,7 @@ def boxed_format_reward(completions: list, policy_text: list[str] | None = None,
     [1.0, 0.0]
     ```
     """
-    return [float(answer_in(text) is not None) for text in written(completions, policy_text)]
+    return [float(answer_in(text) is not None) for text in policy_texts(completions, policy_text)]
 
 
 boxed_format_reward.reads_rollout = True

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from .answers import SOURCES, answer_in, gold_in
-from .messages import text_in
+from .messages import content, policy_texts
 from .plain import LONGEST, is_blank, is_same
 from .verifier import REASONS, shared_verifier
 
@@ -79,7 +79,7 @@ class MathVerifyReward:
             **kwargs:
                 TRL's other arguments to a reward function.
         """
-        answers, verdicts = self.verdicts(written(completions, policy_text), solution)
+        answers, verdicts = self.verdicts(policy_texts(completions, policy_text), solution)
         for row, verdict in enumerate(verdicts):
             if verdict == "unparsable_gold":
                 self._warn(solution[row], prompts[row] if prompts else None)
@@ -123,19 +123,6 @@ class LastNumberReward(MathVerifyReward):
 
     def __reduce__(self):
         return LastNumberReward, ()
-
-
-def content(completion: str | list[dict]) -> str:
-    """The text of a completion, or of its last assistant message; `""` if there is none, as in a tool call."""
-    if isinstance(completion, str):
-        return completion
-    by_policy = [message.get("content") for message in completion if message.get("role") == "assistant"]
-    return text_in(by_policy[-1]) if by_policy else ""
-
-
-def written(completions: list, policy_text: list[str] | None = None) -> list[str]:
-    """The text that the policy wrote: its own tokens' text if the trainer passes it, else [`content`]."""
-    return [content(completion) for completion in completions] if policy_text is None else list(policy_text)
 
 
 def answers_of(completions: list, rewards: Sequence[Callable]) -> list[str | None]:

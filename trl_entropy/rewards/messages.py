@@ -20,6 +20,19 @@ def text_of(prompt: str | Messages) -> str:
     return "\n".join(text_in(message.get("content")) for message in prompt if message["role"] in ASKING)
 
 
+def content(completion: str | list[Mapping]) -> str:
+    """The text of a completion, or of its last assistant message; `""` if there is none, as in a tool call."""
+    if isinstance(completion, str):
+        return completion
+    by_policy = [message.get("content") for message in completion if message.get("role") == "assistant"]
+    return text_in(by_policy[-1]) if by_policy else ""
+
+
+def policy_texts(completions: list, policy_text: list[str] | None = None) -> list[str]:
+    """The text that the policy wrote: its own tokens' text if the trainer passes it, else [`content`]."""
+    return [content(completion) for completion in completions] if policy_text is None else list(policy_text)
+
+
 def has_image(prompt: str | Messages) -> bool:
     """Whether a message has an image among its parts."""
     contents = [] if isinstance(prompt, str) else [message.get("content") for message in prompt]

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .answers import SOURCES, answer_in
-from .math_verify import written
+from .messages import policy_texts
 
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class ReasoningGymReward:
             **kwargs:
                 TRL's other arguments to a reward function.
         """
-        answers = [answer_in(text, self.answer_from) for text in written(completions, policy_text)]
+        answers = [answer_in(text, self.answer_from) for text in policy_texts(completions, policy_text)]
         scores = [
             0.0 if answer is None else _score(answer, origin)
             for answer, origin in zip(answers, reasoning_gym, strict=True)

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 
-from .math_verify import MathVerifyReward, written
+from .math_verify import MathVerifyReward
+from .messages import policy_texts
 
 
 class RelativeLengthReward:
@@ -60,7 +61,7 @@ class RelativeLengthReward:
         **kwargs,
     ) -> list[float | None]:
         """The bonus per completion; None where the solution cannot be read."""
-        _, verdicts = self.correct.verdicts(written(completions, policy_text), solution)
+        _, verdicts = self.correct.verdicts(policy_texts(completions, policy_text), solution)
         lengths = map(len, completion_ids) if env_mask is None else map(sum, env_mask)
         keys = map(repr, prompts if rollout_group is None else rollout_group)
         right = [verdict == "correct" for verdict in verdicts]

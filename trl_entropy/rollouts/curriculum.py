@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..checks import check_number
+from ..checks import check_number, check_whole_number
 from .rule import PROBLEMS, RolloutRule
 
 
@@ -39,8 +39,7 @@ class Curriculum(RolloutRule):
     epochs: float | None = None
 
     def __post_init__(self):
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise ValueError(f"count must be a whole number >= 1, got {self.count!r}")
+        check_whole_number("count", self.count)
         if self.epochs is not None:
             check_number("epochs", self.epochs, low=0.0)
 

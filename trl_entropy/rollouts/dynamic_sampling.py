@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..checks import check_whole_number
 from ..rules.tokens import is_correct
 from .rule import GROUPS, RolloutRule
 
@@ -39,8 +40,7 @@ class DynamicSampling(RolloutRule):
     by: str = "reward"
 
     def __post_init__(self):
-        if isinstance(self.max_rounds, bool) or not isinstance(self.max_rounds, int) or self.max_rounds < 0:
-            raise ValueError(f"max_rounds must be a whole number >= 0, got {self.max_rounds!r}")
+        check_whole_number("max_rounds", self.max_rounds, 0)
         if not isinstance(self.by, str) or not self.by:
             raise ValueError(f"by must be 'reward', 'correct' or the name of a reward function, got {self.by!r}")
 

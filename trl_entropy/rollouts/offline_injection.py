@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..checks import check_number
+from ..checks import check_number, check_whole_number
 from ..rules.tokens import is_correct
 from .rule import COMPLETIONS, RolloutRule
 
@@ -44,8 +44,8 @@ class OfflineInjection(RolloutRule):
 
     def __post_init__(self):
         check_number("accuracy", self.accuracy, low=0.0, high=1.0)
-        if self.most is not None and (isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1):
-            raise ValueError(f"most must be a whole number >= 1, got {self.most!r}")
+        if self.most is not None:
+            check_whole_number("most", self.most)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -38,7 +38,8 @@ def build(section: str, catalogue: Mapping[str, type], spec: Mapping[str, Mappin
         elif "." in name:
             factory = imported(section, name)
         else:
-            raise unknown(f"name in {section}", name, catalogue)
+            error = unknown(f"name in {section}", name, catalogue)
+            raise ValueError(f"{error}. A rule of your own has a dotted path, such as my_rules.{name}")
         if inspect.isclass(factory) and issubclass(factory, base):
             rules[name] = bind(what, factory, parameters or {})
         elif base is Rule and callable(factory) and not inspect.isclass(factory) and not parameters:
@@ -75,7 +76,7 @@ def _value(what: str, rule: Callable[[Tokens], Tensor], tokens: Tokens) -> Tenso
         ) from error
 
 
-def effective_advantages(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, Tensor]) -> Tensor:
+def combined(tokens: Tokens, weights: Mapping[str, Tensor], bonuses: Mapping[str, Tensor]) -> Tensor:
     r"""\\( A'_t = (\prod_i w_{i,t}) \, \hat A_t + \sum_j b_{j,t} \\), `(B, T)`; `0` outside the mask."""
     advantages = tokens.advantages
     for weight in weights.values():

@@ -111,14 +111,13 @@ class Tokens:
             raise ValueError(f"mask must be a bool tensor (B, T), got {self.mask.dtype} {tuple(self.mask.shape)}")
         for name in PER_TOKEN:
             value = getattr(self, name)
-            if value is None and name not in REQUIRED:
+            if name not in REQUIRED and not isinstance(value, Tensor):  # None, or an error when it is read
                 continue
             object.__setattr__(self, name, self._checked(name, value))
         seen = {look: self._checked(look, value) for look, value in self.vocabulary.items()}
         object.__setattr__(self, "vocabulary", seen)
-        if self.old_logps is None:  # the policy is that of the rollout
-            self._default("old_entropies", lambda: self._detached["entropies"])
         self._default("old_logps", lambda: self._detached["logps"])
+        self._default("old_entropies", lambda: self._detached["entropies"])
         self._default("completions", lambda: torch.arange(len(self.mask), device=self.mask.device))
         self._default("staleness", lambda: torch.zeros_like(self._detached["logps"]))
         self._default("offline", lambda: self.mask.new_zeros(len(self.mask)))

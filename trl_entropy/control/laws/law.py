@@ -16,8 +16,8 @@ class Observation(NamedTuple):
 
     Args:
         error (`float`):
-            In the signal's unit: target - signal if a larger knob raises the signal, else signal - target. If positive,
-            the knob should become larger.
+            In the signal's unit: target - signal if a larger knob raises the signal, else signal - target. If it is
+            positive, the knob should become larger.
         progress (`float`):
             Share of the run's optimizer steps that are complete, in `[0, 1]`.
         epoch (`float`):

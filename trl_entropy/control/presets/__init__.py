@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 OFF = "none"  # of entropy_control
 SAME_AS_OFF = (False, "off", "false", "null")  # from YAML, and from a command line
 FILE = ".yaml"  # the ending of the path of your own fragment
-TARGETS = ("entropy_target", "entropy_target_ratio")
+TARGET_FLAGS = ("entropy_target", "entropy_target_ratio")
 MAPPINGS = ("token_weights", "advantage_bonuses", "loss_terms", "rollout_rules", "controllers")
 
 
@@ -59,8 +59,8 @@ def _of_file(path: str) -> dict:
         raise ValueError(f"entropy_control={path!r} is not YAML: {' '.join(str(error).split())}") from error
     fragment = mapping_of(f"entropy_control={path!r}", fragment)
     for key in fragment:
-        if key not in (*MAPPINGS, *TARGETS):
-            raise unknown(f"entry of {path}", key, (*MAPPINGS, *TARGETS))
+        if key not in (*MAPPINGS, *TARGET_FLAGS):
+            raise unknown(f"entry of {path}", key, (*MAPPINGS, *TARGET_FLAGS))
     return fragment | {key: mapping_of(f"{key} in {path}", fragment[key]) for key in MAPPINGS if key in fragment}
 
 
@@ -70,7 +70,7 @@ def mapping_of(name: str, value: Mapping | str | None) -> dict:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            is_name = name in MAPPINGS and name != "controllers" and value.replace(".", "").isidentifier()
+            is_name = name in MAPPINGS and name != "controllers" and str(value).replace(".", "").isidentifier()
             why = f"for a rule with its defaults write {name}: {{{value}: {{}}}}" if is_name else error
             raise ValueError(f"{name} must be a YAML mapping or a JSON object, got {value!r} ({why})") from error
     if value is None:
@@ -126,7 +126,7 @@ def _drop_settings_of_presets(controllers: dict) -> None:
 
 def _settle_target(args: Any, fragment: Mapping, target_of_trl: float | None) -> None:
     """Keep the target flag that is set; if none is set but one is needed, use the fragment's, else TRL's."""
-    given = {flag: getattr(args, flag) for flag in TARGETS if getattr(args, flag) is not None}
+    given = {flag: getattr(args, flag) for flag in TARGET_FLAGS if getattr(args, flag) is not None}
     if len(given) == 2:
         raise ValueError(
             f"entropy_target={args.entropy_target} (nats) and entropy_target_ratio={args.entropy_target_ratio} "
@@ -146,7 +146,7 @@ def _settle_target(args: Any, fragment: Mapping, target_of_trl: float | None) ->
         # TRL accepts its own flag where it does nothing, and a recipe may run with its control turned off
         logger.warning("%s", idle)
     if not given and (holding or adaptive):
-        of_fragment = {flag: fragment[flag] for flag in TARGETS if flag in fragment}
+        of_fragment = {flag: fragment[flag] for flag in TARGET_FLAGS if flag in fragment}
         for flag, value in (of_fragment or {"entropy_target": target_of_trl}).items():
             setattr(args, flag, value)
     if adaptive and args.entropy_target is None:  # the ratio beside it is off

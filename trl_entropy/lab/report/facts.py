@@ -1,6 +1,7 @@
 """Read the facts that advice depends on from a run's files."""
 
-from ...control.advice import CLIP_RATIOS, KNOBS, LEARNING_RATE_SCALE, REPLACING_BONUSES, Facts
+from ...control.advice import KNOBS, REPLACING_BONUSES, RunState
+from ...control.names import CLIP_RATIOS, LEARNING_RATE_SCALE
 from .control import held, turned_knobs
 from .runs import Run
 
@@ -8,7 +9,7 @@ from .runs import Run
 DEFAULTS = {"entropy_coef": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.2}  # of GRPOTrainer's knobs
 
 
-def facts(run: Run) -> Facts:
+def facts(run: Run) -> RunState:
     """
     The facts that advice depends on.
 
@@ -23,7 +24,7 @@ def facts(run: Run) -> Facts:
         if key in run.series and any(share > 0 for share in run.series[key].values)
     }
     holding = (turned if None in holding else holding) | adaptive
-    return Facts(_values(run), turned, holding, clipped, bool({*REPLACING_BONUSES} & bonuses(run)))
+    return RunState(_values(run), turned, holding, clipped, bool({*REPLACING_BONUSES} & bonuses(run)))
 
 
 def bonuses(run: Run) -> set[str]:

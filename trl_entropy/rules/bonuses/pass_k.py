@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...checks import check_whole_number
 from ..rule import Rule, knob
 from ..tokens import Tokens, is_correct, is_incorrect
 
@@ -49,8 +50,7 @@ class PassK(Rule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"k must be a whole number >= 1, got {self.k!r}")
+        check_whole_number("k", self.k)
 
     @property
     def neutral(self) -> bool:

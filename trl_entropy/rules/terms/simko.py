@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...checks import check_number
+from ...checks import check_number, check_whole_number
 from ..looks import IsTop1, TopKLogp
 from ..rule import Rule, knob
 from ..scores import row_quantile
@@ -55,8 +55,7 @@ class Simko(Rule):
     quantile: float = 0.8
 
     def __post_init__(self):
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"k must be a whole number >= 1, got {self.k!r}")
+        check_whole_number("k", self.k)
         check_number("quantile", self.quantile, 0.0, 1.0)
         if self.quantile == 1:
             raise ValueError("quantile must be < 1, got 1: no token would be left; alpha 0 and penalty 1 turn it off")
