@@ -101,7 +101,7 @@ def test_training_with_neutral_settings_is_that_of_trl(build_peft, settings):
 def test_rules_read_the_reference_and_the_old_policy(build_peft, reference):
     settings = {"beta": 0.1, "num_iterations": 2, "max_steps": 4, "temperature": 0.8}
     rules = {
-        "token_weights": {"relative_entropy": {}, "clip_v": {"mu": 1.0, "max_share": 0.1}},
+        "token_weights": {"relative_entropy": {}, "clip_v": {"mu": 1.0, "max_share": 0.1}, "entropy_ratio": {}},
         "loss_terms": {"kl_cov": {"share": 0.3}},
     }
     trainer = build_peft(**settings, **rules, entropy_measures="full")
