@@ -74,7 +74,7 @@ class Watched(EtpoTrainer):
         if self.state.global_step < self.args.max_steps - 50:
             return super().own_loss(batch, states, mask, tokens)
         with torch.no_grad():
-            net = self.critic.net(batch, states, mask)
+            net = self.critic.states_and_head(batch, states, mask)
             chosen = net.head.chosen(net.states, batch["completion_ids"][mask])
         q = torch.zeros(mask.shape).masked_scatter(mask, chosen)
         ends = (mask * torch.arange(mask.shape[1])).argmax(1)
