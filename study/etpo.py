@@ -70,18 +70,18 @@ def run(arm: str, seed: int) -> dict[str, list[float]]:
 class Watched(EtpoTrainer):
     """Keeps how Q of a token near the end of an episode correlates with the last reward; of the last fifty updates."""
 
-    def own_loss(self, batch, states, mask, tokens):
+    def own_loss(self, batch, states, mask, num_tokens):
         if self.state.global_step < self.args.max_steps - 50:
-            return super().own_loss(batch, states, mask, tokens)
+            return super().own_loss(batch, states, mask, num_tokens)
         with torch.no_grad():
-            net = self.critic.states_and_head(batch, states, mask)
-            chosen = net.head.chosen(net.states, batch["completion_ids"][mask])
+            critic = self.critic.states_and_head(batch, states, mask)
+            chosen = critic.head.chosen(critic.states, batch["completion_ids"][mask])
         q = torch.zeros(mask.shape).masked_scatter(mask, chosen)
         ends = (mask * torch.arange(mask.shape[1])).argmax(1)
         rewards = batch["targets"].gather(1, ends[:, None])[:, 0]  # nothing follows the last token
         found = [correlation(q.gather(1, ends[:, None] - back)[:, 0].tolist(), rewards.tolist()) for back in BACK]
         self.watched = [*getattr(self, "watched", []), found]
-        return super().own_loss(batch, states, mask, tokens)
+        return super().own_loss(batch, states, mask, num_tokens)
 
 
 def reach(seed: int) -> list[float]:

@@ -142,10 +142,10 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         with active_adapter(model, name) if isinstance(model, PeftModel) else nullcontext():
             return StatesAndHead(states_before(model, batch)[mask], head_of(model, self.temperature))
 
-    def own_loss(self, batch: dict, states: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
+    def own_loss(self, batch: dict, states: Tensor, mask: Tensor, num_tokens: Tensor) -> Tensor:
         """
-        The policy's loss: a sum over the trained tokens, divided by `tokens`. In training, this also runs the backward
-        pass of the critic's loss, so that only one network has its activations in memory.
+        The policy's loss: a sum over the trained tokens, divided by `num_tokens`. In training, this also runs the
+        backward pass of the critic's loss, so that only one network has its activations in memory.
 
         Args:
             batch (`dict[str, torch.Tensor]`):
@@ -154,7 +154,7 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
                 `(B, T, D)`: the policy's states, with gradient.
             mask (`torch.Tensor`):
                 `(B, T)` bool: the tokens that the policy wrote.
-            tokens (`torch.Tensor`):
+            num_tokens (`torch.Tensor`):
                 The number of these tokens in the optimizer step over all ranks, divided by the number of ranks.
         """
         with self.critic.training(), torch.set_grad_enabled(self.model.training):
@@ -163,7 +163,7 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
             chosen = critic.head.chosen(critic.states, batch["completion_ids"][mask])
             losses = critic_loss(chosen, batch["targets"][mask], self.args.huber_delta)
             if self.model.training:
-                (losses.sum() / tokens).backward()
+                (losses.sum() / num_tokens).backward()
         policy = self.accelerator.unwrap_model(self.model)
         own = StatesAndHead(states[mask], head_of(policy, self.temperature))
         with self.accelerator.autocast():
@@ -174,7 +174,7 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         if self.model.training:
             parts = (losses.sum(), chosen.sum(), of_policy.sum(), mask.sum())
             self._sums.append(torch.stack([part.detach().double() for part in parts]))
-        return of_policy.sum() / tokens
+        return of_policy.sum() / num_tokens
 
     def save_networks(self, folder: str) -> None:
         """Write the critic, its slow copy and its optimizer beside a checkpoint; every rank must call this."""
