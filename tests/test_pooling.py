@@ -81,6 +81,7 @@ def test_completions_are_hashed_once(run, monkeypatch):
     [
         (lambda tokens: tokens.pool.mean(lambda batch: batch.entropies), "pool"),
         (lambda tokens: tokens.noise(), "completions"),
+        (lambda tokens: tokens.offline is None, "offline"),
     ],
 )
 def test_rule_that_does_not_name_what_it_reads_is_told(build, read, need):
@@ -95,7 +96,7 @@ def test_rule_that_does_not_name_what_it_reads_is_told(build, read, need):
 
 def test_rule_that_does_not_name_old_entropies_is_told_off_policy(build):
     trainer = build(off_policy_updates=2)
-    forgetful = PlainFunction(lambda tokens: tokens.old_entropies.exp())
+    forgetful = PlainFunction(lambda tokens: (tokens.entropies == tokens.old_entropies).float())
     trainer.rules.sections["token_weights"]["forgetful"] = forgetful
     with pytest.raises(ValueError, match="reads tokens.old_entropies without listing it: add 'old_entropies' to"):
         trainer.train()

@@ -10,6 +10,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from numbers import Integral
 from types import ModuleType
 from typing import Any
 
@@ -66,7 +67,7 @@ def imported(what: str, path: str) -> Any:
         sys.path.insert(0, here)  # the user's own code is in the working directory
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: nothing before the dot
         raise ValueError(f"{what} {path!r} cannot be imported: {error}") from error
 
 
@@ -90,7 +91,7 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
 
 def check_whole_number(name: str, value: Any, low: int = 1) -> None:
     """Raise `ValueError` unless `value` is a whole number >= `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
         raise ValueError(f"{name} must be a whole number >= {low}, got {value!r}")
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from given_steps import ADAPTER, build_etpo, dense_losses, dense_states, of_policy
-from peft import IA3Config, LoraConfig
+from peft import IA3Config, LoraConfig, get_peft_model
 from toy import distance, flat, logged, parameters, same
 from transformers import AutoModelForCausalLM, TrainerCallback, modeling_layers
 
@@ -29,10 +29,10 @@ class StopAt(TrainerCallback):
 
 @pytest.fixture
 def build(model_dir, tmp_path):
-    def make(output_dir=tmp_path, **settings):
+    def make(output_dir=tmp_path, model=model_dir, **settings):
         torch.manual_seed(0)  # of new adapters and heads
         kind = settings.get("critic", "model")
-        return build_etpo(model_dir, output_dir, **{**KINDS.get(kind, {}), **settings})
+        return build_etpo(model, output_dir, **{**KINDS.get(kind, {}), **settings})
 
     return make
 
@@ -120,6 +120,23 @@ def test_all_weights_of_an_adapter_are_copied_and_trained(build, config, number)
     assert all(map(torch.equal, critic.slow, before))
     trainer.train()
     assert not any(map(torch.equal, critic.trained, before))
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"]), "lora_embedding_B.default"),
+        (IA3Config(target_modules=["q_proj"], feedforward_modules=[]), "ia3_l.default"),
+    ],
+)
+def test_adapter_that_is_trained_further_starts_at_its_reference(model_dir, build, config, name):
+    policy = get_peft_model(AutoModelForCausalLM.from_pretrained(model_dir), config)
+    for key, parameter in policy.named_parameters():
+        if key.endswith(name):
+            torch.nn.init.normal_(parameter)
+    trainer = build(model=policy, critic="head", peft_config=None, max_steps=1)
+    trainer.train()
+    assert logged(trainer, "etpo/kl") == [pytest.approx(0.0, abs=1e-6)]
 
 
 def test_critic_gives_no_gradient_to_weights_of_the_base(build):

@@ -380,8 +380,8 @@ def test_message_without_text_has_no_answer():
         ({"deadline": -1.0}, "grading_deadline must be above 0 seconds, got -1.0"),
         ({"deadline": float("nan")}, "grading_deadline must be above 0 seconds, got nan"),
         ({"batch_deadline": 0}, "grading_batch_deadline must be above 0 seconds, got 0"),
-        ({"workers": 0}, "grading_workers must be at least 1, got 0"),
-        ({"workers": -2}, "grading_workers must be at least 1, got -2"),
+        ({"workers": 0}, "grading_workers must be a whole number >= 1, got 0"),
+        ({"workers": -2}, "grading_workers must be a whole number >= 1, got -2"),
     ],
 )
 @pytest.mark.parametrize("made", [Verifier, MathVerifyReward])

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 
 from safetensors import SafetensorError
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..checks import check_saved, damaged
@@ -15,6 +16,7 @@ from ..checks import check_saved, damaged
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "entropy_control.json"
+WHOLE = (STATE_FILE, TRAINER_STATE_NAME)  # what a checkpoint has that was written to its end
 VERSION = 1  # of the state's layout; a file without a version has the first one
 
 
@@ -70,7 +72,7 @@ def last_checkpoint(output_dir: str) -> str | None:
     names = os.listdir(output_dir) if os.path.isdir(output_dir) else []
     steps = sorted(int(name.removeprefix(prefix)) for name in names if name.removeprefix(prefix).isdecimal())
     found = [os.path.join(output_dir, f"{prefix}{step}") for step in steps]
-    whole = [path for path in found if os.path.exists(os.path.join(path, STATE_FILE))]
+    whole = [path for path in found if all(os.path.exists(os.path.join(path, name)) for name in WHOLE)]
     if not whole:
         return found[-1] if found else None
     for path in found[found.index(whole[-1]) + 1 :]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..rules.looks import NAMED, EntropyAtOne, Look, looks_among
 from ..rules.pool import Pool
-from ..rules.tokens import Tokens, mixed, token_hashes
+from ..rules.tokens import UNNAMED, Tokens, mixed, token_hashes
 from .advantages import LateAdvantages
 from .error import UNREAD, UNSUPPORTED, SeamError
 from .means import micro_batch_mean
@@ -49,18 +49,6 @@ class ForwardResults:
     logps: Tensor | None = None
     entropies: Tensor | None = None
     hidden: HiddenStates | None = None
-
-
-class Unnamed:
-    """Placeholder for a fact that no active rule lists in `needs`: reading it is an error."""
-
-    def __init__(self, need: str):
-        self._need = need
-
-    def __getattr__(self, name: str):
-        raise ValueError(
-            f"a rule reads tokens.{self._need} without listing it: add {self._need!r} to the rule's `needs`"
-        )
 
 
 class _Known(Exception):
@@ -154,17 +142,17 @@ class Facts:
             mask=mask,
             step=trainer.state.global_step,
             clip_range=trainer.family.clip_range(trainer.epsilon_low, trainer.epsilon_high, loss_type),
-            pool=(step.pool if step else None) if "pool" in needs else Unnamed("pool"),
+            pool=(step.pool if step else None) if "pool" in needs else UNNAMED,
             num_tokens=self.num_tokens_of_step(inputs) if counts else None,
-            completions=inputs["completions"] if needs & {"pool", "completions"} else Unnamed("completions"),
+            completions=inputs["completions"] if needs & {"pool", "completions"} else UNNAMED,
             sampling_logps=inputs.get("sampling_per_token_logps"),
-            old_entropies=Unnamed("old_entropies") if unnamed else old_entropies,
+            old_entropies=UNNAMED if unnamed else old_entropies,
             ref_logps=inputs.get("ref_per_token_logps"),
             staleness=self.staleness(inputs, mask),
             rewards=inputs.get("rewards"),
             group_rewards=inputs.get("group_rewards"),
             group_logps=inputs.get("group_logps"),
-            offline=inputs.get("offline") if "offline" in needs else Unnamed("offline"),
+            offline=inputs.get("offline") if "offline" in needs else UNNAMED,
             **self._of_vocabulary(needs, entropies, inputs),
         )
         return self._pooled(tokens, step) if "pool" in needs else tokens

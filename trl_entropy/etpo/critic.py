@@ -171,7 +171,9 @@ class Adapters(Critic):
                 "bias='none', or critic='head'"
             )
         config = copy(config)
-        config.init_lora_weights = True  # Q starts at the logits of the base model, and the base stays as it is
+        for name in ("init_lora_weights", "init_weights", "init_ia3_weights"):  # Q starts at the base model's logits
+            if isinstance(getattr(config, name, None), bool) or name == "init_lora_weights":
+                setattr(config, name, True)
         for name in self.names:
             policy.add_adapter(name, config)
         if not self.trained:

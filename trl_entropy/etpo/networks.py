@@ -31,14 +31,24 @@ def head_of(model: nn.Module, temperature: float = 1.0) -> Head:
 
 def check_base(policy: nn.Module) -> None:
     """Raise `ValueError` if an adapter has changed its base model, which ETPO takes as the initial policy."""
-    if not isinstance(policy, PeftModel) or REFERENCE in policy.peft_config:
+    if not isinstance(policy, PeftModel):
         return
     start = getattr(policy.peft_config[policy.active_adapter], "init_lora_weights", True)
     if start not in KEEP_BASE:
         raise ValueError(
             f"init_lora_weights={start!r} changes the base model, which ETPO takes as the initial policy: set it to "
-            f"{', '.join(map(repr, KEEP_BASE[:-1]))} or {KEEP_BASE[-1]!r}"
+            f"{', '.join(map(repr, KEEP_BASE[:-1]))} or {KEEP_BASE[-1]!r}, or merge a trained adapter into its base"
         )
+
+
+@torch.no_grad()
+def complete_reference(policy: nn.Module) -> None:
+    """Copy what TRL leaves out of the reference of an adapter that is trained further: it compares `.default.`."""
+    parameters = dict(policy.named_parameters())
+    for name, parameter in parameters.items():
+        reference = parameters.get(".".join(REFERENCE if part == "default" else part for part in name.split(".")))
+        if reference is not None:
+            reference.copy_(parameter)
 
 
 def states_before(model: nn.Module, batch: dict) -> Tensor:

@@ -20,7 +20,7 @@ from ..trainer import EntropyControl
 from .critic import build_critic
 from .environments import environment_score, rewards_of_calls
 from .family import BETA, ETPO
-from .networks import REFERENCE, active_adapter, check_base, head_of, states_before
+from .networks import REFERENCE, active_adapter, check_base, complete_reference, head_of, states_before
 from .targets import critic_loss, soft_targets
 from .vocabulary import StatesAndHead, policy_losses, soft_states
 
@@ -82,6 +82,7 @@ class EtpoTrainer(EntropyControl, StepwiseGRPOTrainer):
         self.knobs.add(BETA, lambda: self.kl_coef, lambda value: setattr(self, "kl_coef", value))
         policy = self.accelerator.unwrap_model(self.model)
         check_base(policy)
+        complete_reference(policy)
         head_of(policy)  # raises ValueError for a head that is not one linear layer
         of_optim, settings = self.get_optimizer_cls_and_kwargs(self.args, policy)
         settings["lr"] = self.args.critic_learning_rate

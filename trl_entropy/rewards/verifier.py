@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 
+from ..checks import check_whole_number
 from .plain import LONGEST, bare_letters, is_blank, is_same, plain_verdict
 from .pool import Pool, default_workers
 from .typed import as_latex
@@ -51,8 +52,8 @@ class Verifier:
             raise ValueError(f"grading_deadline must be above 0 seconds, got {deadline}")
         if not batch_deadline > 0:
             raise ValueError(f"grading_batch_deadline must be above 0 seconds, got {batch_deadline}")
-        if workers is not None and workers < 1:
-            raise ValueError(f"grading_workers must be at least 1, got {workers}")
+        if workers is not None:
+            check_whole_number("grading_workers", workers)
         self.deadline, self.workers, self.cache_size = deadline, workers, cache_size
         self.batch_deadline = batch_deadline
         self._reset()

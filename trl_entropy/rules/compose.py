@@ -70,7 +70,7 @@ def _value(what: str, rule: Callable[[Tokens], Tensor], tokens: Tokens) -> Tenso
     try:
         return rule(tokens)
     except (AttributeError, TypeError) as error:
-        absent = [need for need in get_args(Need) if getattr(tokens, need, ()) is None]
+        absent = [need for need in get_args(Need) if vars(tokens).get(need, ()) is None]
         raise type(error)(
             f"{error} (in {what}; None unless `needs` of the rule names them: {', '.join(absent)})"
         ) from error

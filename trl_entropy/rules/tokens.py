@@ -13,6 +13,7 @@ from .looks import Look
 from .pool import Pool
 
 
+UNNAMED = object()  # in the place of a fact that no active rule lists in `needs`: reading it is an error
 REQUIRED = ("logps", "entropies", "advantages")
 PER_TOKEN = (
     *(*REQUIRED, "old_logps", "sampling_logps", "old_entropies", "ref_logps", "expected_discriminator"),
@@ -106,12 +107,18 @@ class Tokens:
     offline: Tensor | None = None
     vocabulary: Mapping[Look, Tensor] = field(default_factory=dict)
 
+    def __getattribute__(self, name: str):
+        value = super().__getattribute__(name)
+        if value is UNNAMED:
+            raise ValueError(f"a rule reads tokens.{name} without listing it: add {name!r} to the rule's `needs`")
+        return value
+
     def __post_init__(self):
         if self.mask.dtype != torch.bool or self.mask.dim() != 2:
             raise ValueError(f"mask must be a bool tensor (B, T), got {self.mask.dtype} {tuple(self.mask.shape)}")
         for name in PER_TOKEN:
-            value = getattr(self, name)
-            if name not in REQUIRED and not isinstance(value, Tensor):  # None, or an error when it is read
+            value = vars(self)[name]
+            if name not in REQUIRED and not isinstance(value, Tensor):  # None, or unnamed
                 continue
             object.__setattr__(self, name, self._checked(name, value))
         seen = {look: self._checked(look, value) for look, value in self.vocabulary.items()}
@@ -129,7 +136,7 @@ class Tokens:
         return self.trained(value)
 
     def _default(self, name: str, make: Callable[[], Any]) -> None:
-        if getattr(self, name) is None:
+        if vars(self)[name] is None:
             object.__setattr__(self, name, make())
 
     @cached_property

@@ -266,7 +266,7 @@ def refusal(arguments: list[str], capsys) -> str:
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
-        (["--num_samples", "0"], "num_samples must be at least 1, got 0"),
+        (["--num_samples", "0"], "num_samples must be a whole number >= 1, got 0"),
         (["--temperature", "-1"], "temperature must be a number >= 0, got -1.0"),
         (["--top_p", "2"], "top_p must be above 0 and at most 1, got 2.0"),
         (["--limit", "0"], "limit must be at least 1, got 0"),

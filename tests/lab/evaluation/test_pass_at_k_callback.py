@@ -151,11 +151,11 @@ def test_conversations_go_through_the_chat_template_as_in_training(build, datase
 
 
 def test_wrong_settings_are_refused(dataset):
-    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="every must be a whole number >= 1, got 0"):
         PassAtKCallback(dataset, every=0)
-    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_samples must be a whole number >= 1, got 0"):
         PassAtKCallback(dataset, num_samples=0)
-    with pytest.raises(ValueError, match="max_new_tokens must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_new_tokens must be a whole number >= 1, got 0"):
         PassAtKCallback(dataset, max_new_tokens=0)
     with pytest.raises(ValueError, match="unknown dataset column 'solution'"):
         PassAtKCallback(dataset.remove_columns("solution"))

@@ -175,10 +175,10 @@ def test_long_prompts_come_first_and_equal_ones_together():
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
-        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
-        ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"num_samples": 0}, "num_samples must be a whole number >= 1, got 0"),
+        ({"batch_size": -1}, "batch_size must be a whole number >= 1, got -1"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number >= 1, got 0"),
+        ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
         ({"temperature": -0.5}, "temperature must be a number >= 0, got -0.5"),
         ({"temperature": math.nan}, "temperature must be a number >= 0, got nan"),
         ({"temperature": math.inf}, "temperature must be a number >= 0, got inf"),

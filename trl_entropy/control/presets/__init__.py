@@ -71,7 +71,7 @@ def mapping_of(name: str, value: Mapping | str | None) -> dict:
             value = json.loads(value)
         except json.JSONDecodeError as error:
             is_name = name in MAPPINGS and name != "controllers" and str(value).replace(".", "").isidentifier()
-            why = f"for a rule with its defaults write {name}: {{{value}: {{}}}}" if is_name else error
+            why = f'for a rule with its defaults write {{"{value}": {{}}}}' if is_name else error
             raise ValueError(f"{name} must be a YAML mapping or a JSON object, got {value!r} ({why})") from error
     if value is None:
         return {}

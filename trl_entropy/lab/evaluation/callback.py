@@ -16,6 +16,7 @@ from transformers import (
 from trl.models import unwrap_model_for_generation
 
 from ...callbacks.attached import Attached
+from ...checks import check_whole_number
 from ...data.problems import problems_of
 from ...families import family_of
 from ...measures import pass_at_k
@@ -76,8 +77,8 @@ class PassAtKCallback(Attached):
         seed: int = 0,
         reward: MathVerifyReward | None = None,
     ):
-        if every is not None and every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        if every is not None:
+            check_whole_number("every", every)
         self.problems = problems_of(problems)
         self.every = every
         self.settings = {"num_samples": num_samples, "top_p": top_p, "batch_size": batch_size, "seed": seed}

@@ -22,6 +22,8 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from ...checks import check_whole_number
+
 
 class SampleId(NamedTuple):
     """One sample of one problem, both counted from 0."""
@@ -61,10 +63,8 @@ class Sampling:
 
     def __post_init__(self):
         for name in ("num_samples", "max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+            check_whole_number(name, getattr(self, name))
+        check_whole_number("seed", self.seed, 0)
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature must be a number >= 0, got {self.temperature}")
         if not 0 < self.top_p <= 1:
