@@ -125,7 +125,7 @@ def test_all_weights_of_an_adapter_are_copied_and_trained(build, config, number)
 @pytest.mark.parametrize(
     ("config", "name"),
     [
-        (LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"]), "lora_embedding_B.default"),
+        (LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"]), "lora_embedding_A.default"),
         (IA3Config(target_modules=["q_proj"], feedforward_modules=[]), "ia3_l.default"),
     ],
 )
