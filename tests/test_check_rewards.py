@@ -189,7 +189,7 @@ def refused(outcome: tuple[int, str, str]) -> str:
         (["--max_failures", "3"], "max_failures must be a share from 0 to 1, got 3.0"),
         (["--max_failures", "-0.1"], "max_failures must be a share from 0 to 1, got -0.1"),
         (["--max_failures", "nan"], "max_failures must be a number, got nan"),
-        (["--grading_workers", "0"], "grading_workers must be at least 1, got 0"),
+        (["--grading_workers", "0"], "grading_workers must be a whole number >= 1, got 0"),
         (["--grading_deadline", "0"], "grading_deadline must be above 0 seconds, got 0.0"),
         (["--solution_column", "solutoin"], "unknown dataset column 'solutoin'. Did you mean 'solution'? Available: "),
         (["--max_failure", "0.1"], "unknown flag 'max_failure'. Did you mean 'max_failures'?"),

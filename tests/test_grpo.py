@@ -92,7 +92,7 @@ WRONG_VALUES = [
     (
         ["--token_weights", "sign"],
         "token_weights must be a YAML mapping or a JSON object, got 'sign' (for a rule with its defaults write "
-        "token_weights: {sign: {}})",
+        '{"sign": {}})',
     ),
     (["--loss_terms", "[1]"], "loss_terms must be a mapping, got [1]"),
     (["--controllers", '{"m": {"knob": "entropy_coef"}}'], "controllers.m has no law; available: bang_bang"),
@@ -803,7 +803,8 @@ def test_interrupted_run_says_where_it_is_and_how_to_resume(tmp_path, capsys, sa
 def test_interrupted_run_names_the_last_whole_checkpoint():
     for step in (2, 4):
         (Path("out") / f"checkpoint-{step}").mkdir(parents=True)
-    (Path("out") / "checkpoint-2" / "entropy_control.json").write_text("{}")
+    for name in ("entropy_control.json", "trainer_state.json"):
+        (Path("out") / "checkpoint-2" / name).write_text("{}")
     state = SimpleNamespace(global_step=5, max_steps=9)
     trainer = SimpleNamespace(state=state, args=SimpleNamespace(output_dir="out"))
     with pytest.raises(KeyboardInterrupt, match="true to resume from out/checkpoint-2$"), says_where(trainer):
