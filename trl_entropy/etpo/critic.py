@@ -38,15 +38,19 @@ class Critic:
         for parameter in self.slow:
             parameter.requires_grad_(False)
 
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        """The parameters of the critic."""
+    def parameters(self, slow: bool = False) -> list[nn.Parameter]:
+        """The parameters of the critic, or of its slow copy in the same order."""
         raise NotImplementedError
 
     @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters of the critic."""
+        return self.parameters()
+
+    @property
     def slow(self) -> list[nn.Parameter]:
-        """The parameters of the slow copy, in the same order."""
-        raise NotImplementedError
+        """The parameters of the slow copy."""
+        return self.parameters(slow=True)
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -137,13 +141,8 @@ class WholeModel(Critic):
             self.models = [fsdp2_prepare_model(accelerator, model) for model in self.models]
         super().__init__(optimizer)
 
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        return [one for _, one in split_parameters(self.models[0])]
-
-    @property
-    def slow(self) -> list[nn.Parameter]:
-        return [one for _, one in split_parameters(self.models[1])]
+    def parameters(self, slow: bool = False) -> list[nn.Parameter]:
+        return [one for _, one in split_parameters(self.models[slow])]
 
     def states_and_head(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> StatesAndHead:
         return StatesAndHead(states_before(self.models[slow], batch)[mask], self.head(slow))
@@ -187,16 +186,9 @@ class Adapters(Critic):
         super().__init__(optimizer)
         self.freeze()
 
-    def _of(self, adapter: str) -> list[nn.Parameter]:
+    def parameters(self, slow: bool = False) -> list[nn.Parameter]:
+        adapter = self.names[slow]
         return [one for name, one in split_parameters(self.policy) if adapter in name.split(".")]
-
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        return self._of(self.names[0])
-
-    @property
-    def slow(self) -> list[nn.Parameter]:
-        return self._of(self.names[1])
 
     def freeze(self) -> None:
         """Turn off their gradient, which they only have within `training()`."""
@@ -240,13 +232,8 @@ class HeadOnStates(Critic):
         self.nets = [net, deepcopy(net)]
         super().__init__(optimizer)
 
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        return list(self.nets[0].parameters())
-
-    @property
-    def slow(self) -> list[nn.Parameter]:
-        return list(self.nets[1].parameters())
+    def parameters(self, slow: bool = False) -> list[nn.Parameter]:
+        return list(self.nets[slow].parameters())
 
     def states_and_head(self, batch: dict, states: Tensor, mask: Tensor, slow: bool = False) -> StatesAndHead:
         trunk, value, _ = self.nets[slow]

@@ -44,11 +44,13 @@ def check_base(policy: nn.Module) -> None:
 @torch.no_grad()
 def complete_reference(policy: nn.Module) -> None:
     """Copy what TRL leaves out of the reference of an adapter that is trained further: it compares `.default.`."""
+    if not isinstance(policy, PeftModel) or REFERENCE not in policy.peft_config:
+        return
     parameters = dict(policy.named_parameters())
     for name, parameter in parameters.items():
-        reference = parameters.get(".".join(REFERENCE if part == "default" else part for part in name.split(".")))
-        if reference is not None:
-            reference.copy_(parameter)
+        of_reference = ".".join(REFERENCE if part == "default" else part for part in name.split("."))
+        if of_reference != name and of_reference in parameters:
+            parameters[of_reference].copy_(parameter)
 
 
 def states_before(model: nn.Module, batch: dict) -> Tensor:

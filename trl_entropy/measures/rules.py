@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from ..control.signals import rule_signal
 from ..rules.rule import Rule
 from ..rules.tokens import Tokens
 
@@ -41,7 +42,7 @@ def watched_entropy(
     """`(sum, count)` of the entropy (nats) that each of the `wanted` rules has as its signal."""
     means = {}
     for name, value in values.items():
-        if (metric := f"entropy/{section}.{name}") in wanted:
+        if (metric := rule_signal(section, name)) in wanted:
             entropies, chosen = rules[name].watched(tokens, value.detach())
             chosen = tokens.mask & chosen
             means[metric] = torch.where(chosen, entropies.detach(), 0).sum(), chosen.sum()
